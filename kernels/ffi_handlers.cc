@@ -1,0 +1,271 @@
+// XLA custom calls: they check shapes, view the buffers as spans, share out the work, and call the
+// algorithms. The only file that knows XLA.
+#include "ffi_handlers.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sparse_jax/parallel.h"
+#include "sparse_jax/rows.h"
+#include "sparse_jax/tables.h"
+
+namespace ffi = xla::ffi;
+namespace sj = sparse_jax;
+
+namespace {
+
+using I32 = ffi::Buffer<ffi::S32>;
+using F32 = ffi::Buffer<ffi::F32>;
+using OutI32 = ffi::Result<I32>;
+using OutF32 = ffi::Result<F32>;
+
+// Below this many touched words a second thread costs more than it saves.
+constexpr int64_t kSmallWork = 1 << 14;
+
+template <typename Body>
+void Share(ffi::ThreadPool& pool, int64_t tasks, int64_t words, Body&& body) {
+  const int64_t helpers = words < kSmallWork ? 0 : pool.num_threads();
+  sj::ParallelFor(
+      tasks, helpers, [&pool](auto work) { pool.Schedule(std::move(work)); }, body);
+}
+
+ffi::Error Bad(const std::string& what) { return ffi::Error::InvalidArgument("sparse_jax: " + what); }
+
+// Dims by rank, -1 = any; empty message when all is well.
+template <typename Buffer>
+bool Shaped(const Buffer& buffer, std::vector<int64_t> want) {
+  const auto dims = buffer.dimensions();
+  if (dims.size() != want.size()) return false;
+  for (size_t i = 0; i < want.size(); ++i) {
+    if (want[i] >= 0 && dims[i] != want[i]) return false;
+  }
+  return true;
+}
+
+ffi::Error View(I32& buckets, I32& sizes, I32& codes, I32& stamps, I32& seed, int32_t policy,
+                sj::TablesView* view) {
+  if (buckets.dimensions().size() != 3) return Bad("buckets is not [tables, num_buckets, capacity]");
+  const auto dims = buckets.dimensions();
+  if (!Shaped(sizes, {dims[0], dims[1]})) return Bad("sizes is not [tables, num_buckets]");
+  if (!Shaped(codes, {dims[0], -1})) return Bad("codes is not [tables, num_rows]");
+  if (!Shaped(stamps, {codes.dimensions()[1]})) return Bad("stamps is not [num_rows]");
+  if (!Shaped(seed, {})) return Bad("seed is not a scalar");
+  if (dims[2] < 1 || dims[1] < 1) return Bad("capacity and num_buckets must be at least 1");
+  if (policy != 0 && policy != 1) return Bad("policy is neither 0 (reservoir) nor 1 (fifo)");
+  *view = {buckets.typed_data(), sizes.typed_data(), codes.typed_data(), stamps.typed_data(),
+           dims[0],              dims[1],            dims[2],            codes.dimensions()[1],
+           static_cast<uint32_t>(*seed.typed_data()), static_cast<sj::Policy>(policy)};
+  return ffi::Error::Success();
+}
+
+// Makes a result begin as its operand. Where the call aliases the two, as ours do, they are one
+// buffer already; a call that doesn't still gets an answer, not what happened to lie in memory.
+bool Carry(I32& operand, I32& result) {
+  const auto from = operand.dimensions(), to = result.dimensions();
+  if (!std::equal(from.begin(), from.end(), to.begin(), to.end())) return false;
+  if (operand.typed_data() != result.typed_data()) {
+    std::copy_n(operand.typed_data(), operand.element_count(), result.typed_data());
+  }
+  return true;
+}
+
+ffi::Error TablesBuildImpl(ffi::ThreadPool pool, I32 old_codes, I32 old_stamps, I32 seed,
+                           OutI32 codes, OutI32 stamps, OutI32 buckets, OutI32 sizes,
+                           int32_t policy) {
+  if (!Carry(old_codes, *codes) || !Carry(old_stamps, *stamps)) {
+    return Bad("codes or stamps has another shape as an operand than as a result");
+  }
+  sj::TablesView t;
+  if (auto error = View(*buckets, *sizes, *codes, *stamps, seed, policy, &t); error.failure()) {
+    return error;
+  }
+  Share(pool, t.tables, t.tables * t.num_rows, [t](int64_t table) { sj::BuildTable(t, table); });
+  return ffi::Error::Success();
+}
+
+ffi::Error TablesWriteImpl(ffi::ThreadPool pool, I32 old_buckets, I32 old_sizes, I32 old_codes,
+                           I32 old_stamps, I32 ids, I32 new_codes, I32 clock, I32 seed,
+                           OutI32 buckets, OutI32 sizes, OutI32 codes, OutI32 stamps,
+                           OutI32 rejected, int32_t policy, int32_t restamp) {
+  if (!Carry(old_buckets, *buckets) || !Carry(old_sizes, *sizes) || !Carry(old_codes, *codes) ||
+      !Carry(old_stamps, *stamps)) {
+    return Bad("the tables have other shapes as operands than as results");
+  }
+  sj::TablesView t;
+  if (auto error = View(*buckets, *sizes, *codes, *stamps, seed, policy, &t); error.failure()) {
+    return error;
+  }
+  const int64_t n = ids.element_count();
+  if (!Shaped(ids, {n}) || !Shaped(new_codes, {n, t.tables})) {
+    return Bad("ids is not [n], or new_codes is not [n, tables]");
+  }
+  if (!Shaped(clock, {}) || !Shaped(*rejected, {})) return Bad("clock or rejected is not a scalar");
+  int32_t* refused = rejected->typed_data();
+  *refused = 0;
+  const auto writes = sj::ResolveWrites(t, ids.typed_data(), new_codes.typed_data(), n, refused);
+  if (restamp) {
+    const uint32_t now = static_cast<uint32_t>(*clock.typed_data());
+    for (const sj::Write& w : writes) {
+      t.stamps[w.id] = static_cast<int32_t>(now + static_cast<uint32_t>(w.position));
+    }
+  }
+  const int32_t* fresh = new_codes.typed_data();
+  const bool restamped = restamp && t.policy == sj::Policy::kFifo;
+  Share(pool, t.tables, t.tables * static_cast<int64_t>(writes.size()) * t.capacity,
+        [t, &writes, fresh, restamped](int64_t table) {
+          sj::WriteTable(t, table, writes, fresh, restamped);
+        });
+  return ffi::Error::Success();
+}
+
+ffi::Error TablesQueryImpl(ffi::ThreadPool pool, I32 buckets, I32 query_codes, I32 seed, OutI32 ids,
+                           OutI32 counts, OutI32 distinct) {
+  const auto dims = buckets.dimensions();
+  if (dims.size() != 3) return Bad("buckets is not [tables, num_buckets, capacity]");
+  const int64_t n = query_codes.dimensions().size() == 0 ? 0 : query_codes.dimensions()[0];
+  if (!Shaped(query_codes, {n, dims[0]})) return Bad("query codes are not [n, tables]");
+  if (!Shaped(*ids, {n, -1}) || !Shaped(*distinct, {n})) return Bad("results are not [n, most]");
+  const int64_t most = ids->dimensions()[1];
+  if (!Shaped(*counts, {n, most}) || !Shaped(seed, {})) return Bad("counts is not [n, most]");
+  const sj::TablesView t{buckets.typed_data(), nullptr, nullptr, nullptr, dims[0], dims[1], dims[2],
+                         0, static_cast<uint32_t>(*seed.typed_data()), sj::Policy::kReservoir};
+  constexpr int64_t kQueriesPerTask = 8;
+  const int32_t* codes = query_codes.typed_data();
+  int32_t *out_ids = ids->typed_data(), *out_counts = counts->typed_data(),
+          *out_distinct = distinct->typed_data();
+  Share(pool, (n + kQueriesPerTask - 1) / kQueriesPerTask, n * dims[0] * dims[2],
+        [=](int64_t task) {
+          const int64_t begin = task * kQueriesPerTask;
+          sj::Query(t, codes, begin, std::min(n, begin + kQueriesPerTask), most, out_ids, out_counts,
+                    out_distinct);
+        });
+  return ffi::Error::Success();
+}
+
+ffi::Error UniqueIdsImpl(I32 ids, OutI32 unique, OutI32 inverse, OutI32 count, int64_t num_rows) {
+  const int64_t n = ids.element_count();
+  if (!Shaped(ids, {n}) || !Shaped(*inverse, {n}) || !Shaped(*unique, {-1}) || !Shaped(*count, {})) {
+    return Bad("ids and inverse are not [n], unique is not [size], or count is not a scalar");
+  }
+  if (num_rows < 0 || num_rows > INT32_MAX) return Bad("num_rows is outside the int32 range");
+  *count->typed_data() = sj::UniqueIds(ids.typed_data(), n, num_rows, unique->element_count(),
+                                       unique->typed_data(), inverse->typed_data());
+  return ffi::Error::Success();
+}
+
+bool BagShaped(const I32& positions, const I32& segments, const F32& weights) {
+  const int64_t entries = positions.element_count();
+  return Shaped(positions, {entries}) && Shaped(segments, {entries}) && Shaped(weights, {entries});
+}
+
+ffi::Error BagForwardImpl(ffi::ThreadPool pool, F32 rows, I32 positions, I32 segments, F32 weights,
+                          OutF32 out) {
+  if (!Shaped(rows, {-1, -1})) return Bad("rows is not [n, d]");
+  const int64_t num_rows = rows.dimensions()[0], d = rows.dimensions()[1];
+  if (!BagShaped(positions, segments, weights) || !Shaped(*out, {-1, d})) {
+    return Bad("positions, segments and weights are not [entries], or out is not [segments, d]");
+  }
+  const int64_t entries = positions.element_count(), n = out->dimensions()[0];
+  const float *r = rows.typed_data(), *w = weights.typed_data();
+  const int32_t *p = positions.typed_data(), *s = segments.typed_data();
+  float* o = out->typed_data();
+  const bool sorted = std::is_sorted(s, s + entries);
+  const int64_t per_task = sorted ? 16 : std::max<int64_t>(n, 1);
+  Share(pool, (n + per_task - 1) / per_task, entries * d, [=](int64_t task) {
+    sj::BagForward(r, num_rows, p, s, w, entries, sorted, task * per_task,
+                   std::min(n, (task + 1) * per_task), d, o);
+  });
+  return ffi::Error::Success();
+}
+
+ffi::Error BagBackwardImpl(ffi::ThreadPool pool, F32 grad_out, I32 positions, I32 segments,
+                           F32 weights, OutF32 grad_rows) {
+  if (!Shaped(grad_out, {-1, -1})) return Bad("grad_out is not [segments, d]");
+  const int64_t num_segments = grad_out.dimensions()[0], d = grad_out.dimensions()[1];
+  if (!BagShaped(positions, segments, weights) || !Shaped(*grad_rows, {-1, d})) {
+    return Bad("positions, segments and weights are not [entries], or grad_rows is not [n, d]");
+  }
+  const int64_t entries = positions.element_count(), n = grad_rows->dimensions()[0];
+  constexpr int64_t kPerTask = 64;
+  const sj::ByPosition sorted = sj::SortByPosition(positions.typed_data(), entries, n);
+  const float *g = grad_out.typed_data(), *w = weights.typed_data();
+  const int32_t* s = segments.typed_data();
+  float* o = grad_rows->typed_data();
+  Share(pool, (n + kPerTask - 1) / kPerTask, entries * d, [=, &sorted](int64_t task) {
+    sj::BagBackward(g, num_segments, s, w, sorted, task * kPerTask,
+                    std::min(n, (task + 1) * kPerTask), d, o);
+  });
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(TablesBuild, TablesBuildImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Ret<I32>()
+                                  .Ret<I32>()
+                                  .Ret<I32>()
+                                  .Ret<I32>()
+                                  .Attr<int32_t>("policy"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(TablesWrite, TablesWriteImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Ret<I32>()
+                                  .Ret<I32>()
+                                  .Ret<I32>()
+                                  .Ret<I32>()
+                                  .Ret<I32>()
+                                  .Attr<int32_t>("policy")
+                                  .Attr<int32_t>("restamp"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(TablesQuery, TablesQueryImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Ret<I32>()
+                                  .Ret<I32>()
+                                  .Ret<I32>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(UniqueIds, UniqueIdsImpl,
+                              ffi::Ffi::Bind()
+                                  .Arg<I32>()
+                                  .Ret<I32>()
+                                  .Ret<I32>()
+                                  .Ret<I32>()
+                                  .Attr<int64_t>("num_rows"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BagForward, BagForwardImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<F32>()
+                                  .Ret<F32>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BagBackward, BagBackwardImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<F32>()
+                                  .Ret<F32>());

@@ -1,0 +1,32 @@
+// What every kernel shares: the integer mixer, and a portable multiversioning macro.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// GCC on x86-64 Linux picks the widest clone at load time; elsewhere the plain function is built.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__)
+#define SPARSE_JAX_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define SPARSE_JAX_CLONES
+#endif
+
+namespace sparse_jax {
+
+// The finalizer of MurmurHash3 (Appleby, public domain): a bijection of the 32-bit words.
+inline uint32_t Mix(uint32_t h) {
+  h ^= h >> 16;
+  h *= 0x85ebca6bu;
+  h ^= h >> 13;
+  h *= 0xc2b2ae35u;
+  h ^= h >> 16;
+  return h;
+}
+
+// Seeded order of ids inside table `table`; queries rank their ties with table = 0xffffffff.
+inline uint32_t Priority(uint32_t seed, uint32_t table, uint32_t id) {
+  return Mix(id ^ Mix(seed ^ Mix(table)));
+}
+
+}  // namespace sparse_jax

@@ -1,0 +1,237 @@
+// LSH tables with buckets of fixed capacity.
+//
+// The state is a pure function of (codes, stamps, seed): a bucket holds the best `capacity` of its
+// members, best first, where better means
+//   reservoir: a smaller seeded priority of (table, id), so a bucket is a uniform sample without
+//              replacement of its members, whatever the order they came in (bottom-k sampling);
+//   fifo:      a later stamp, so a bucket keeps its newest members.
+// Because nothing else enters, an update equals a rebuild, and threads can't change the result.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "sparse_jax/common.h"
+
+namespace sparse_jax {
+
+constexpr int32_t kNone = -1;
+
+enum class Policy : int32_t { kReservoir = 0, kFifo = 1 };
+
+struct TablesView {
+  int32_t* buckets;  // [tables, num_buckets, capacity], kNone behind the last member
+  int32_t* sizes;    // [tables, num_buckets], members, those that found no place included
+  int32_t* codes;    // [tables, num_rows], kNone where the row is absent
+  int32_t* stamps;   // [num_rows], larger = inserted later
+  int64_t tables, num_buckets, capacity, num_rows;
+  uint32_t seed;
+  Policy policy;
+
+  int32_t* bucket(int64_t table, int64_t code) const {
+    return buckets + (table * num_buckets + code) * capacity;
+  }
+  int32_t& size(int64_t table, int64_t code) const { return sizes[table * num_buckets + code]; }
+  int32_t& code(int64_t table, int64_t id) const { return codes[table * num_rows + id]; }
+
+  bool Better(int64_t table, int32_t a, int32_t b) const {
+    if (policy == Policy::kFifo) {
+      if (stamps[a] != stamps[b]) return stamps[a] > stamps[b];
+      return a > b;
+    }
+    const uint32_t pa = Priority(seed, static_cast<uint32_t>(table), static_cast<uint32_t>(a));
+    const uint32_t pb = Priority(seed, static_cast<uint32_t>(table), static_cast<uint32_t>(b));
+    return pa != pb ? pa < pb : a < b;
+  }
+};
+
+// Puts `id` in its place in a bucket, or leaves it out when `capacity` better ones are there.
+inline void Place(const TablesView& t, int64_t table, int32_t code, int32_t id) {
+  int32_t* bucket = t.bucket(table, code);
+  int64_t last = t.capacity - 1;
+  if (bucket[last] != kNone && !t.Better(table, id, bucket[last])) return;
+  int64_t i = last;
+  while (i > 0 && (bucket[i - 1] == kNone || t.Better(table, id, bucket[i - 1]))) {
+    bucket[i] = bucket[i - 1];
+    --i;
+  }
+  bucket[i] = id;
+}
+
+// Takes `id` out of a bucket; false when it had no place there.
+inline bool Displace(const TablesView& t, int64_t table, int32_t code, int32_t id) {
+  int32_t* bucket = t.bucket(table, code);
+  int32_t* end = bucket + t.capacity;
+  int32_t* at = std::find(bucket, end, id);
+  if (at == end) return false;
+  std::copy(at + 1, end, at);
+  end[-1] = kNone;
+  return true;
+}
+
+// Fills one table from its codes; codes outside [0, num_buckets) become kNone.
+inline void BuildTable(const TablesView& t, int64_t table) {
+  std::fill_n(t.bucket(table, 0), t.num_buckets * t.capacity, kNone);
+  std::fill_n(&t.size(table, 0), t.num_buckets, 0);
+  for (int64_t id = 0; id < t.num_rows; ++id) {
+    int32_t& code = t.code(table, id);
+    if (code < 0 || code >= t.num_buckets) {
+      code = kNone;
+      continue;
+    }
+    ++t.size(table, code);
+    Place(t, table, code, static_cast<int32_t>(id));
+  }
+}
+
+struct Write {
+  int32_t id;
+  int64_t position;  // in the batch
+};
+
+// The writes of a batch that count, in order of id: the last one for each id. Refuses ids outside
+// [0, num_rows) and rows with a code outside [-1, num_buckets); an id of kNone is padding.
+inline std::vector<Write> ResolveWrites(const TablesView& t, const int32_t* ids,
+                                        const int32_t* new_codes, int64_t n, int32_t* rejected) {
+  std::vector<Write> writes;
+  writes.reserve(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) {
+    if (ids[i] == kNone) continue;
+    bool valid = ids[i] >= 0 && ids[i] < t.num_rows;
+    for (int64_t l = 0; valid && l < t.tables; ++l) {
+      const int32_t code = new_codes[i * t.tables + l];
+      valid = code >= kNone && code < t.num_buckets;
+    }
+    if (valid) {
+      writes.push_back({ids[i], i});
+    } else {
+      ++*rejected;
+    }
+  }
+  std::sort(writes.begin(), writes.end(), [](const Write& a, const Write& b) {
+    return a.id != b.id ? a.id < b.id : a.position > b.position;
+  });
+  auto same = [](const Write& a, const Write& b) { return a.id == b.id; };
+  writes.erase(std::unique(writes.begin(), writes.end(), same), writes.end());
+  return writes;
+}
+
+// Applies resolved writes to one table. First all of them leave, then all of them enter: while a
+// restamped id still stands at its old place, its bucket is not in order. A bucket that loses a
+// member it held while others wait outside is filled anew from the codes: one pass over the table's
+// codes, only when that happened.
+inline void WriteTable(const TablesView& t, int64_t table, const std::vector<Write>& writes,
+                       const int32_t* new_codes, bool restamped) {
+  std::vector<bool> stale;
+  auto is_stale = [&](int32_t code) { return !stale.empty() && stale[static_cast<size_t>(code)]; };
+  auto target = [&](const Write& w) { return new_codes[w.position * t.tables + table]; };
+  auto stays = [&](const Write& w) { return !restamped && t.code(table, w.id) == target(w); };
+  std::vector<Write> moving;
+  for (const Write& w : writes) {
+    if (stays(w)) continue;
+    moving.push_back(w);
+    const int32_t before = t.code(table, w.id);
+    if (before == kNone) continue;
+    t.code(table, w.id) = kNone;
+    const int32_t left = --t.size(table, before);
+    if (!is_stale(before) && Displace(t, table, before, w.id) && left >= t.capacity) {
+      if (stale.empty()) stale.resize(static_cast<size_t>(t.num_buckets));
+      stale[static_cast<size_t>(before)] = true;
+    }
+  }
+  for (const Write& w : moving) {
+    const int32_t after = target(w);
+    t.code(table, w.id) = after;
+    if (after == kNone) continue;
+    ++t.size(table, after);
+    if (!is_stale(after)) Place(t, table, after, w.id);
+  }
+  if (stale.empty()) return;
+  for (int64_t code = 0; code < t.num_buckets; ++code) {
+    if (is_stale(static_cast<int32_t>(code))) std::fill_n(t.bucket(table, code), t.capacity, kNone);
+  }
+  for (int64_t id = 0; id < t.num_rows; ++id) {
+    const int32_t code = t.code(table, id);
+    if (code != kNone && is_stale(code)) Place(t, table, code, static_cast<int32_t>(id));
+  }
+}
+
+// Counts how many of a query's buckets hold each id, in an open-addressing map that fits the L1/L2
+// cache and is cleared by walking what was touched.
+class CollisionCounter {
+ public:
+  explicit CollisionCounter(int64_t most_entries) {
+    size_t slots = 16;
+    while (slots < 2 * static_cast<size_t>(most_entries)) slots *= 2;
+    mask_ = slots - 1;
+    ids_.assign(slots, kNone);
+    counts_.assign(slots, 0);
+  }
+
+  void Add(int32_t id) {
+    size_t slot = Mix(static_cast<uint32_t>(id)) & mask_;
+    while (ids_[slot] != id) {
+      if (ids_[slot] == kNone) {
+        ids_[slot] = id;
+        counts_[slot] = 0;
+        touched_.push_back(slot);
+        break;
+      }
+      slot = (slot + 1) & mask_;
+    }
+    ++counts_[slot];
+  }
+
+  // Moves the entries out as (rank key, id): a smaller key ranks better.
+  void Drain(uint32_t seed, std::vector<std::pair<uint64_t, int32_t>>* out) {
+    out->clear();
+    for (size_t slot : touched_) {
+      const uint32_t id = static_cast<uint32_t>(ids_[slot]);
+      const uint64_t fewer = 0xffffffffu - static_cast<uint32_t>(counts_[slot]);
+      out->push_back({fewer << 32 | Priority(seed, 0xffffffffu, id), ids_[slot]});
+      ids_[slot] = kNone;
+    }
+    touched_.clear();
+  }
+
+ private:
+  size_t mask_;
+  std::vector<int32_t> ids_;
+  std::vector<int32_t> counts_;
+  std::vector<size_t> touched_;
+};
+
+// Ranks the candidates of queries [begin, end): most collisions first, ties in seeded order.
+// Writes `most` ids and counts a query (kNone, 0 behind the last) and how many distinct ids the
+// buckets held. Codes outside [0, num_buckets) are empty buckets.
+inline void Query(const TablesView& t, const int32_t* query_codes, int64_t begin, int64_t end,
+                  int64_t most, int32_t* out_ids, int32_t* out_counts, int32_t* out_distinct) {
+  CollisionCounter counter(t.tables * t.capacity);
+  std::vector<std::pair<uint64_t, int32_t>> ranked;
+  for (int64_t b = begin; b < end; ++b) {
+    for (int64_t table = 0; table < t.tables; ++table) {
+      const int32_t code = query_codes[b * t.tables + table];
+      if (code < 0 || code >= t.num_buckets) continue;
+      const int32_t* bucket = t.bucket(table, code);
+      for (int64_t i = 0; i < t.capacity && bucket[i] != kNone; ++i) counter.Add(bucket[i]);
+    }
+    counter.Drain(t.seed, &ranked);
+    out_distinct[b] = static_cast<int32_t>(ranked.size());
+    const int64_t kept = std::min<int64_t>(most, static_cast<int64_t>(ranked.size()));
+    if (kept < static_cast<int64_t>(ranked.size())) {
+      std::nth_element(ranked.begin(), ranked.begin() + kept, ranked.end());
+    }
+    std::sort(ranked.begin(), ranked.begin() + kept);
+    for (int64_t i = 0; i < most; ++i) {
+      out_ids[b * most + i] = i < kept ? ranked[static_cast<size_t>(i)].second : kNone;
+      out_counts[b * most + i] =
+          i < kept ? static_cast<int32_t>(0xffffffffu - (ranked[static_cast<size_t>(i)].first >> 32))
+                   : 0;
+    }
+  }
+}
+
+}  // namespace sparse_jax

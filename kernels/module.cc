@@ -1,0 +1,61 @@
+// The Python module: capsules of the XLA handlers, the FFI version they were built against, and the
+// text parser. The only file that knows nanobind.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ffi_handlers.h"
+#include "sparse_jax/xmc_parser.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+template <typename Handler>
+nb::capsule Capsule(Handler* handler) {
+  return nb::capsule(reinterpret_cast<void*>(handler));
+}
+
+// A NumPy array that owns the vector's memory.
+template <typename T>
+nb::object Array(std::vector<T>&& values) {
+  auto* owned = new std::vector<T>(std::move(values));
+  nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(owned->data(), {owned->size()}, owner));
+}
+
+nb::tuple ParseXmc(nb::bytes content) {
+  sparse_jax::XmcArrays out;
+  sparse_jax::XmcStatus status;
+  {
+    nb::gil_scoped_release released;
+    status = sparse_jax::ParseXmc(static_cast<const char*>(content.data()), content.size(), &out);
+  }
+  if (!status.ok) {
+    throw nb::value_error(("line " + std::to_string(status.line) + ": " + status.message).c_str());
+  }
+  return nb::make_tuple(Array(std::move(out.feature_offsets)), Array(std::move(out.feature_ids)),
+                        Array(std::move(out.feature_values)), Array(std::move(out.label_offsets)),
+                        Array(std::move(out.label_ids)), out.num_points, out.num_features,
+                        out.num_labels);
+}
+
+}  // namespace
+
+NB_MODULE(_kernels, m) {
+  m.attr("FFI_API_VERSION") = nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
+  m.def("handlers", [] {
+    nb::dict handlers;
+    handlers["sparse_jax_tables_build"] = Capsule(TablesBuild);
+    handlers["sparse_jax_tables_write"] = Capsule(TablesWrite);
+    handlers["sparse_jax_tables_query"] = Capsule(TablesQuery);
+    handlers["sparse_jax_unique_ids"] = Capsule(UniqueIds);
+    handlers["sparse_jax_bag_forward"] = Capsule(BagForward);
+    handlers["sparse_jax_bag_backward"] = Capsule(BagBackward);
+    return handlers;
+  });
+  m.def("parse_xmc", &ParseXmc, "The arrays of a file in the XMC text format, from its bytes.");
+}

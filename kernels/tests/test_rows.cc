@@ -1,0 +1,140 @@
+// Distinct ids and the embedding bag against brute force.
+#include "sparse_jax/rows.h"
+
+#include <climits>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <set>
+
+namespace {
+
+#define CHECK(condition)                                                   \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
+      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+      std::exit(1);                                                        \
+    }                                                                      \
+  } while (false)
+
+using Ints = std::vector<int32_t>;
+using Floats = std::vector<float>;
+
+struct Random {
+  std::mt19937 bits{11};
+  int64_t Below(int64_t n) { return static_cast<int64_t>(bits() % static_cast<uint64_t>(n)); }
+  float Float() { return static_cast<float>(Below(2001) - 1000) / 700.0f; }
+  int32_t Id(int64_t end) {
+    static const int32_t kWild[] = {INT32_MIN, INT32_MIN + 1, -2, -1, INT32_MAX, INT32_MAX - 1};
+    if (end == 0 || Below(6) == 0) return kWild[Below(6)];
+    return static_cast<int32_t>(Below(8) == 0 ? end : Below(end));
+  }
+};
+
+bool SameBits(const Floats& a, const Floats& b) {
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+}
+
+void CheckUnique(const Ints& ids, int64_t num_rows, int64_t size) {
+  std::set<int32_t> distinct;
+  for (const int32_t id : ids) {
+    if (id >= 0 && id < num_rows) distinct.insert(id);
+  }
+  Ints want(distinct.begin(), distinct.end());
+  want.resize(static_cast<size_t>(size), -1);
+  Ints unique(static_cast<size_t>(size), 99), inverse(ids.size(), 99);
+  const int32_t count =
+      sparse_jax::UniqueIds(ids.data(), static_cast<int64_t>(ids.size()), num_rows, size,
+                            unique.data(), inverse.data());
+  CHECK(count == static_cast<int32_t>(distinct.size()));
+  CHECK(unique == want);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const bool there =
+        ids[i] >= 0 && std::find(unique.begin(), unique.end(), ids[i]) != unique.end();
+    CHECK(there ? unique[static_cast<size_t>(inverse[i])] == ids[i] : inverse[i] == -1);
+  }
+}
+
+void UniqueIds() {
+  Random random;
+  CheckUnique({}, 0, 0);
+  CheckUnique({0, -1}, 0, 2);
+  CheckUnique({0, 63, 64, 64, 127, 128, 129}, 129, 9);
+  CheckUnique({INT32_MAX, INT32_MIN, INT32_MAX - 1, 0}, 1, 1);
+  for (int round = 0; round < 400; ++round) {
+    const int64_t num_rows = random.Below(round % 2 ? 5 : 300);
+    Ints ids(static_cast<size_t>(random.Below(60)));
+    for (int32_t& id : ids) id = random.Id(num_rows);
+    CheckUnique(ids, num_rows, random.Below(70));
+  }
+}
+
+// Both directions, whole and in parts, equal a loop over the entries in their order, bit for bit.
+void Bags() {
+  Random random;
+  for (int round = 0; round < 300; ++round) {
+    const int64_t n = random.Below(12), segs = random.Below(9), d = random.Below(6);
+    const auto entries = static_cast<size_t>(random.Below(40));
+    Floats rows(static_cast<size_t>(n * d)), grad(static_cast<size_t>(segs * d)), weights(entries);
+    for (Floats* values : {&rows, &grad, &weights}) {
+      for (float& x : *values) x = random.Float();
+    }
+    Ints positions(entries), segments(entries);
+    for (int32_t& p : positions) p = random.Id(n);
+    for (int32_t& s : segments) s = random.Id(segs);
+    std::sort(segments.begin(), segments.end());
+
+    Floats want_out(grad.size(), 0.0f), want_rows(rows.size(), 0.0f);
+    for (size_t e = 0; e < entries; ++e) {
+      const int64_t p = positions[e], s = segments[e];
+      if (p < 0 || p >= n || s < 0 || s >= segs) continue;
+      for (int64_t i = 0; i < d; ++i) {
+        const auto r = static_cast<size_t>(p * d + i), o = static_cast<size_t>(s * d + i);
+        want_out[o] += weights[e] * rows[r];
+        want_rows[r] += weights[e] * grad[o];
+      }
+    }
+
+    Floats out(grad.size(), 9.0f), grad_rows(rows.size(), 9.0f);
+    const int64_t cut = random.Below(segs + 1), row_cut = random.Below(n + 1);
+    const auto count = static_cast<int64_t>(entries);
+    const auto forward = [&](int64_t begin, int64_t end) {
+      sparse_jax::BagForward(rows.data(), n, positions.data(), segments.data(), weights.data(),
+                             count, begin, end, d, out.data());
+    };
+    forward(cut, segs);
+    forward(0, cut);
+    CHECK(SameBits(out, want_out));
+    const sparse_jax::ByPosition sorted =
+        sparse_jax::SortByPosition(positions.data(), count, n);
+    const auto backward = [&](int64_t begin, int64_t end) {
+      sparse_jax::BagBackward(grad.data(), segs, segments.data(), weights.data(), sorted, begin,
+                              end, d, grad_rows.data());
+    };
+    backward(row_cut, n);
+    backward(0, row_cut);
+    CHECK(SameBits(grad_rows, want_rows));
+  }
+}
+
+// Unsorted segments break the promise: any answer will do, but no step outside the arrays.
+void UnsortedSegmentsStayInside() {
+  const Floats rows(4, 1.0f), weights(5, 1.0f);
+  const Ints positions = {0, 1, 0, 1, 0}, segments = {2, INT32_MIN, 1, INT32_MAX, 0};
+  Floats out(6, 0.0f);
+  for (int64_t s = 0; s < 3; ++s) {
+    sparse_jax::BagForward(rows.data(), 2, positions.data(), segments.data(), weights.data(), 5, s,
+                           s + 1, 2, out.data());
+  }
+}
+
+}  // namespace
+
+int main() {
+  UniqueIds();
+  Bags();
+  UnsortedSegmentsStayInside();
+  std::puts("test_rows: ok");
+}

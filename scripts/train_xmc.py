@@ -1,0 +1,457 @@
+#!/usr/bin/env python3
+"""Train an extreme classifier through LSH tables on one CPU.
+
+Without arguments: 19,182 Debian packages, recommended from a package's description. With two files
+in the Extreme Classification Repository's text format (plain or .gz), your own data:
+
+    python scripts/train_xmc.py train.txt.gz test.txt.gz --hidden 256 --epochs 10
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from sparse_jax import (
+    accounting,
+    checkpoint,
+    data,
+    hashing,
+    inference,
+    metrics,
+    optim,
+    schedules,
+    training,
+)
+from sparse_jax.index import IndexConfig
+
+HERE = Path(__file__).resolve().parent
+DEFAULT_FILES = [HERE / "data" / f"debian-depends_{part}.txt.gz" for part in ("train", "test")]
+MAINTAIN_EVERY = 10  # steps between looks at the schedules of re-hash and rebuild
+# What a resumed run may change: how long it goes on and what it reports.
+FREE_ON_RESUME = ("max_seconds", "checkpoint", "resume", "json", "plot", "save_every", "files")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("files", nargs="*", metavar="FILE", help="TRAIN and TEST; default: debian-depends")
+    add("--strategy", choices=training.STRATEGIES, default="lsh",
+        help="where the active set's negatives come from (default: lsh)")
+    add("--mode", choices=training.MODES, default="shared",
+        help="one active set for a batch, or one for each example (default: shared)")
+    add("--active", type=int, default=1024, metavar="A", help="size of the active set (1024)")
+    add("--hidden", type=int, default=128, metavar="D", help="hidden width (128)")
+    add("--loss", choices=("softmax", "bce"), default="softmax", help="(softmax)")
+    add("--correction", choices=("none", "logq", "lsh"), default="none",
+        help="correct logits for the chance of being sampled (none)")
+    add("--hash", choices=[f for f in hashing.FAMILIES if f != "minhash"], default="simhash",
+        help="LSH family (simhash)")
+    add("--transform", choices=hashing.transforms.NAMES, default="centred",
+        help="key transform (centred)")
+    add("--tables", type=int, default=16, metavar="L", help="hash tables (16)")
+    add("--bits", type=int, default=9, metavar="K", help="bits of a bucket id (9)")
+    add("--candidates", type=int, default=32, metavar="M",
+        help="ranked candidates taken from the tables for each example (32)")
+    add("--rehash", type=int, default=50, metavar="STEPS",
+        help="first interval between re-hashes of changed rows; grows by a fifth each time (50)")
+    add("--epochs", type=int, default=10, help="(10)")
+    add("--batch-size", type=int, default=128, metavar="B", help="(128)")
+    add("--lr", type=float, default=3e-3, help="peak learning rate of Adam, decayed to 0 (3e-3)")
+    add("--seed", type=int, default=0, help="of weights, order, functions and samples (0)")
+    add("--max-seconds", type=float, metavar="S", help="stop training after this long")
+    add("--checkpoint", metavar="DIR", help="save here at each epoch and at the end")
+    add("--save-every", type=int, metavar="STEPS", help="save as often as this, too")
+    add("--resume", action="store_true", help="go on from the last save in --checkpoint")
+    add("--json", metavar="FILE", help="write the results here")
+    add("--plot", metavar="FILE", help="draw loss and P@1 over time here (.png, .svg)")
+    args = parser.parse_args(argv)
+    if len(args.files) not in (0, 2):
+        parser.error(f"got {len(args.files)} file(s): give TRAIN and TEST, or neither")
+    if args.resume and not args.checkpoint:
+        parser.error("--resume needs --checkpoint DIR")
+    for name in ("active", "hidden", "tables", "bits", "candidates", "rehash", "epochs",
+                 "batch_size", "save_every"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    if not args.lr > 0:
+        parser.error(f"--lr {args.lr}: must be above 0")
+    if args.seed < 0:
+        parser.error(f"--seed {args.seed}: must be at least 0")
+    return args
+
+
+def load(args: argparse.Namespace) -> tuple[data.XmcData, data.XmcData]:
+    """The two sets, TF-IDF weighted by the training set's document frequencies."""
+    train_file, test_file = args.files or DEFAULT_FILES
+    train, test = data.read_xmc(train_file), data.read_xmc(test_file)
+    if (train.num_features, train.num_labels) != (test.num_features, test.num_labels):
+        raise ValueError(
+            f"{test_file} has {test.num_features} features and {test.num_labels} labels, "
+            f"{train_file} {train.num_features} and {train.num_labels}: they must be equal"
+        )
+    idf = data.fit_idf(train)
+    return data.apply_tfidf(train, idf), data.apply_tfidf(test, idf)
+
+
+def make_config(
+    args: argparse.Namespace, train: data.XmcData, capacity: data.Capacity
+) -> training.Config:
+    """The static configuration, checked against the data."""
+    most_labels = int(np.diff(train.label_offsets).max(initial=1))
+    needed = capacity.distinct_labels if args.mode == "shared" else most_labels
+    if args.strategy != "dense" and min(args.active, train.num_labels) < needed:
+        holder = "batch" if args.mode == "shared" else "point"
+        cure = ", or a smaller --batch-size" if args.mode == "shared" else ""
+        raise ValueError(
+            f"--active {args.active} is too small: a {holder} holds up to {needed} distinct "
+            f"labels, which must all be in; use --active {needed} or more{cure}"
+        )
+    return training.Config(
+        active=args.active,
+        strategy=args.strategy,
+        mode=args.mode,
+        loss=args.loss,
+        correction=args.correction,
+        distinct_features=max(1, capacity.distinct_features),
+        max_labels=most_labels,
+        index=IndexConfig(
+            family=args.hash,
+            transform=args.transform,
+            num_tables=args.tables,
+            num_bits=args.bits,
+            max_candidates=args.candidates,
+            rehash=schedules.exponential(args.rehash, growth=1.2),
+            rebuild=schedules.exponential(10 * args.rehash, growth=1.5),
+        ),
+    )
+
+
+class Run:
+    """One training run: compiled functions, state, and what it has seen."""
+
+    def __init__(self, args: argparse.Namespace, train: data.XmcData) -> None:
+        self.args, self.train = args, train
+        self.capacity = data.plan_capacity(
+            train, args.batch_size, seed=args.seed, epochs=args.epochs
+        )
+        self.steps_per_epoch = data.num_batches(train.num_points, args.batch_size)
+        self.total_steps = self.steps_per_epoch * args.epochs
+        self.config = make_config(args, train, self.capacity)
+        warmup = min(100, max(1, self.total_steps // 10))
+        rate = optax.warmup_cosine_decay_schedule(0.0, args.lr, warmup, max(self.total_steps, 2))
+        adam = optax.adam(rate)
+        tx = adam if args.strategy == "dense" else optim.rowwise(adam)
+        key_params, key_state = jax.random.split(jax.random.key(args.seed))
+        params = training.init_params(
+            key_params, num_features=train.num_features, num_labels=train.num_labels,
+            hidden=args.hidden,
+        )  # fmt: skip
+        self.state = training.init(key_state, params, tx, config=self.config)
+        self.step = 0
+        self.train_seconds = 0.0
+        self.history: list[dict[str, float]] = []  # every few steps, for the plot
+        self.sums = np.zeros(len(training.StepMetrics._fields))
+        started = time.perf_counter()
+        batch = next(iter(self.batches(0, 0)))
+        self.run_step = (
+            jax.jit(training.make_step(tx, config=self.config), donate_argnums=0)
+            .lower(self.state, batch)
+            .compile()
+        )
+        maintain = jax.jit(training.make_maintain(config=self.config), donate_argnums=0)
+        self.maintain = maintain.lower(self.state).compile()
+        self.compile_seconds = time.perf_counter() - started
+
+    def batches(self, epoch: int, start: int) -> Iterator[data.Batch]:
+        """The batches of an epoch from number `start` on."""
+        return data.batches(
+            self.train, self.args.batch_size, seed=self.args.seed, epoch=epoch,
+            capacity=self.capacity, start=start,
+        )  # fmt: skip
+
+    def fixed_args(self) -> dict[str, Any]:
+        """What a resumed run must share with the one that saved."""
+        return {k: v for k, v in vars(self.args).items() if k not in FREE_ON_RESUME}
+
+    def save(self) -> None:
+        """Writes a checkpoint, if asked for."""
+        if self.args.checkpoint:
+            extra = {
+                "args": self.fixed_args(), "step": self.step, "sums": self.sums.tolist(),
+                "train_seconds": self.train_seconds, "history": self.history,
+            }  # fmt: skip
+            checkpoint.save(self.args.checkpoint, self.state, step=self.step, extra=extra)
+
+    def resume(self) -> None:
+        """Takes up the last checkpoint, if there is one."""
+        found = checkpoint.restore(self.args.checkpoint, self.state)
+        if found is None:
+            print(f"nothing saved in {self.args.checkpoint} yet: starting from the beginning")
+            return
+        self.state, extra = found
+        differ = {k for k, v in self.fixed_args().items() if extra["args"].get(k) != v}
+        if differ:
+            was = ", ".join(f"--{k.replace('_', '-')} {extra['args'].get(k)}" for k in differ)
+            raise ValueError(f"the checkpoint was made with {was}: resume with the same options")
+        self.step, self.train_seconds = extra["step"], extra["train_seconds"]
+        self.sums, self.history = np.array(extra["sums"]), extra["history"]
+        print(f"resumed at step {self.step} of {self.total_steps}")
+
+    def fit(self) -> None:
+        """Trains until done, out of time, or interrupted; saves in each case."""
+        stop = _Interrupt()
+        bar = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=None,
+                   dynamic_ncols=True)  # fmt: skip
+        pending: list[training.StepMetrics] = []
+        with bar, stop:
+            clock = time.perf_counter()
+            while self.step < self.total_steps and not self._out_of_time(clock, stop):
+                epoch, start = divmod(self.step, self.steps_per_epoch)
+                for batch in data.prefetch(self.batches(epoch, start), 4):
+                    self.state, seen = self.run_step(self.state, batch)
+                    self.step += 1
+                    pending.append(seen)
+                    if self.step % MAINTAIN_EVERY == 0:
+                        self.state = self.maintain(self.state)
+                    if self.step % 25 == 0:
+                        clock = self._report(pending, clock, bar)
+                    if self.args.save_every and self.step % self.args.save_every == 0:
+                        clock = self._report(pending, clock, bar)
+                        self.save()
+                        clock = time.perf_counter()
+                    if self._out_of_time(clock, stop):
+                        break
+                clock = self._report(pending, clock, bar)
+                self.save()
+                clock = time.perf_counter()
+        if stop.asked:
+            saved = f", saved in {self.args.checkpoint}" if self.args.checkpoint else ""
+            print(f"\ninterrupted at step {self.step} of {self.total_steps}{saved}")
+
+    def _out_of_time(self, clock: float, stop: _Interrupt) -> bool:
+        spent = self.train_seconds + time.perf_counter() - clock
+        return stop.asked or (self.args.max_seconds is not None and spent >= self.args.max_seconds)
+
+    def _report(self, pending: list[training.StepMetrics], clock: float, bar: tqdm) -> float:
+        """Waits for the steps so far, adds up what they tell, and moves the bar."""
+        if not pending:
+            return clock
+        values = np.array([[float(x) for x in m] for m in pending])
+        now = time.perf_counter()
+        self.train_seconds += now - clock
+        self.sums += values.sum(axis=0)
+        mean = dict(zip(training.StepMetrics._fields, values.mean(axis=0), strict=True))
+        self.history.append({
+            "step": self.step, "seconds": self.train_seconds,
+            "loss": mean["loss"], "p@1": mean["p_at_1"],
+        })  # fmt: skip
+        rate = len(pending) * self.args.batch_size / max(now - clock, 1e-9)
+        bar.set_postfix_str(
+            f"loss {mean['loss']:.3f}, P@1 {mean['p_at_1']:.3f}, {rate:,.0f} examples/s"
+        )
+        bar.update(len(pending))
+        pending.clear()
+        return now
+
+    def results(self, test: data.XmcData) -> dict[str, Any]:
+        """The figures, evaluated on the whole test set."""
+        predict = jax.jit(functools.partial(inference.predict_dense, k=5))
+        predicted = inference.predict_all(test, lambda b: predict(self.state.params, b), k=5)
+        inverse = metrics.inverse_propensities(
+            self.train.label_offsets, self.train.label_ids, self.train.num_labels
+        )
+        scores = metrics.evaluate(predicted, test.label_offsets, test.label_ids, inverse)
+        means = dict(
+            zip(training.StepMetrics._fields, self.sums / max(self.step, 1), strict=True)
+        )
+        counts = self._counts(means)
+        dense = accounting.dense_step(counts)
+        own = dense if self.args.strategy == "dense" else accounting.sparse_step(counts)
+        examples = self.step * self.args.batch_size
+        return scores | {
+            "train_seconds": self.train_seconds,
+            "compile_seconds": self.compile_seconds,
+            "examples_per_second": examples / max(self.train_seconds, 1e-9),
+            "steps": self.step,
+            "active_fraction": counts.active / self.train.num_labels,
+            "madds_per_step": own["total"],
+            "madds_by_stage": own,
+            "dense_madds_per_step": dense["total"],
+            "madds_saved": 1 - own["total"] / dense["total"],
+            "peak_rss_bytes": _peak_rss_bytes(),
+            "final_loss": self.history[-1]["loss"] if self.history else None,
+            "weights_sha256": _sha256(self.state.params),
+            "dropped_labels": int(self.sums[training.StepMetrics._fields.index("dropped_labels")]),
+            "seed": self.args.seed,
+            "strategy": self.args.strategy,
+        }
+
+    def _counts(self, means: dict[str, float]) -> accounting.StepCounts:
+        shape = accounting.StepCounts(
+            batch_size=self.args.batch_size,
+            hidden=self.args.hidden,
+            num_features=self.train.num_features,
+            num_labels=self.train.num_labels,
+            feature_entries=means["feature_entries"],
+            touched_features=means["touched_features"],
+            active=min(self.args.active, self.train.num_labels),
+            touched_labels=means["touched_labels"],
+        )
+        if self.args.strategy == "dense":
+            return dataclasses.replace(shape, active=self.train.num_labels)
+        if self.args.strategy == "oracle":  # an exact search of all rows finds the candidates
+            search = self.train.num_labels * self.args.hidden
+            return dataclasses.replace(shape, hash_madds=search)
+        index = self.state.index
+        if index is None:
+            return shape
+        rehashed = int(index.rehashed) + int(index.rebuilds) * self.train.num_labels
+        return dataclasses.replace(
+            shape,
+            hash_madds=hashing.madds(index.hash_params),
+            bucket_slots=index.tables.num_tables * index.tables.capacity,
+            rehashed_rows=rehashed / max(self.step, 1),
+        )
+
+
+class _Interrupt:
+    """Turns Ctrl-C into a flag, so that no step is cut in two; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> _Interrupt:
+        self.before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+    def _ask(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def _peak_rss_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _sha256(params: training.Params) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(params):
+        digest.update(np.asarray(params[name]).tobytes())
+    return digest.hexdigest()
+
+
+def write_atomically(path: str, content: bytes) -> None:
+    """A reader sees the old file or the whole new one."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(content)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def draw(path: str, run: Run, results: dict[str, Any]) -> None:
+    """Loss and P@1 of the batches over training time, with the test set's P@1."""
+    import io
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    seconds = [h["seconds"] for h in run.history]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    left.plot(seconds, [h["loss"] for h in run.history])
+    left.set(xlabel="training seconds", ylabel="loss over the active set")
+    right.plot(seconds, [h["p@1"] for h in run.history], label="training batches, active set")
+    right.axhline(results["p@1"], color="tab:orange", label=f"test set: {results['p@1']:.3f}")
+    right.set(xlabel="training seconds", ylabel="P@1", ylim=(0, 1))
+    right.legend(frameon=False)
+    figure.suptitle(
+        f"{run.args.strategy}: {results['active_fraction']:.1%} of {run.train.num_labels:,} "
+        f"outputs a step, {results['madds_saved']:.1%} of multiply-adds saved"
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=Path(path).suffix.lstrip(".") or "png", dpi=120)
+    plt.close(figure)
+    write_atomically(path, buffer.getvalue())
+
+
+def print_table(results: dict[str, Any]) -> None:
+    """The figures, for people."""
+    rows = [
+        ("P@1 / P@3 / P@5", " / ".join(f"{results[f'p@{k}']:.4f}" for k in (1, 3, 5))),
+        ("PSP@1", f"{results['psp@1']:.4f}"),
+        ("training", f"{results['train_seconds']:.1f} s, {results['steps']:,} steps, "
+                     f"{results['examples_per_second']:,.0f} examples/s"),
+        ("compiling", f"{results['compile_seconds']:.1f} s"),
+        ("outputs a step", f"{results['active_fraction']:.2%}"),
+        ("multiply-adds a step", f"{results['madds_per_step'] / 1e6:,.1f} M, dense "
+                                 f"{results['dense_madds_per_step'] / 1e6:,.1f} M: "
+                                 f"{results['madds_saved']:.1%} saved"),
+        ("peak memory", f"{results['peak_rss_bytes'] / 2**20:,.0f} MiB"),
+        ("weights", results["weights_sha256"][:16]),
+    ]  # fmt: skip
+    print()
+    for name, value in rows:
+        print(f"  {name:<21} {value}")
+    print()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    args = parse_args(argv)
+    try:
+        train, test = load(args)
+        print(f"{train.num_points:,} training points, {test.num_points:,} test points, "
+              f"{train.num_features:,} features, {train.num_labels:,} labels")  # fmt: skip
+        run = Run(args, train)
+        if args.resume:
+            run.resume()
+        run.fit()
+        results = run.results(test)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print_table(results)
+    print(json.dumps(results))
+    if args.json:
+        write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
+    if args.plot:
+        draw(args.plot, run, results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""Checkpoints of any state pytree through Orbax: whole, or as if never begun.
+
+A checkpoint is a directory ``000012_step_3400`` that Orbax writes under a temporary name and renames
+when it is complete, so that a process killed at any moment leaves the one before. Arrays are stored
+under their path in the tree, PRNG keys as their data; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_NAME = re.compile(r"(\d+)_step_(\d+)")
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what Orbax hasn't renamed yet
+_SHOWN = 8  # differences that an error lists
+
+
+def save(
+    directory: str | Path, state: Any, *, step: int, extra: dict[str, Any], keep: int = 2
+) -> Path:
+    """Writes a checkpoint; it is complete on return. One process may write to a directory.
+
+    The last one saved is the one restored, whatever its step, so a run started anew in a directory
+    takes it over.
+
+    Args:
+      directory: of all checkpoints of a run; made if missing.
+      state: a pytree of arrays and PRNG keys; None holds its place.
+      step: number for the name, for people to read.
+      extra: what else a resumed run needs, as JSON knows it: tuples come back as lists.
+      keep: checkpoints to leave, this one included.
+
+    Returns:
+      Where it was written.
+
+    Raises:
+      ImportError: if Orbax is missing.
+      TypeError: if a leaf is not an array, or extra is not JSON.
+      ValueError: if keep or step is out of range.
+
+    Example:
+      >>> import tempfile
+      >>> state = {"w": jnp.ones(3), "key": jax.random.key(0)}
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = save(folder, state, step=7, extra={"epoch": 1})
+      ...     restored, extra = restore(folder, state)
+      >>> path.name, restored["w"].tolist(), extra
+      ('000001_step_7', [1.0, 1.0, 1.0], {'epoch': 1})
+    """
+    if keep < 1:
+        raise ValueError(f"keep = {keep}: must be at least 1")
+    if step < 0:
+        raise ValueError(f"step = {step}: must be at least 0")
+    leaves = _leaves(state)
+    about: dict[str, Any] = {
+        "step": int(step),
+        "leaves": {k: _describe(x) for k, x in leaves.items()},
+        "generators": {k: str(jax.random.key_impl(x)) for k, x in leaves.items() if _is_key(x)},
+    }
+    try:
+        about["extra"] = json.loads(json.dumps(extra))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"extra is not JSON: {error}; give it str, int, float, list, dict") from None
+    # Orbax refuses arrays without elements; `restore` makes them from their shape.
+    arrays = {k: _data(x) for k, x in leaves.items() if x.size}
+
+    root = Path(directory).resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    for path in root.iterdir():
+        if _UNFINISHED in path.name:
+            shutil.rmtree(path)
+    done = _finished(root)
+    serial = 1 + max((number for number, _ in done), default=0)
+    path = root / f"{serial:06d}_step_{int(step)}"
+    ocp = _orbax()
+    with _checkpointer(ocp) as writer:
+        writer.save(
+            path,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeSave(arrays), about=ocp.args.JsonSave(about)
+            ),
+        )
+    for _, old in done[: max(0, len(done) + 1 - keep)]:
+        shutil.rmtree(old)
+    return path
+
+
+def restore(directory: str | Path, like_state: Any) -> tuple[Any, dict[str, Any]] | None:
+    """Reads the last checkpoint.
+
+    Args:
+      directory: as given to `save`.
+      like_state: a state of the same structure, shapes and dtypes, such as a freshly initialised
+        one; only these are read, so donated arrays and `jax.ShapeDtypeStruct` will do.
+
+    Returns:
+      (state, extra), bit for bit as saved; or None if there is no checkpoint.
+
+    Raises:
+      ImportError: if Orbax is missing.
+      TypeError: if a leaf of like_state is not an array.
+      ValueError: if the checkpoint doesn't fit like_state, naming what differs, or is damaged.
+
+    Example:
+      >>> restore("no/such/directory", {"w": jnp.ones(3)}) is None
+      True
+    """
+    root = Path(directory).resolve()
+    done = _finished(root)
+    if not done:
+        return None
+    path = done[-1][1]
+    ocp = _orbax()
+    wanted = _leaves(like_state)
+    with _checkpointer(ocp) as reader:
+        about = _read(reader, path, about=ocp.args.JsonRestore())["about"]
+        _check_fit(path, about["leaves"], wanted)
+        names = [k for k, x in wanted.items() if x.size]
+        as_numpy = {k: ocp.RestoreArgs(restore_type=np.ndarray) for k in names}
+        args = ocp.args.PyTreeRestore(restore_args=as_numpy)
+        arrays = _read(reader, path, state=args)["state"]
+
+    def value(name: str, like: Any) -> jax.Array:
+        if name not in arrays:
+            return jnp.zeros(like.shape, like.dtype)
+        # A copy of JAX's own: an array that shares NumPy's memory can't be donated.
+        data = jnp.array(arrays.pop(name))
+        if _is_key(like):
+            return jax.random.wrap_key_data(data, impl=about["generators"][name])
+        return data
+
+    restored = [value(name, like) for name, like in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(like_state), restored), about["extra"]
+
+
+def _orbax() -> Any:
+    try:
+        import orbax.checkpoint as ocp
+    except ImportError as error:
+        raise ImportError(
+            "checkpoints need Orbax: pip install 'sparse_jax[examples]'", name="orbax"
+        ) from error
+    return ocp
+
+
+def _checkpointer(ocp: Any) -> Any:
+    # Weights don't compress, and trying takes most of the time.
+    return ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(
+            state=ocp.PyTreeCheckpointHandler(use_compression=False),
+            about=ocp.JsonCheckpointHandler(),
+        )
+    )
+
+
+def _read(reader: Any, path: Path, **items: Any) -> Any:
+    ocp = _orbax()
+    try:
+        return reader.restore(path, args=ocp.args.Composite(**items))
+    except Exception as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}): "
+            "delete it to go on from the checkpoint before"
+        ) from error
+
+
+def _finished(root: Path) -> list[tuple[int, Path]]:
+    """Complete checkpoints, in the order they were saved."""
+    if not root.is_dir():
+        return []
+    named = [(_NAME.fullmatch(path.name), path) for path in root.iterdir()]
+    return sorted((int(match[1]), path) for match, path in named if match)
+
+
+def _leaves(state: Any) -> dict[str, Any]:
+    """Leaves by their path in the tree, in the tree's order."""
+    leaves = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = jax.tree_util.keystr(path) or "state"
+        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+            raise TypeError(
+                f"state{name} is a {type(leaf).__name__}: must be an array; put what is no array "
+                "into extra"
+            )
+        leaves[name] = leaf
+    return leaves
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _data(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _describe(leaf: Any) -> str:
+    """For example float32[60000,128]."""
+    return f"{leaf.dtype}[{','.join(str(size) for size in leaf.shape)}]"
+
+
+def _check_fit(path: Path, saved: dict[str, str], wanted: dict[str, Any]) -> None:
+    found = [
+        f"{name}: {saved[name]} saved, {_describe(leaf)} here"
+        for name, leaf in wanted.items()
+        if name in saved and saved[name] != _describe(leaf)
+    ]
+    found += [f"{name}: not in the checkpoint" for name in wanted if name not in saved]
+    found += [f"{name}: only in the checkpoint" for name in saved if name not in wanted]
+    if found:
+        shown = "\n  ".join(found[:_SHOWN])
+        more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ValueError(
+            f"{path} doesn't fit the state; restore with the configuration it was saved under, or "
+            f"start a new directory:\n  {shown}{more}"
+        )

@@ -1,0 +1,73 @@
+"""Strict settings for the whole suite, and which copy of the package it tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _choose_copy() -> None:
+    """Makes this process and its children import the copy of sparse_jax that has the kernels.
+
+    `python -m pytest`, and `python -c` in the repository, find the source tree first; after
+    `pip install .` the kernels lie in the installed copy only. A tree with kernels built in place
+    is what its developer wants tested, and a tree that isn't installed is all there is.
+    """
+    in_place = any((ROOT / "sparse_jax" / f"_kernels{s}").exists() for s in EXTENSION_SUFFIXES)
+    elsewhere = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
+    use_tree = in_place or PathFinder.find_spec("sparse_jax", elsewhere) is None
+    sys.path[:] = [str(ROOT), *elsewhere] if use_tree else elsewhere
+    # Children: no working directory on their path, but what scripts would find beside themselves.
+    given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    given = [p for p in given if Path(p).resolve() != ROOT]
+    first = [str(ROOT)] if use_tree else []
+    os.environ["PYTHONPATH"] = os.pathsep.join([*first, *given, str(ROOT / "scripts")])
+    os.environ["PYTHONSAFEPATH"] = "1"
+
+
+_choose_copy()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+with warnings.catch_warnings():
+    # Said at the end of the report instead.
+    warnings.filterwarnings("ignore", "sparse_jax: the C\\+\\+ kernels are not built")
+    import sparse_jax
+    from sparse_jax import _ffi
+
+_WHY_NO_KERNELS = (
+    "switched off by SPARSE_JAX_PURE=1"
+    if os.environ.get("SPARSE_JAX_PURE") == "1"
+    else "the extension is not built: pip install ."
+)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says what was tested: a suite that passes without the kernels has not shown them right."""
+    kernels = "with C++ kernels" if _ffi.AVAILABLE else f"NO C++ kernels: {_WHY_NO_KERNELS}"
+    terminalreporter.write_line(f"tested {Path(sparse_jax.__file__).parent}, {kernels}")
+
+
+@pytest.fixture(params=["ffi", "jax"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Runs the test on the C++ kernels, then on the pure-JAX fallback.
+
+    `jax.jit` keeps what it traced by the function it was given: jit a new `lambda`, never a
+    function of the package itself, or the second run repeats the first.
+    """
+    if request.param == "ffi" and not _ffi.AVAILABLE:
+        pytest.skip(f"no C++ kernels: {_WHY_NO_KERNELS}")
+    monkeypatch.setattr(_ffi, "AVAILABLE", request.param == "ffi")
+    yield request.param
