@@ -56,25 +56,55 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="TRAIN and TEST; default: debian-depends")
-    add("--strategy", choices=training.STRATEGIES, default="lsh",
-        help="where the active set's negatives come from (default: lsh)")
-    add("--mode", choices=training.MODES, default="shared",
-        help="one active set for a batch, or one for each example (default: shared)")
+    add(
+        "--strategy",
+        choices=training.STRATEGIES,
+        default="lsh",
+        help="where the active set's negatives come from (default: lsh)",
+    )
+    add(
+        "--mode",
+        choices=training.MODES,
+        default="shared",
+        help="one active set for a batch, or one for each example (default: shared)",
+    )
     add("--active", type=int, default=1024, metavar="A", help="size of the active set (1024)")
     add("--hidden", type=int, default=128, metavar="D", help="hidden width (128)")
     add("--loss", choices=("softmax", "bce"), default="softmax", help="(softmax)")
-    add("--correction", choices=("none", "logq", "lsh"), default="none",
-        help="correct logits for the chance of being sampled (none)")
-    add("--hash", choices=[f for f in hashing.FAMILIES if f != "minhash"], default="simhash",
-        help="LSH family (simhash)")
-    add("--transform", choices=hashing.transforms.NAMES, default="centred",
-        help="key transform (centred)")
+    add(
+        "--correction",
+        choices=("none", "logq", "lsh"),
+        default="none",
+        help="correct logits for the chance of being sampled (none)",
+    )
+    add(
+        "--hash",
+        choices=[f for f in hashing.FAMILIES if f != "minhash"],
+        default="simhash",
+        help="LSH family (simhash)",
+    )
+    add(
+        "--transform",
+        choices=hashing.transforms.NAMES,
+        default="centred",
+        help="key transform (centred)",
+    )
     add("--tables", type=int, default=16, metavar="L", help="hash tables (16)")
     add("--bits", type=int, default=9, metavar="K", help="bits of a bucket id (9)")
-    add("--candidates", type=int, default=32, metavar="M",
-        help="ranked candidates taken from the tables for each example (32)")
-    add("--rehash", type=int, default=50, metavar="STEPS",
-        help="first interval between re-hashes of changed rows; grows by a fifth each time (50)")
+    add(
+        "--candidates",
+        type=int,
+        default=32,
+        metavar="M",
+        help="ranked candidates taken from the tables for each example (32)",
+    )
+    add(
+        "--rehash",
+        type=int,
+        default=50,
+        metavar="STEPS",
+        help="first interval between re-hashes of changed rows; grows by a fifth each time (50)",
+    )
     add("--epochs", type=int, default=10, help="(10)")
     add("--batch-size", type=int, default=128, metavar="B", help="(128)")
     add("--lr", type=float, default=3e-3, help="peak learning rate of Adam, decayed to 0 (3e-3)")
@@ -90,8 +120,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"got {len(args.files)} file(s): give TRAIN and TEST, or neither")
     if args.resume and not args.checkpoint:
         parser.error("--resume needs --checkpoint DIR")
-    for name in ("active", "hidden", "tables", "bits", "candidates", "rehash", "epochs",
-                 "batch_size", "save_every"):
+    for name in (
+        "active",
+        "hidden",
+        "tables",
+        "bits",
+        "candidates",
+        "rehash",
+        "epochs",
+        "batch_size",
+        "save_every",
+    ):
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} {value}: must be at least 1")
@@ -283,9 +322,7 @@ class Run:
             self.train.label_offsets, self.train.label_ids, self.train.num_labels
         )
         scores = metrics.evaluate(predicted, test.label_offsets, test.label_ids, inverse)
-        means = dict(
-            zip(training.StepMetrics._fields, self.sums / max(self.step, 1), strict=True)
-        )
+        means = dict(zip(training.StepMetrics._fields, self.sums / max(self.step, 1), strict=True))
         counts = self._counts(means)
         dense = accounting.dense_step(counts)
         own = dense if self.args.strategy == "dense" else accounting.sparse_step(counts)

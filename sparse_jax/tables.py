@@ -38,7 +38,7 @@ class HashTables:
     sizes: jax.Array  # int32 [L, num_buckets]; members, those without a place included
     codes: jax.Array  # int32 [L, N]; the bucket of each row, -1 = absent
     stamps: jax.Array  # int32 [N]; larger = inserted later
-    clock: jax.Array  # int32 []; the next stamp
+    clock: jax.Array  # int32 []; the next stamp; good for 2**31 insertions, `build` starts it anew
     rejected: jax.Array  # int32 []; writes refused so far: id or code out of range
     seed: jax.Array  # int32 []
     policy: Policy = dataclasses.field(default="reservoir", metadata={"static": True})

@@ -190,9 +190,7 @@ def make_multi_step(
     return multi_step
 
 
-def hidden_layer(
-    rows: jax.Array, bias: jax.Array, positions: jax.Array, batch: Batch
-) -> jax.Array:
+def hidden_layer(rows: jax.Array, bias: jax.Array, positions: jax.Array, batch: Batch) -> jax.Array:
     """h [B, d]: ReLU of the weighted bag of feature rows plus bias."""
     bag = embedding_bag(
         rows,
@@ -316,9 +314,7 @@ def _choose(
         found = jnp.where(batch.row_mask[:, None], found, -1)
     size = min(config.active, num_rows)
     if config.mode == "shared":
-        return active.shared_set(
-            key, batch.label_ids, found, counts, size=size, num_rows=num_rows
-        )
+        return active.shared_set(key, batch.label_ids, found, counts, size=size, num_rows=num_rows)
     return active.per_example_sets(
         key,
         batch.label_ids,
@@ -332,9 +328,7 @@ def _choose(
     )
 
 
-def _output_rows(
-    chosen: active.ActiveSet, num_rows: int
-) -> tuple[jax.Array, jax.Array | None]:
+def _output_rows(chosen: active.ActiveSet, num_rows: int) -> tuple[jax.Array, jax.Array | None]:
     """Distinct output rows, and where each place of a per-example set finds its row."""
     if chosen.ids.ndim == 1:
         return chosen.ids, None
@@ -355,7 +349,9 @@ def _loss(
 ) -> tuple[jax.Array, jax.Array]:
     """Mean loss of the batch's examples, and the logits."""
     if places is not None:
-        weights, bias = take_rows(weights, places), take_rows(bias, places)
+        flat = places.reshape(-1)
+        weights = take_rows(weights, flat).reshape(*places.shape, weights.shape[1])
+        bias = take_rows(bias, flat).reshape(places.shape)
     logits = sparse_dense(weights, bias, hidden)
     function = (
         losses.softmax_cross_entropy if config.loss == "softmax" else losses.binary_cross_entropy

@@ -126,16 +126,8 @@ def test_labels_that_find_no_place_are_counted_by_entry():
     assert result.positions.tolist() == [-1, -1, 0, 1, 2, -1]
     # Of five labels of one example, two are let in; a third, 30, comes in as a candidate.
     rows, candidates = i32([1] * 6), jnp.full((B, M), -1, jnp.int32).at[1, 2].set(30)
-    result = active.per_example_sets(
-        jax.random.key(0),
-        i32([3, 4, 30, 31, 32, -1]),
-        rows,
-        candidates,
-        batch_size=B,
-        max_labels=2,
-        size=3,
-        num_rows=1000,
-    )
+    labels = i32([3, 4, 30, 31, 32, -1])
+    result = per_example(3, 1000, 2)(jax.random.key(0), labels, rows, candidates, None)
     assert result.ids[1].tolist() == [3, 4, 30] and result.positions.tolist()[:3] == [0, 1, 2]
     assert int(result.dropped) == 2
 
@@ -186,7 +178,7 @@ def counts_sigmas(counts):
     return sigmas(((counts - expected) ** 2).sum() / expected, counts.size - 1)
 
 
-@pytest.mark.parametrize("num_rows", [1, 2, 3, 4, 5, 7, 8, 9, 31, 33, 64, 65, 1000, 4097])
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 4, 5, 9, 31, 33, 64, 1000])
 def test_permutation_head_is_a_permutation(num_rows):
     permute = jax.jit(lambda bits: active._permutation_head(bits, num_rows, num_rows))
     for seed in (0, 1, 2**32 - 1):
@@ -255,9 +247,9 @@ def test_log_inclusion_is_fill_over_rows_not_certain():
 
 
 def test_log_inclusion_of_each_example_and_of_padding():
-    rows, candidates = i32([0, 0, 2, 2, 2, 2]), jnp.full((B, M), -1, jnp.int32)
-    step = per_example(6, 30, 3)
-    result = step(jax.random.key(0), i32([1, 2, 9, -1, -1, -1]), rows, candidates, None)
+    rows, nothing = i32([0, 0, 2, 2, 2, 2]), jnp.full((B, M), -1, jnp.int32)
+    step, labels = per_example(6, 30, 3), i32([1, 2, 9, -1, -1, -1])
+    result = step(jax.random.key(0), labels, rows, nothing, nothing)
     logs = active.log_inclusion(result, num_rows=30)
     for b, certain in enumerate([2, 0, 1]):
         expected = np.full(6, np.log((6 - certain) / (30 - certain)))

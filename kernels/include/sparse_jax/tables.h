@@ -37,9 +37,13 @@ struct TablesView {
   int32_t& size(int64_t table, int64_t code) const { return sizes[table * num_buckets + code]; }
   int32_t& code(int64_t table, int64_t id) const { return codes[table * num_rows + id]; }
 
+  // The state may come from a damaged file: what it holds is never trusted as an address.
+  bool Holds(int32_t code) const { return code >= 0 && code < num_buckets; }
+  int32_t Stamp(int32_t id) const { return id >= 0 && id < num_rows ? stamps[id] : INT32_MIN; }
+
   bool Better(int64_t table, int32_t a, int32_t b) const {
     if (policy == Policy::kFifo) {
-      if (stamps[a] != stamps[b]) return stamps[a] > stamps[b];
+      if (Stamp(a) != Stamp(b)) return Stamp(a) > Stamp(b);
       return a > b;
     }
     const uint32_t pa = Priority(seed, static_cast<uint32_t>(table), static_cast<uint32_t>(a));
@@ -78,7 +82,7 @@ inline void BuildTable(const TablesView& t, int64_t table) {
   std::fill_n(&t.size(table, 0), t.num_buckets, 0);
   for (int64_t id = 0; id < t.num_rows; ++id) {
     int32_t& code = t.code(table, id);
-    if (code < 0 || code >= t.num_buckets) {
+    if (!t.Holds(code)) {
       code = kNone;
       continue;
     }
@@ -134,7 +138,7 @@ inline void WriteTable(const TablesView& t, int64_t table, const std::vector<Wri
     if (stays(w)) continue;
     moving.push_back(w);
     const int32_t before = t.code(table, w.id);
-    if (before == kNone) continue;
+    if (!t.Holds(before)) continue;
     t.code(table, w.id) = kNone;
     const int32_t left = --t.size(table, before);
     if (!is_stale(before) && Displace(t, table, before, w.id) && left >= t.capacity) {
@@ -155,7 +159,7 @@ inline void WriteTable(const TablesView& t, int64_t table, const std::vector<Wri
   }
   for (int64_t id = 0; id < t.num_rows; ++id) {
     const int32_t code = t.code(table, id);
-    if (code != kNone && is_stale(code)) Place(t, table, code, static_cast<int32_t>(id));
+    if (t.Holds(code) && is_stale(code)) Place(t, table, code, static_cast<int32_t>(id));
   }
 }
 
