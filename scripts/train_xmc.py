@@ -12,13 +12,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import hashlib
 import json
-import os
-import resource
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from report import draw, peak_rss_bytes, print_table, sha256, write_atomically
 from tqdm import tqdm
 
 from sparse_jax import (
@@ -90,13 +87,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="key transform (centred)",
     )
     add("--tables", type=int, default=16, metavar="L", help="hash tables (16)")
-    add("--bits", type=int, default=9, metavar="K", help="bits of a bucket id (9)")
+    add("--bits", type=int, default=8, metavar="K", help="bits of a bucket id (8)")
     add(
         "--candidates",
         type=int,
-        default=32,
+        default=3,
         metavar="M",
-        help="ranked candidates taken from the tables for each example (32)",
+        help="ranked candidates taken from the tables for each example (3)",
     )
     add(
         "--rehash",
@@ -105,7 +102,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="STEPS",
         help="first interval between re-hashes of changed rows; grows by a fifth each time (50)",
     )
-    add("--epochs", type=int, default=10, help="(10)")
+    add("--epochs", type=int, default=5, help="(5)")
     add("--batch-size", type=int, default=128, metavar="B", help="(128)")
     add("--lr", type=float, default=3e-3, help="peak learning rate of Adam, decayed to 0 (3e-3)")
     add("--seed", type=int, default=0, help="of weights, order, functions and samples (0)")
@@ -337,9 +334,9 @@ class Run:
             "madds_by_stage": own,
             "dense_madds_per_step": dense["total"],
             "madds_saved": 1 - own["total"] / dense["total"],
-            "peak_rss_bytes": _peak_rss_bytes(),
+            "peak_rss_bytes": peak_rss_bytes(),
             "final_loss": self.history[-1]["loss"] if self.history else None,
-            "weights_sha256": _sha256(self.state.params),
+            "weights_sha256": sha256(self.state.params),
             "dropped_labels": int(self.sums[training.StepMetrics._fields.index("dropped_labels")]),
             "seed": self.args.seed,
             "strategy": self.args.strategy,
@@ -392,80 +389,6 @@ class _Interrupt:
         self.asked = True
 
 
-def _peak_rss_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _sha256(params: training.Params) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(params):
-        digest.update(np.asarray(params[name]).tobytes())
-    return digest.hexdigest()
-
-
-def write_atomically(path: str, content: bytes) -> None:
-    """A reader sees the old file or the whole new one."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def draw(path: str, run: Run, results: dict[str, Any]) -> None:
-    """Loss and P@1 of the batches over training time, with the test set's P@1."""
-    import io
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    seconds = [h["seconds"] for h in run.history]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    left.plot(seconds, [h["loss"] for h in run.history])
-    left.set(xlabel="training seconds", ylabel="loss over the active set")
-    right.plot(seconds, [h["p@1"] for h in run.history], label="training batches, active set")
-    right.axhline(results["p@1"], color="tab:orange", label=f"test set: {results['p@1']:.3f}")
-    right.set(xlabel="training seconds", ylabel="P@1", ylim=(0, 1))
-    right.legend(frameon=False)
-    figure.suptitle(
-        f"{run.args.strategy}: {results['active_fraction']:.1%} of {run.train.num_labels:,} "
-        f"outputs a step, {results['madds_saved']:.1%} of multiply-adds saved"
-    )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=Path(path).suffix.lstrip(".") or "png", dpi=120)
-    plt.close(figure)
-    write_atomically(path, buffer.getvalue())
-
-
-def print_table(results: dict[str, Any]) -> None:
-    """The figures, for people."""
-    rows = [
-        ("P@1 / P@3 / P@5", " / ".join(f"{results[f'p@{k}']:.4f}" for k in (1, 3, 5))),
-        ("PSP@1", f"{results['psp@1']:.4f}"),
-        ("training", f"{results['train_seconds']:.1f} s, {results['steps']:,} steps, "
-                     f"{results['examples_per_second']:,.0f} examples/s"),
-        ("compiling", f"{results['compile_seconds']:.1f} s"),
-        ("outputs a step", f"{results['active_fraction']:.2%}"),
-        ("multiply-adds a step", f"{results['madds_per_step'] / 1e6:,.1f} M, dense "
-                                 f"{results['dense_madds_per_step'] / 1e6:,.1f} M: "
-                                 f"{results['madds_saved']:.1%} saved"),
-        ("peak memory", f"{results['peak_rss_bytes'] / 2**20:,.0f} MiB"),
-        ("weights", results["weights_sha256"][:16]),
-    ]  # fmt: skip
-    print()
-    for name, value in rows:
-        print(f"  {name:<21} {value}")
-    print()
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
@@ -486,7 +409,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
     if args.plot:
-        draw(args.plot, run, results)
+        draw(args.plot, run.history, results)
     return 0
 
 

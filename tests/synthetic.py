@@ -61,14 +61,20 @@ def start(
     seed: int = 0,
 ) -> training.TrainState:
     """A fresh state."""
-    params_key, key = jax.random.split(jax.random.key(seed))
-    params = training.init_params(
-        params_key,
-        num_features=points.num_features,
-        num_labels=points.num_labels,
-        hidden=hidden,
-    )
-    return training.init(key, params, tx, config=config)
+
+    # In one piece: op by op, most of a test would go into compiling them.
+    @jax.jit
+    def init(key: jax.Array) -> training.TrainState:
+        params_key, key = jax.random.split(key)
+        params = training.init_params(
+            params_key,
+            num_features=points.num_features,
+            num_labels=points.num_labels,
+            hidden=hidden,
+        )
+        return training.init(key, params, tx, config=config)
+
+    return init(jax.random.key(seed))
 
 
 def digest(tree: Any) -> str:

@@ -89,9 +89,7 @@ def test_shared_set_is_labels_then_candidates_by_count_then_fill(size, num_rows,
     seed = data.draw(st.integers(0, 2**31 - 1))
     args = (jax.random.key(seed), i32(labels), i32(found).reshape(B, M), i32(counts).reshape(B, M))
     result = shared(size, num_rows)(*args)
-    check_set(
-        result.ids, result.sources, labels, zip(found, counts, strict=True), size, num_rows
-    )
+    check_set(result.ids, result.sources, labels, zip(found, counts, strict=True), size, num_rows)
     check_positions([result.ids.tolist()] * P, result.positions, result.dropped, labels)
     np.testing.assert_array_equal(result.mask, np.asarray(result.ids) >= 0)
     again = shared(size, num_rows)(*args)
@@ -210,9 +208,11 @@ def test_fill_is_uniform_over_the_ids_that_are_not_in_already(size, num_rows):
     trials = 6000
     keys = jax.random.split(jax.random.key(2), trials)
     labels, candidates = i32([3, 3, 0]), i32([[7, 0]])
-    draw = lambda key: active.shared_set(  # noqa: E731
-        key, labels, candidates, size=size, num_rows=num_rows
-    ).ids
+    draw = lambda key: (
+        active.shared_set(  # noqa: E731
+            key, labels, candidates, size=size, num_rows=num_rows
+        ).ids
+    )
     drawn = np.asarray(jax.jit(jax.vmap(draw))(keys))
     np.testing.assert_array_equal(drawn[:, :3], np.tile([0, 3, 7], (trials, 1)))
     counts = np.bincount(drawn[:, 3:].ravel(), minlength=num_rows)

@@ -22,7 +22,7 @@ def i32(values):
 
 
 def normal(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def take_own(table, ids):
@@ -40,7 +40,9 @@ def test_init_is_uniform_within_its_bound():
 def test_output_layer_with_all_rows_is_the_dense_layer():
     weights, bias, x = normal(0, N, D), normal(1, N), normal(2, B, D)
     expected = np.asarray(x) @ np.asarray(weights).T + np.asarray(bias)
-    np.testing.assert_allclose(layers.sparse_dense(weights, bias, x), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        layers.sparse_dense(weights, bias, x), expected, rtol=1e-4, atol=1e-5
+    )
     own_w, own_b = jnp.tile(weights, (B, 1, 1)), jnp.tile(bias, (B, 1))
     np.testing.assert_allclose(layers.sparse_dense(own_w, own_b, x), expected, rtol=1e-4, atol=1e-5)
 
@@ -52,9 +54,9 @@ def test_output_layer_computes_the_rows_it_is_given():
     some = layers.sparse_dense(take_rows(weights, ids), take_rows(bias, ids), x)
     np.testing.assert_allclose(some[:, [0, 1, 3]], dense[:, [3, 11, 0]], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(some[:, 2], 0)
-    ids = jax.random.randint(jax.random.key(3), (B, A), 0, N, jnp.int32)
+    ids = i32(np.random.default_rng(3).integers(0, N, (B, A)))
     own = layers.sparse_dense(take_own(weights, ids), take_own(bias, ids), x)
-    np.testing.assert_allclose(own, np.take_along_axis(dense, ids, 1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(own, np.take_along_axis(dense, np.asarray(ids), 1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -68,7 +70,10 @@ def test_hidden_layer_with_all_units_is_the_dense_layer(own):
     h = layers.sparse_hidden(take(weights, ids), take(bias, ids), x, ids, num_units=N)
     assert h.num_units == N and h.values.shape == (B, N)
     np.testing.assert_allclose(
-        layers.read_sparse(take(readout, ids), h), hidden @ np.asarray(readout), rtol=1e-4, atol=1e-5
+        layers.read_sparse(take(readout, ids), h),
+        hidden @ np.asarray(readout),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -151,9 +156,7 @@ def test_a_sparse_hidden_layer_trains_touching_gathered_rows_only(own):
     @jax.jit
     def step(params):
         def loss(rows):
-            h = layers.sparse_hidden(
-                rows["weights"], rows["bias"], x, ids, num_units=hidden_units
-            )
+            h = layers.sparse_hidden(rows["weights"], rows["bias"], x, ids, num_units=hidden_units)
             return jnp.mean(jnp.square(layers.read_sparse(rows["readout"], h) - target))
 
         gathered = {name: take(table, ids) for name, table in params.items()}
@@ -163,8 +166,12 @@ def test_a_sparse_hidden_layer_trains_touching_gathered_rows_only(own):
         if own:  # ids repeat over examples: add up
             spread = lambda table, g: table.at[ids].add(jnp.float32(-0.3) * g)  # noqa: E731
         else:
-            spread = lambda table, g: table + jnp.float32(-0.3) * RowSparse(  # noqa: E731
-                ids, g, num_rows=hidden_units
+            spread = lambda table, g: (
+                table
+                + jnp.float32(-0.3)
+                * RowSparse(  # noqa: E731
+                    ids, g, num_rows=hidden_units
+                )
             )
         return value, {name: spread(params[name], grads[name]) for name in params}
 
@@ -199,7 +206,7 @@ SCRIPT = """
 import hashlib, jax, jax.numpy as jnp, numpy as np
 from sparse_jax import layers
 def normal(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 B, A, D, OUT = 192, 640, 96, 48
 digest = hashlib.sha256()
 for lead, size in (((), A), ((B,), 40)):

@@ -1,0 +1,91 @@
+"""What a training run tells: a table for people, a plot, digests and memory."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import resource
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparse_jax import training
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process has held, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def sha256(params: training.Params) -> str:
+    """Digest of all weights: equal runs have equal digests."""
+    digest = hashlib.sha256()
+    for name in sorted(params):
+        digest.update(np.asarray(params[name]).tobytes())
+    return digest.hexdigest()
+
+
+def write_atomically(path: str, content: bytes) -> None:
+    """A reader sees the old file or the whole new one."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(content)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def draw(path: str, history: list[dict[str, float]], results: dict[str, Any]) -> None:
+    """Loss and P@1 of the batches over training time, with the test set's P@1."""
+    # Imported here: only those who ask for a plot need it.
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    seconds = [h["seconds"] for h in history]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    left.plot(seconds, [h["loss"] for h in history])
+    left.set(xlabel="training seconds", ylabel="loss over the active set")
+    right.plot(seconds, [h["p@1"] for h in history], label="training batches, active set")
+    right.axhline(results["p@1"], color="tab:orange", label=f"test set: {results['p@1']:.3f}")
+    right.set(xlabel="training seconds", ylabel="P@1", ylim=(0, 1))
+    right.legend(frameon=False)
+    figure.suptitle(
+        f"{results['strategy']}: {results['active_fraction']:.1%} of the outputs a step, "
+        f"{results['madds_saved']:.1%} of multiply-adds saved"
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=Path(path).suffix.lstrip(".") or "png", dpi=120)
+    plt.close(figure)
+    write_atomically(path, buffer.getvalue())
+
+
+def print_table(results: dict[str, Any]) -> None:
+    """The figures, for people."""
+    rows = [
+        ("P@1 / P@3 / P@5", " / ".join(f"{results[f'p@{k}']:.4f}" for k in (1, 3, 5))),
+        ("PSP@1", f"{results['psp@1']:.4f}"),
+        ("training", f"{results['train_seconds']:.1f} s, {results['steps']:,} steps, "
+                     f"{results['examples_per_second']:,.0f} examples/s"),
+        ("compiling", f"{results['compile_seconds']:.1f} s"),
+        ("outputs a step", f"{results['active_fraction']:.2%}"),
+        ("multiply-adds a step", f"{results['madds_per_step'] / 1e6:,.1f} M, dense "
+                                 f"{results['dense_madds_per_step'] / 1e6:,.1f} M: "
+                                 f"{results['madds_saved']:.1%} saved"),
+        ("peak memory", f"{results['peak_rss_bytes'] / 2**20:,.0f} MiB"),
+        ("weights", results["weights_sha256"][:16]),
+    ]  # fmt: skip
+    print()
+    for name, value in rows:
+        print(f"  {name:<21} {value}")
+    print()
