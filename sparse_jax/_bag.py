@@ -43,9 +43,7 @@ def _forward(
     return out, (rows, positions, segments, weights)
 
 
-def _backward(
-    num_segments: int, saved: tuple[jax.Array, ...], grad: jax.Array
-) -> tuple[Any, ...]:
+def _backward(num_segments: int, saved: tuple[jax.Array, ...], grad: jax.Array) -> tuple[Any, ...]:
     rows, positions, segments, weights = saved
     if _kernel_takes(rows):
         call = _ffi.call("bag_backward", jax.ShapeDtypeStruct(rows.shape, rows.dtype))

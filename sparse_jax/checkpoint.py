@@ -1,7 +1,7 @@
 """Checkpoints of any state pytree through Orbax: whole, or as if never begun.
 
-A checkpoint is a directory ``000012_step_3400`` that Orbax writes under a temporary name and renames
-when it is complete, so that a process killed at any moment leaves the one before. Arrays are stored
+A checkpoint is a directory ``000012_step_3400`` that Orbax writes under a temporary name and
+renames when it is complete, so that a process killed at any moment leaves the one before. Arrays are stored
 under their path in the tree, PRNG keys as their data; nothing is pickled.
 """
 
@@ -67,7 +67,9 @@ def save(
     try:
         about["extra"] = json.loads(json.dumps(extra))
     except (TypeError, ValueError) as error:
-        raise TypeError(f"extra is not JSON: {error}; give it str, int, float, list, dict") from None
+        raise TypeError(
+            f"extra is not JSON: {error}; give it str, int, float, list, dict"
+        ) from None
     # Orbax refuses arrays without elements; `restore` makes them from their shape.
     arrays = {k: _data(x) for k, x in leaves.items() if x.size}
 

@@ -208,11 +208,10 @@ def test_fill_is_uniform_over_the_ids_that_are_not_in_already(size, num_rows):
     trials = 6000
     keys = jax.random.split(jax.random.key(2), trials)
     labels, candidates = i32([3, 3, 0]), i32([[7, 0]])
-    draw = lambda key: (
-        active.shared_set(  # noqa: E731
-            key, labels, candidates, size=size, num_rows=num_rows
-        ).ids
-    )
+
+    def draw(key):
+        return active.shared_set(key, labels, candidates, size=size, num_rows=num_rows).ids
+
     drawn = np.asarray(jax.jit(jax.vmap(draw))(keys))
     np.testing.assert_array_equal(drawn[:, :3], np.tile([0, 3, 7], (trials, 1)))
     counts = np.bincount(drawn[:, 3:].ravel(), minlength=num_rows)

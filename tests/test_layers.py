@@ -56,7 +56,9 @@ def test_output_layer_computes_the_rows_it_is_given():
     np.testing.assert_array_equal(some[:, 2], 0)
     ids = i32(np.random.default_rng(3).integers(0, N, (B, A)))
     own = layers.sparse_dense(take_own(weights, ids), take_own(bias, ids), x)
-    np.testing.assert_allclose(own, np.take_along_axis(dense, np.asarray(ids), 1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        own, np.take_along_axis(dense, np.asarray(ids), 1), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -166,13 +168,11 @@ def test_a_sparse_hidden_layer_trains_touching_gathered_rows_only(own):
         if own:  # ids repeat over examples: add up
             spread = lambda table, g: table.at[ids].add(jnp.float32(-0.3) * g)  # noqa: E731
         else:
-            spread = lambda table, g: (
-                table
-                + jnp.float32(-0.3)
-                * RowSparse(  # noqa: E731
-                    ids, g, num_rows=hidden_units
-                )
-            )
+
+            def spread(table, g):
+                step = jnp.float32(-0.3) * RowSparse(ids, g, num_rows=hidden_units)
+                return table + step
+
         return value, {name: spread(params[name], grads[name]) for name in params}
 
     before, losses = params, []

@@ -263,7 +263,7 @@ def test_learns_and_predicts_through_the_tables() -> None:
     config = T.Config(
         active=min(train.num_labels, capacity.distinct_labels + 100),
         distinct_features=capacity.distinct_features,
-        index=IndexConfig(num_bits=5, max_candidates=64),
+        index=IndexConfig(num_bits=5, num_tables=32, max_candidates=64),
     )
     tx = optim.rowwise(optax.adam(3e-3))
     state = synthetic.start(train, tx, config=config, hidden=64)
@@ -298,10 +298,10 @@ def test_learns_and_predicts_through_the_tables() -> None:
     through = jax.jit(functools.partial(inference.predict_sparse, k=5, config=config.index))
     sparse = inference.predict_all(test, lambda b: through(state.params, rebuilt, b), k=5)
     recall = np.mean([np.isin(a, b).mean() for a, b in zip(dense, sparse, strict=True)])
-    print("losses", by_epoch, "baseline", baseline, "dense", score(dense), "sparse", score(sparse),
-          "recall@5", recall)  # fmt: skip
-    assert recall > 0.45
-    assert score(sparse) > 0.8 * score(dense)
+    chance = config.index.max_candidates / train.num_labels
+    print("dense", score(dense), "sparse", score(sparse), "recall@5", recall)
+    assert recall > 3.5 * chance
+    assert score(sparse) > 0.6 * score(dense) > baseline
 
 
 def test_predict_sparse_refuses_more_than_it_ranks() -> None:
