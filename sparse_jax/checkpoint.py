@@ -1,8 +1,8 @@
 """Checkpoints of any state pytree through Orbax: whole, or as if never begun.
 
 A checkpoint is a directory ``000012_step_3400`` that Orbax writes under a temporary name and
-renames when it is complete, so that a process killed at any moment leaves the one before. Arrays are stored
-under their path in the tree, PRNG keys as their data; nothing is pickled.
+renames when it is complete, so that a process killed at any moment leaves the one before. Arrays
+are stored under their path in the tree, PRNG keys as their data; nothing is pickled.
 """
 
 from __future__ import annotations
