@@ -84,7 +84,8 @@ void Bags() {
     Ints positions(entries), segments(entries);
     for (int32_t& p : positions) p = random.Id(n);
     for (int32_t& s : segments) s = random.Id(segs);
-    std::sort(segments.begin(), segments.end());
+    const bool ascending = random.Below(2) == 0;
+    if (ascending) std::sort(segments.begin(), segments.end());
 
     Floats want_out(grad.size(), 0.0f), want_rows(rows.size(), 0.0f);
     for (size_t e = 0; e < entries; ++e) {
@@ -102,7 +103,7 @@ void Bags() {
     const auto count = static_cast<int64_t>(entries);
     const auto forward = [&](int64_t begin, int64_t end) {
       sparse_jax::BagForward(rows.data(), n, positions.data(), segments.data(), weights.data(),
-                             count, begin, end, d, out.data());
+                             count, ascending, begin, end, d, out.data());
     };
     forward(cut, segs);
     forward(0, cut);
@@ -119,14 +120,14 @@ void Bags() {
   }
 }
 
-// Unsorted segments break the promise: any answer will do, but no step outside the arrays.
+// Unsorted segments called sorted: any answer will do, but no step outside the arrays.
 void UnsortedSegmentsStayInside() {
   const Floats rows(4, 1.0f), weights(5, 1.0f);
   const Ints positions = {0, 1, 0, 1, 0}, segments = {2, INT32_MIN, 1, INT32_MAX, 0};
   Floats out(6, 0.0f);
   for (int64_t s = 0; s < 3; ++s) {
-    sparse_jax::BagForward(rows.data(), 2, positions.data(), segments.data(), weights.data(), 5, s,
-                           s + 1, 2, out.data());
+    sparse_jax::BagForward(rows.data(), 2, positions.data(), segments.data(), weights.data(), 5, true,
+                           s, s + 1, 2, out.data());
   }
 }
 
