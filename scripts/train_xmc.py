@@ -33,6 +33,7 @@ from sparse_jax import (
     hashing,
     inference,
     metrics,
+    network,
     optim,
     schedules,
     training,
@@ -200,7 +201,7 @@ class Run:
         adam = optax.adam(rate)
         tx = adam if args.strategy == "dense" else optim.rowwise(adam)
         key_params, key_state = jax.random.split(jax.random.key(args.seed))
-        params = training.init_params(
+        params = network.init_params(
             key_params, num_features=train.num_features, num_labels=train.num_labels,
             hidden=args.hidden,
         )  # fmt: skip

@@ -16,15 +16,15 @@ from sparse_jax import index as lsh
 from sparse_jax.data import Batch, XmcData, batches, plan_capacity
 from sparse_jax.index import IndexConfig, LshIndex
 from sparse_jax.layers import matmul_rows
+from sparse_jax.network import Params, hidden_layer
 from sparse_jax.rows import take_rows
-from sparse_jax.training import Params, hidden_layer
 
 
 def predict_dense(params: Params, batch: Batch, *, k: int) -> jax.Array:
     """The k labels with the largest logits, over all N.
 
     Args:
-      params: as `training.init_params` makes them.
+      params: as `network.init_params` makes them.
       batch: B points.
       k: labels to return for each.
 
@@ -44,7 +44,7 @@ def predict_sparse(
     """The k best of the candidates the tables find, ranked by their exact logits.
 
     Args:
-      params: as `training.init_params` makes them.
+      params: as `network.init_params` makes them.
       index: over the output layer; re-hash it first, or it finds rows where they were.
       batch: B points.
       k: labels to return for each; at most config.max_candidates.

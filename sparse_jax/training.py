@@ -1,7 +1,7 @@
 """Training a one-hidden-layer classifier with a large output layer: state, step, schedule.
 
-The network is h = relu(bag of feature rows + bias), logits = W h + bias over the active set. The
-pieces are the library's own and can be put together otherwise: see the README's example.
+The network is that of `network`, its logits over the active set. The pieces are the library's own
+and can be put together otherwise: see the README's example.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sparse_jax import active, index, losses
 from sparse_jax.data import Batch
 from sparse_jax.hashing import transforms
 from sparse_jax.index import IndexConfig, LshIndex
-from sparse_jax.layers import add_bias, sparse_dense, sparse_dense_init
-from sparse_jax.rows import RowSparse, embedding_bag, take_rows, unique_ids
+from sparse_jax.layers import sparse_dense
+from sparse_jax.network import Params, hidden_layer
+from sparse_jax.rows import RowSparse, take_rows, unique_ids
 
 Strategy = Literal["lsh", "uniform", "oracle", "dense"]
 Mode = Literal["shared", "per_example"]
 Correction = Literal["none", "logq", "lsh"]
-Params = dict[str, jax.Array]
 
 STRATEGIES: tuple[Strategy, ...] = ("lsh", "uniform", "oracle", "dense")
 MODES: tuple[Mode, ...] = ("shared", "per_example")
@@ -39,6 +39,7 @@ class Config:
     mode: Mode = "shared"
     loss: Literal["softmax", "bce"] = "softmax"
     correction: Correction = "none"
+    dropout: float = 0.5  # of hidden units
     distinct_features: int = 8192  # most distinct features of a batch
     max_labels: int = 64  # most labels of one example; per_example only
     index: IndexConfig = dataclasses.field(default_factory=IndexConfig)
@@ -58,6 +59,8 @@ class Config:
             raise ValueError("correction = 'lsh' needs mode = 'shared'")
         if self.active < 1:
             raise ValueError(f"active = {self.active}: must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout = {self.dropout}: must be at least 0 and below 1")
 
 
 @jax.tree_util.register_dataclass
@@ -84,24 +87,6 @@ class StepMetrics(NamedTuple):
     touched_labels: jax.Array  # int32; rows of the output layer updated
 
 
-def init_params(key: jax.Array, *, num_features: int, num_labels: int, hidden: int) -> Params:
-    """Parameters: embedding [F, d], hidden_bias [d], output [N, d], output_bias [N].
-
-    Example:
-      >>> sorted(init_params(jax.random.key(0), num_features=5, num_labels=7, hidden=4))
-      ['embedding', 'hidden_bias', 'output', 'output_bias']
-    """
-    features, outputs = jax.random.split(key)
-    output = sparse_dense_init(outputs, hidden, num_labels)
-    scale = jnp.float32(hidden**-0.5)
-    return {
-        "embedding": jax.random.normal(features, (num_features, hidden), jnp.float32) * scale,
-        "hidden_bias": jnp.zeros(hidden, jnp.float32),
-        "output": output["weights"],
-        "output_bias": output["bias"],
-    }
-
-
 def init(
     key: jax.Array, params: Params, tx: optax.GradientTransformation, *, config: Config
 ) -> TrainState:
@@ -109,7 +94,7 @@ def init(
 
     Args:
       key: PRNG key of active sets and hash functions.
-      params: as `init_params` makes them; not copied, so donating the state gives them up.
+      params: as `network.init_params` makes them; not copied, so donating the state gives them up.
       tx: `optim.rowwise(...)`, or a plain Optax transformation where the strategy is "dense".
       config: what a step does.
 
@@ -190,31 +175,21 @@ def make_multi_step(
     return multi_step
 
 
-def hidden_layer(rows: jax.Array, bias: jax.Array, positions: jax.Array, batch: Batch) -> jax.Array:
-    """h [B, d]: ReLU of the weighted bag of feature rows plus bias."""
-    bag = embedding_bag(
-        rows,
-        positions,
-        batch.feature_rows,
-        batch.feature_values,
-        num_segments=batch.row_mask.shape[0],
-    )
-    return jax.nn.relu(add_bias(bag, bias))
-
-
 def _sparse_step(
     tx: optax.GradientTransformation, config: Config
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         params = state.params
-        key, drawn = jax.random.split(state.key)
+        key, drawn, dropped = jax.random.split(state.key, 3)
         features, positions, distinct = unique_ids(
             batch.feature_ids,
             num_rows=params["embedding"].shape[0],
             size=config.distinct_features,
         )
         hidden, pull_hidden = jax.vjp(
-            lambda rows, bias: hidden_layer(rows, bias, positions, batch),
+            lambda rows, bias: hidden_layer(
+                rows, bias, positions, batch, dropout=config.dropout, key=dropped
+            ),
             take_rows(params["embedding"], features),
             params["hidden_bias"],
         )
@@ -260,12 +235,14 @@ def _dense_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         num_labels = state.params["output"].shape[0]
+        key, _, dropped = jax.random.split(state.key, 3)
         chosen = active.full_set(batch.label_ids, num_rows=num_labels)
 
         def loss_of(params: Params) -> tuple[jax.Array, jax.Array]:
             hidden = hidden_layer(
-                params["embedding"], params["hidden_bias"], batch.feature_ids, batch
-            )
+                params["embedding"], params["hidden_bias"], batch.feature_ids, batch,
+                dropout=config.dropout, key=dropped,
+            )  # fmt: skip
             weights, bias = params["output"], params["output_bias"]
             return _loss(hidden, weights, bias, chosen, None, None, batch, config)
 
@@ -278,6 +255,7 @@ def _dense_step(
             step=state.step + jnp.int32(1),
             params=optax.apply_updates(state.params, updates),
             opt_state=opt_state,
+            key=key,
         )
         return state, _metrics(
             loss,
@@ -363,11 +341,24 @@ def _loss(
         mask=chosen.mask,
         log_inclusion=logs,
     )
+    if config.loss == "softmax":
+        per_example = per_example * jnp.sqrt(_label_counts(batch))
     examples = jnp.sum(batch.row_mask, dtype=jnp.int32).astype(jnp.float32)
     kept = jnp.where(batch.row_mask, per_example, jnp.float32(0))
     # A mean as a product: XLA:CPU may split a long sum by the number of threads.
     total = (kept[None, :] @ jnp.ones((kept.size, 1), jnp.float32))[0, 0]
     return total / jnp.maximum(examples, jnp.float32(1)), logits
+
+
+def _label_counts(batch: Batch) -> jax.Array:
+    """Labels of each example, float32 [B].
+
+    Their root weights the softmax loss: halfway between an example's labels sharing one vote and
+    having one each, it was better than both.
+    """
+    present = (batch.label_ids >= 0).astype(jnp.float32)
+    counts = jnp.zeros(batch.row_mask.shape, jnp.float32)
+    return counts.at[batch.label_rows].add(present, mode="drop")
 
 
 def _log_inclusion(

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import optax
 
-from sparse_jax import data, optim, schedules, training
+from sparse_jax import data, network, optim, schedules, training
 from sparse_jax.index import IndexConfig
 
 
@@ -66,7 +66,7 @@ def start(
     @jax.jit
     def init(key: jax.Array) -> training.TrainState:
         params_key, key = jax.random.split(key)
-        params = training.init_params(
+        params = network.init_params(
             params_key,
             num_features=points.num_features,
             num_labels=points.num_labels,

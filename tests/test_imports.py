@@ -24,6 +24,7 @@ LAYERS = [
     {"hashing", "tables", "rows", "metrics", "data"},
     {"active", "losses", "optim", "schedules", "index", "accounting"},
     {"layers"},
+    {"network"},
     {"training", "inference", "checkpoint"},
     {"lm", "search", "nn"},
 ]

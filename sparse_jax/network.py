@@ -1,0 +1,80 @@
+"""The network that `training` trains: one hidden layer over sparse features, many outputs.
+
+h = dropout(rms_norm(relu(bag of feature rows + bias))), logits = W h + output bias. Normalizing h
+lets a small sampled softmax train as well as the whole one: without it the scale of h, which every
+logit shares, is set by the few negatives at hand (docs/design.md has the figures).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from sparse_jax.data import Batch
+from sparse_jax.layers import add_bias, sparse_dense_init
+from sparse_jax.rows import embedding_bag
+
+Params = dict[str, jax.Array]
+
+_EMBEDDING_SCALE = 0.1  # times d^(-1/2): small, so that what a rare feature learns outweighs it
+_EPSILON = 1e-6  # of the mean square, below which a hidden vector counts as zero
+
+
+def init_params(key: jax.Array, *, num_features: int, num_labels: int, hidden: int) -> Params:
+    """Parameters: embedding [F, d], hidden_bias [d], output [N, d], output_bias [N].
+
+    Example:
+      >>> sorted(init_params(jax.random.key(0), num_features=5, num_labels=7, hidden=4))
+      ['embedding', 'hidden_bias', 'output', 'output_bias']
+    """
+    features, outputs = jax.random.split(key)
+    output = sparse_dense_init(outputs, hidden, num_labels)
+    scale = jnp.float32(_EMBEDDING_SCALE * hidden**-0.5)
+    return {
+        "embedding": jax.random.normal(features, (num_features, hidden), jnp.float32) * scale,
+        "hidden_bias": jnp.zeros(hidden, jnp.float32),
+        "output": output["weights"],
+        "output_bias": output["bias"],
+    }
+
+
+def hidden_layer(
+    rows: jax.Array,
+    bias: jax.Array,
+    positions: jax.Array,
+    batch: Batch,
+    *,
+    dropout: float = 0.0,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """The hidden vectors of a batch, each of mean square 1 before dropout.
+
+    Args:
+      rows: float32 [U, d], feature rows.
+      bias: float32 [d].
+      positions: int32 [E], the row of each feature entry of the batch.
+      batch: B points.
+      dropout: the chance of a unit to be left out, in [0, 1); those kept grow by 1 / (1 - dropout).
+      key: PRNG key of the dropout; None leaves out nothing, as in prediction.
+
+    Returns:
+      float32 [B, d].
+
+    References:
+      Zhang and Sennrich, Root mean square layer normalization, 2019, equation 4, without gain.
+      Srivastava et al., Dropout, 2014, section 4.
+    """
+    bag = embedding_bag(
+        rows,
+        positions,
+        batch.feature_rows,
+        batch.feature_values,
+        num_segments=batch.row_mask.shape[0],
+    )
+    h = jax.nn.relu(add_bias(bag, bias))
+    square = (h * h) @ jnp.full((h.shape[1], 1), 1.0 / h.shape[1], jnp.float32)
+    h = h * jax.lax.rsqrt(square + jnp.float32(_EPSILON))
+    if key is None or dropout == 0:
+        return h
+    kept = jax.random.bernoulli(key, 1 - dropout, h.shape)
+    return jnp.where(kept, h * jnp.float32(1 / (1 - dropout)), jnp.float32(0))
