@@ -342,23 +342,13 @@ def _loss(
         log_inclusion=logs,
     )
     if config.loss == "softmax":
-        per_example = per_example * jnp.sqrt(_label_counts(batch))
+        # Halfway between the labels of an example sharing one vote and having one each.
+        per_example = per_example * jnp.sqrt(batch.label_counts.astype(jnp.float32))
     examples = jnp.sum(batch.row_mask, dtype=jnp.int32).astype(jnp.float32)
     kept = jnp.where(batch.row_mask, per_example, jnp.float32(0))
     # A mean as a product: XLA:CPU may split a long sum by the number of threads.
     total = (kept[None, :] @ jnp.ones((kept.size, 1), jnp.float32))[0, 0]
     return total / jnp.maximum(examples, jnp.float32(1)), logits
-
-
-def _label_counts(batch: Batch) -> jax.Array:
-    """Labels of each example, float32 [B].
-
-    Their root weights the softmax loss: halfway between an example's labels sharing one vote and
-    having one each, it was better than both.
-    """
-    present = (batch.label_ids >= 0).astype(jnp.float32)
-    counts = jnp.zeros(batch.row_mask.shape, jnp.float32)
-    return counts.at[batch.label_rows].add(present, mode="drop")
 
 
 def _log_inclusion(

@@ -17,7 +17,18 @@ import optax
 import pytest
 import synthetic
 
-from sparse_jax import _ffi, active, data, index, inference, losses, metrics, optim, schedules
+from sparse_jax import (
+    _ffi,
+    active,
+    data,
+    index,
+    inference,
+    losses,
+    metrics,
+    network,
+    optim,
+    schedules,
+)
 from sparse_jax import training as T
 from sparse_jax.index import IndexConfig
 
@@ -31,7 +42,8 @@ BATCHES = synthetic.make_batches(POINTS, 8)
 
 def make(tx: Any, *, seed: int = 0, points: data.XmcData = POINTS, **options: Any) -> Any:
     """(config, state, step): small, jitted with donation."""
-    options = {"distinct_features": 60, "max_labels": 3, "index": SMALL_INDEX, **options}
+    fixed = {"distinct_features": 60, "max_labels": 3, "dropout": 0.0, "index": SMALL_INDEX}
+    options = fixed | options
     config = T.Config(**options)
     state = synthetic.start(points, tx, config=config, hidden=8, seed=seed)
     return config, state, jax.jit(T.make_step(tx, config=config), donate_argnums=0)
@@ -40,17 +52,18 @@ def make(tx: Any, *, seed: int = 0, points: data.XmcData = POINTS, **options: An
 # The dense network, written down once more without anything of the library's.
 
 
-def dense_logits(params: T.Params, batch: data.Batch) -> jax.Array:
+def dense_logits(params: network.Params, batch: data.Batch) -> jax.Array:
     real = batch.feature_ids >= 0
     entries = jnp.where(real[:, None], params["embedding"][batch.feature_ids], 0.0)
     bags = jax.ops.segment_sum(
         entries * batch.feature_values[:, None], batch.feature_rows, len(batch.row_mask)
     )
     hidden = jnp.maximum(bags + params["hidden_bias"][None, :], 0.0)
+    hidden = hidden / jnp.sqrt(jnp.mean(hidden**2, axis=1, keepdims=True) + 1e-6)
     return hidden @ params["output"].T + params["output_bias"][None, :]
 
 
-def dense_loss(params: T.Params, batch: data.Batch, *, loss: str) -> jax.Array:
+def dense_loss(params: network.Params, batch: data.Batch, *, loss: str) -> jax.Array:
     logits = dense_logits(params, batch)
     many_hot = np.zeros(logits.shape, np.float32)
     for row, label in zip(batch.label_rows, batch.label_ids, strict=True):
@@ -59,6 +72,7 @@ def dense_loss(params: T.Params, batch: data.Batch, *, loss: str) -> jax.Array:
     if loss == "softmax":
         shares = many_hot / np.maximum(many_hot.sum(1, keepdims=True), 1)
         each = -jnp.sum(shares * jax.nn.log_softmax(logits), axis=1)
+        each = each * np.sqrt(many_hot.sum(1))
     else:
         each = -jnp.sum(
             many_hot * jax.nn.log_sigmoid(logits) + (1 - many_hot) * jax.nn.log_sigmoid(-logits),
@@ -67,7 +81,7 @@ def dense_loss(params: T.Params, batch: data.Batch, *, loss: str) -> jax.Array:
     return jnp.sum(each * batch.row_mask.astype(np.float32)) / np.float32(batch.row_mask.sum())
 
 
-def dense_step(tx: Any, params: T.Params, batch: data.Batch, *, loss: str) -> Any:
+def dense_step(tx: Any, params: network.Params, batch: data.Batch, *, loss: str) -> Any:
     value, grads = jax.value_and_grad(dense_loss)(params, batch, loss=loss)
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = tx.update(grads, tx.init(params), params)
@@ -242,6 +256,7 @@ def test_an_empty_batch_changes_nothing() -> None:
         ({"correction": "lsh", "strategy": "uniform"}, "needs strategy = 'lsh'"),
         ({"correction": "lsh", "mode": "per_example"}, "needs mode = 'shared'"),
         ({"active": 0}, "active = 0"),
+        ({"dropout": 1.0}, "dropout = 1.0: must be at least 0 and below 1"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
