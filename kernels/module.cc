@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ffi_handlers.h"
+#include "sparse_jax/wide.h"
 #include "sparse_jax/xmc_parser.h"
 
 namespace nb = nanobind;
@@ -43,6 +44,23 @@ nb::tuple ParseXmc(nb::bytes content) {
                         out.num_labels);
 }
 
+template <typename T>
+using InArray = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// By feature, the labels of more than `min_share` of the points that hold it. Every argument is
+// checked: they come from Python.
+nb::tuple CoOccurring(InArray<int64_t> feature_offsets, InArray<int32_t> feature_ids,
+                      InArray<int64_t> label_offsets, InArray<int32_t> label_ids,
+                      int64_t num_features, int64_t num_labels, double min_share) {
+  std::vector<int32_t> offsets, labels;
+  const std::string problem = sparse_jax::CoOccurring(
+      {feature_offsets.data(), feature_offsets.size()}, {feature_ids.data(), feature_ids.size()},
+      {label_offsets.data(), label_offsets.size()}, {label_ids.data(), label_ids.size()},
+      num_features, num_labels, min_share, &offsets, &labels);
+  if (!problem.empty()) throw nb::value_error(problem.c_str());
+  return nb::make_tuple(Array(std::move(offsets)), Array(std::move(labels)));
+}
+
 }  // namespace
 
 NB_MODULE(_kernels, m) {
@@ -55,7 +73,10 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_unique_ids"] = Capsule(UniqueIds);
     handlers["sparse_jax_bag_forward"] = Capsule(BagForward);
     handlers["sparse_jax_bag_backward"] = Capsule(BagBackward);
+    handlers["sparse_jax_wide_scores"] = Capsule(WideScores);
+    handlers["sparse_jax_wide_step"] = Capsule(WideStep);
     return handlers;
   });
+  m.def("co_occurring", &CoOccurring, "Offsets by feature, and the labels that occur with it.");
   m.def("parse_xmc", &ParseXmc, "The arrays of a file in the XMC text format, from its bytes.");
 }

@@ -51,3 +51,8 @@ def call(name: str, results: Any, *, aliases: dict[int, int] | None = None) -> C
         input_output_aliases=aliases,
         vmap_method="sequential",
     )
+
+
+def co_occurring(*arguments: Any) -> Any:
+    """Offsets by feature and the labels that occur with it, by the kernel; see `wide`."""
+    return _kernels.co_occurring(*arguments)

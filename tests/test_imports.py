@@ -24,7 +24,7 @@ LAYERS = [
     {"hashing", "tables", "rows", "metrics", "data"},
     {"active", "losses", "optim", "schedules", "index", "accounting"},
     {"layers"},
-    {"network"},
+    {"network", "wide"},
     {"training", "inference", "checkpoint"},
     {"lm", "search", "nn"},
 ]

@@ -1,0 +1,167 @@
+// XLA custom calls of the wide classifier in `wide.h`.
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "ffi_common.h"
+#include "ffi_handlers.h"
+#include "sparse_jax/wide.h"
+
+namespace {
+
+// Features are dealt out to this many tasks, whatever the number of threads.
+constexpr int64_t kUpdateTasks = 8;
+
+ffi::Error ViewOf(I32& offsets, I32& labels, F32& weights, F32& bias, sj::WideView* view) {
+  if (!Shaped(offsets, {-1}) || offsets.element_count() < 1) {
+    return Bad("offsets is not [num_features + 1]");
+  }
+  if (!Shaped(labels, {-1})) return Bad("label_ids is not [num_weights]");
+  const int64_t num_weights = labels.element_count();
+  if (!Shaped(weights, {num_weights})) return Bad("weights is not [num_weights]");
+  if (!Shaped(bias, {-1})) return Bad("bias is not [num_labels]");
+  *view = {offsets.typed_data(), labels.typed_data(),
+           static_cast<int64_t>(offsets.element_count()) - 1, num_weights,
+           static_cast<int64_t>(bias.element_count())};
+  return ffi::Error::Success();
+}
+
+ffi::Error BatchOf(I32& features, I32& examples, F32& values, int64_t batch_size,
+                   sj::WideBatch* batch) {
+  if (!Shaped(features, {-1})) return Bad("feature_ids is not [entries]");
+  const int64_t entries = features.element_count();
+  if (!Shaped(examples, {entries}) || !Shaped(values, {entries})) {
+    return Bad("feature_rows and feature_values are not [entries]");
+  }
+  *batch = {features.typed_data(), values.typed_data(),
+            sj::SortByPosition(examples.typed_data(), entries, batch_size)};
+  return ffi::Error::Success();
+}
+
+// Words a batch's rows of weights hold: what is shared out.
+int64_t Words(const sj::WideView& view, const sj::WideBatch& batch, int64_t batch_size) {
+  int64_t words = view.num_labels;
+  for (const int32_t e : batch.by_example.order) {
+    const int32_t f = batch.features[e];
+    if (view.Has(f)) words += view.End(f) - view.Begin(f);
+  }
+  return words;
+}
+
+ffi::Error WideScoresImpl(ffi::ThreadPool pool, I32 offsets, I32 labels, F32 weights, F32 bias,
+                          I32 features, I32 examples, F32 values, OutF32 scores) {
+  sj::WideView view;
+  sj::WideBatch batch;
+  if (auto error = ViewOf(offsets, labels, weights, bias, &view); error.failure()) return error;
+  if (!Shaped(*scores, {-1, view.num_labels})) return Bad("scores is not [batch, num_labels]");
+  const int64_t n = scores->dimensions()[0];
+  if (auto error = BatchOf(features, examples, values, n, &batch); error.failure()) return error;
+  const float *w = weights.typed_data(), *c = bias.typed_data();
+  float* out = scores->typed_data();
+  Share(pool, n, Words(view, batch, n), [&, w, c, out](int64_t b) {
+    sj::WideScores(view, w, c, batch, b, out + b * view.num_labels);
+  });
+  return ffi::Error::Success();
+}
+
+ffi::Error WideStepImpl(ffi::ThreadPool pool, I32 offsets, I32 labels, F32 weights, F32 slots,
+                        F32 bias, F32 bias_slots, I32 features, I32 examples, F32 values,
+                        I32 own_labels, I32 own_examples, F32 rate, OutF32 new_weights,
+                        OutF32 new_slots, OutF32 new_bias, OutF32 new_bias_slots, OutF32 losses) {
+  sj::WideView view;
+  sj::WideBatch batch;
+  if (auto error = ViewOf(offsets, labels, weights, bias, &view); error.failure()) return error;
+  if (!Shaped(slots, {view.num_weights})) return Bad("slots is not [num_weights]");
+  if (!Shaped(bias_slots, {view.num_labels})) return Bad("bias_slots is not [num_labels]");
+  if (!Shaped(own_labels, {-1}) ||
+      !Shaped(own_examples, {static_cast<int64_t>(own_labels.element_count())})) {
+    return Bad("label_ids and label_rows are not [entries]");
+  }
+  if (!Shaped(rate, {})) return Bad("learning_rate is not a scalar");
+  if (!Shaped(*losses, {-1})) return Bad("losses is not [batch]");
+  const int64_t n = losses->dimensions()[0];
+  if (auto error = BatchOf(features, examples, values, n, &batch); error.failure()) return error;
+  auto carry = [](const F32& from, OutF32& to) {
+    if (from.typed_data() != to->typed_data()) {
+      std::copy_n(from.typed_data(), from.element_count(), to->typed_data());
+    }
+  };
+  carry(weights, new_weights);
+  carry(slots, new_slots);
+  carry(bias, new_bias);
+  carry(bias_slots, new_bias_slots);
+
+  const int64_t words = Words(view, batch, n);
+  const sj::ByPosition own =
+      sj::SortByPosition(own_examples.typed_data(), own_labels.element_count(), n);
+  std::vector<std::vector<sj::Violation>> violations(static_cast<size_t>(n));
+  std::vector<int32_t> hot;
+  for (int64_t l = 0; l < view.num_labels; ++l) {
+    if (new_bias->typed_data()[l] > -1.0f) hot.push_back(static_cast<int32_t>(l));
+  }
+  const int32_t* own_ids = own_labels.typed_data();
+  float* out = losses->typed_data();
+  // All examples first, by the weights before the step; then the updates, in their order.
+  Share(pool, n, words, [&, own_ids, out](int64_t b) {
+    thread_local sj::WideSums sums;
+    std::vector<int32_t> labels;
+    for (int32_t i = own.starts[static_cast<size_t>(b)];
+         i < own.starts[static_cast<size_t>(b) + 1]; ++i) {
+      const int32_t label = own_ids[own.order[static_cast<size_t>(i)]];
+      if (view.Holds(label)) labels.push_back(label);
+    }
+    out[b] = 0;
+    if (labels.empty()) return;  // padding, or a point without labels, which teaches nothing
+    out[b] = sj::WideViolations(view, new_weights->typed_data(), new_bias->typed_data(), batch, b,
+                                labels, hot, &sums, &violations[static_cast<size_t>(b)]);
+  });
+  const float learning_rate = *rate.typed_data();
+  for (const auto& of_example : violations) {
+    for (const sj::Violation& v : of_example) {
+      sj::Adagrad(v.gradient, learning_rate, new_bias->typed_data() + v.label,
+                  new_bias_slots->typed_data() + v.label);
+    }
+  }
+  Share(pool, kUpdateTasks, words, [&](int64_t task) {
+    thread_local std::vector<float> dense;
+    sj::WideUpdate(view, batch, violations, learning_rate, task, kUpdateTasks, &dense,
+                   new_weights->typed_data(), new_slots->typed_data());
+  });
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(WideScores, WideScoresImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<F32>()
+                                  .Ret<F32>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(WideStep, WideStepImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>());
