@@ -1,5 +1,6 @@
 // XLA custom calls: they check shapes, view the buffers as spans, share out the work, and call the
-// algorithms. The only file that knows XLA.
+// algorithms. Only the handlers know XLA.
+#include "ffi_common.h"
 #include "ffi_handlers.h"
 
 #include <algorithm>
@@ -8,42 +9,10 @@
 #include <utility>
 #include <vector>
 
-#include "sparse_jax/parallel.h"
 #include "sparse_jax/rows.h"
 #include "sparse_jax/tables.h"
 
-namespace ffi = xla::ffi;
-namespace sj = sparse_jax;
-
 namespace {
-
-using I32 = ffi::Buffer<ffi::S32>;
-using F32 = ffi::Buffer<ffi::F32>;
-using OutI32 = ffi::Result<I32>;
-using OutF32 = ffi::Result<F32>;
-
-// Below this many touched words a second thread costs more than it saves.
-constexpr int64_t kSmallWork = 1 << 14;
-
-template <typename Body>
-void Share(ffi::ThreadPool& pool, int64_t tasks, int64_t words, Body&& body) {
-  const int64_t helpers = words < kSmallWork ? 0 : pool.num_threads();
-  sj::ParallelFor(
-      tasks, helpers, [&pool](auto work) { pool.Schedule(std::move(work)); }, body);
-}
-
-ffi::Error Bad(const std::string& what) { return ffi::Error::InvalidArgument("sparse_jax: " + what); }
-
-// Dims by rank, -1 = any; empty message when all is well.
-template <typename Buffer>
-bool Shaped(const Buffer& buffer, std::vector<int64_t> want) {
-  const auto dims = buffer.dimensions();
-  if (dims.size() != want.size()) return false;
-  for (size_t i = 0; i < want.size(); ++i) {
-    if (want[i] >= 0 && dims[i] != want[i]) return false;
-  }
-  return true;
-}
 
 ffi::Error View(I32& buckets, I32& sizes, I32& codes, I32& stamps, I32& seed, int32_t policy,
                 sj::TablesView* view) {

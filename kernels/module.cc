@@ -55,6 +55,10 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_unique_ids"] = Capsule(UniqueIds);
     handlers["sparse_jax_bag_forward"] = Capsule(BagForward);
     handlers["sparse_jax_bag_backward"] = Capsule(BagBackward);
+    handlers["sparse_jax_topk_rows"] = Capsule(TopKRows);
+    handlers["sparse_jax_topk_among"] = Capsule(TopKAmong);
+    handlers["sparse_jax_clusters_pack"] = Capsule(ClustersPack);
+    handlers["sparse_jax_clusters_search"] = Capsule(ClustersSearch);
     return handlers;
   });
   m.def("parse_xmc", &ParseXmc, "The arrays of a file in the XMC text format, from its bytes.");
