@@ -103,8 +103,9 @@ def get(
     path = Path(cache) / f"{name}-{digest}.npz" if cache else None
     if path and path.exists():
         with np.load(path) as held:
-            return Trained(*(held[f] for f in ("weights", "bias", "queries", "seen")),
-                           origin=str(held["origin"]))  # fmt: skip
+            return Trained(
+                held["weights"], held["bias"], held["queries"], held["seen"], str(held["origin"])
+            )
     args = train_xmc.parse_args([*(files or []), "--seed", str(seed), *options])
     if name == "synthetic":
         share = num_labels / AMAZON_670K["labels"]

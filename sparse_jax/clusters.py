@@ -79,9 +79,9 @@ def fit(
 ) -> ClusterIndex:
     """Learns the centroids and puts all rows into their lists.
 
-    Spherical k-means in the metric M = E[h hᵀ] of the queries: a row w goes to the list j of largest
-    wᵀM s_j / √(s_jᵀM s_j), where s_j is the sum of the list's rows. On 61,112 trained rows, reading
-    1 % of them found .84 of the exact top 5 so, and .69 in the metric of the rows alone.
+    Spherical k-means in the metric M = E[h hᵀ] of the queries: a row w goes to the list j of
+    largest wᵀM s_j / √(s_jᵀM s_j), where s_j is the sum of the list's rows. On 61,112 trained rows
+    in 2,048 lists, reading 1 % of them found .90 of the exact top 5 so, and .75 without M.
 
     Costs N·C·d multiply-adds for the lists, and sample·C·C·d·iterations to learn.
 
@@ -357,7 +357,7 @@ def _pack(
         lists = jnp.arange(index.num_lists + 1, dtype=jnp.int32)
         offsets = jnp.searchsorted(codes[members], lists).astype(jnp.int32)
         whole, scales = _to_bytes(weights)
-        whole, scales, biases = whole[members], scales[members], bias[members]
+        whole, scales, biases = whole[members], scales[members], jnp.take(bias, members)
     return dataclasses.replace(
         index,
         codes=codes,

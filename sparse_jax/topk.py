@@ -79,8 +79,8 @@ def among(
     if _ffi.AVAILABLE:
         return TopK(*_call("topk_among", queries, k)(queries, weights, bias, ids))
     valid = (ids >= 0) & (ids < weights.shape[0])
-    at = jnp.where(valid, ids, 0)
-    scores = jnp.einsum("bmd,bd->bm", weights[at], queries) + bias[at]
+    some = jnp.take(weights, ids, axis=0, mode="clip")
+    scores = jnp.einsum("bmd,bd->bm", some, queries) + jnp.take(bias, ids, mode="clip")
     return _best(jnp.where(valid, scores, -jnp.inf), ids, k)
 
 
