@@ -23,7 +23,8 @@ constexpr int64_t kSmallWork = 1 << 14;
 
 template <typename Body>
 void Share(ffi::ThreadPool& pool, int64_t tasks, int64_t words, Body&& body) {
-  const int64_t helpers = words < kSmallWork ? 0 : pool.num_threads();
+  // The caller works too: with as many helpers as threads, two would contend for one core.
+  const int64_t helpers = words < kSmallWork ? 0 : pool.num_threads() - 1;
   sj::ParallelFor(
       tasks, helpers, [&pool](auto work) { pool.Schedule(std::move(work)); }, body);
 }

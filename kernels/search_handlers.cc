@@ -178,9 +178,11 @@ ffi::Error ClustersSearchImpl(ffi::ThreadPool pool, F32 queries, S16 shorts, F32
                   static_cast<int64_t>(some.size()), &best);
     x.Write(b, best);
   };
-  constexpr int64_t kFew = 4;  // fewer queries than this: threads share each of them
+  // Few queries: threads share each of them, if it reads so much that waking one pays.
+  constexpr int64_t kFew = 4, kLong = 1 << 20;
   if (x.n < kFew) {
-    for (int64_t b = 0; b < x.n; ++b) search(b, &pool);
+    ffi::ThreadPool* inner = std::min(max_rows, x.num_rows) * x.d < kLong ? nullptr : &pool;
+    for (int64_t b = 0; b < x.n; ++b) search(b, inner);
   } else {
     Share(pool, x.n, x.n * max_rows * x.d, [&](int64_t b) { search(b, nullptr); });
   }
