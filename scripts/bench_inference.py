@@ -10,7 +10,8 @@ neighbours to find; --cache keeps it, and the graphs that take long to build, fo
 
 Peers (hnswlib, faiss-cpu) are measured where they are installed; where not, the report says so.
 How to read it: "recall@5" is the share of the exact top 5 found; "us/query" the median over rounds
-in which all ways take turns; "speedup" is over our exact kernel at the same batch size.
+in which all ways take turns; "speedup" is over our exact kernel at the same batch size. "CPU us"
+is the CPU time of all threads, which other work on the machine changes less.
 """
 
 from __future__ import annotations
@@ -128,18 +129,21 @@ def measure(
     out = []
     for size in args.batch_sizes:
         starts = np.arange(0, max(1, len(queries) - size + 1), size)
-        seconds: list[list[float]] = [[] for _ in ways]
+        seconds: list[list[tuple[float, float]]] = [[] for _ in ways]
         for _ in range(args.rounds):
             for way, spent in zip(ways, seconds, strict=True):
                 spent.append(_one_round(way, queries, starts, size, args.seconds))
-        exact = np.median(seconds[0])
-        for way, recall, spent in zip(ways, recalls, seconds, strict=True):
+        exact, exact_cpu = np.median(seconds[0], axis=0)
+        for way, recall, taken in zip(ways, recalls, seconds, strict=True):
+            spent, cpu = np.array(taken).T
             out.append(
                 {
                     "method": way.name, "setting": way.setting, "batch_size": size,
                     "us_per_query": 1e6 * float(np.median(spent)),
                     "us_spread": [1e6 * float(min(spent)), 1e6 * float(max(spent))],
+                    "cpu_us_per_query": 1e6 * float(np.median(cpu)),
                     "speedup_vs_exact": float(exact / np.median(spent)),
+                    "cpu_speedup_vs_exact": float(exact_cpu / np.median(cpu)),
                     "build_seconds": way.build_seconds,
                     "build_cpu_seconds": way.build_cpu_seconds, "bytes": way.bytes, **recall,
                 }
@@ -161,18 +165,18 @@ def _all_ids(way: searchers.Searcher, queries: np.ndarray) -> np.ndarray:
 
 def _one_round(
     way: searchers.Searcher, queries: np.ndarray, starts: np.ndarray, size: int, budget: float
-) -> float:
-    """Mean seconds of a query, over as many calls as fit the budget; at least one."""
+) -> tuple[float, float]:
+    """Mean wall and CPU seconds of a query, over as many calls as fit the budget; at least one."""
     calls = [way.prepare(_tile(queries[s : s + size], size)) for s in starts[:200]]
     way.search(calls[0])
-    begun = time.perf_counter()
+    begun, begun_cpu = time.perf_counter(), time.process_time()
     done = 0
     while True:
         way.search(calls[done % len(calls)])
         done += 1
         passed = time.perf_counter() - begun
         if passed > budget:
-            return passed / (done * size)
+            return passed / (done * size), (time.process_time() - begun_cpu) / (done * size)
 
 
 def _tile(queries: np.ndarray, size: int) -> np.ndarray:
@@ -185,13 +189,13 @@ def report(results: dict[str, Any]) -> None:
     print(f"\n{results['origin']}\n{results['labels']:,} rows of {results['dim']} on "
           f"{results['threads']} threads, {results['machine']}")  # fmt: skip
     for size in results["batch_sizes"]:
-        print(f"\nbatch {size:<32}{'us/query':>10}{'speedup':>9}{'recall@5':>10}{'recall@1':>10}"
-              f"{'build CPU s':>13}")  # fmt: skip
+        print(f"\nbatch {size:<32}{'us/query':>10}{'speedup':>9}{'CPU us':>10}{'recall@5':>10}"
+              f"{'recall@1':>10}{'build CPU s':>13}")  # fmt: skip
         for p in results["points"]:
             if p["batch_size"] == size:
                 name = f"{p['method']} {p['setting']}"
                 print(f"{name:<38}{p['us_per_query']:>10,.1f}{p['speedup_vs_exact']:>9.1f}"
-                      f"{p['recall@5']:>10.3f}{p['recall@1']:>10.3f}"
+                      f"{p['cpu_us_per_query']:>10,.1f}{p['recall@5']:>10.3f}{p['recall@1']:>10.3f}"
                       f"{p['build_cpu_seconds']:>13.1f}")  # fmt: skip
     for name, why in results["absent"].items():
         print(f"\n{name}: {why}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ from sparse_jax import hashing, index, tables, topk
 from sparse_jax.hashing import transforms
 from sparse_jax.index import IndexConfig
 
-_DRAWS = 64  # tables hashed to estimate how often a pair shares a bucket
+_DRAWS = 256  # tables hashed to estimate how often a pair shares a bucket
+_GRID = 2048  # steps of that chance, in the table of binomial tails
 
 
 class Sample(NamedTuple):
@@ -61,8 +62,8 @@ def sample(
     queries: jax.Array,
     *,
     k: int = 5,
-    num_rows: int = 1024,
-    num_queries: int = 48,
+    num_rows: int = 4096,
+    num_queries: int = 32,
 ) -> Sample:
     """Draws rows and queries, and finds the exact top k of the queries.
 
@@ -150,7 +151,9 @@ def plan(
         num_bits = sorted({max(1, min(20, round(fits - less))) for less in (2, 3, 4, 5, 6, 7)})
     out = []
     for family, bits in itertools.product(families, num_bits):
-        codes = None
+        if family in ("wta", "dwta") and bits % 3:
+            continue  # their digits take three bits
+        hashed = None
         for count, times in itertools.product(num_tables, fill):
             capacity = max(4, math.ceil(times * drawn.num_rows / 2**bits))
             config = IndexConfig(
@@ -160,9 +163,8 @@ def plan(
             size = predict_bytes(drawn.num_rows, drawn.rows.shape[1], config=config)
             if size > memory:
                 continue
-            if codes is None:
-                codes = _codes(drawn, family, bits)
-            out.append(Plan(config, size, _recall(drawn, config, *codes), active))
+            hashed = hashed or _hash(drawn, family, bits)
+            out.append(Plan(config, size, _recall(drawn, config, hashed), active))
     return sorted(out, key=lambda p: (-round(p.predicted_recall, 3), p.predicted_bytes))
 
 
@@ -224,54 +226,70 @@ def _nbytes(tree: object) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _codes(drawn: Sample, family: str, num_bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes of the rows [S, T], the best rows [Q, k, T] and the queries [Q, T]."""
+class _Hashed(NamedTuple):
+    """How the sample falls into the buckets of T tables."""
+
+    rows: np.ndarray  # bool [Q, S, T]; a row shares the query's bucket
+    best: np.ndarray  # bool [Q, k, T]
+    row_sizes: np.ndarray  # float [S, T]; rows of all N in that bucket
+    best_sizes: np.ndarray  # float [Q, k, T]
+
+
+def _hash(drawn: Sample, family: str, num_bits: int) -> _Hashed:
     config = IndexConfig(family=family, num_bits=num_bits)
     params = _family(config, drawn.rows.shape[1], _DRAWS)
+    run = jax.jit(hashing.hash)
 
     def codes(x: np.ndarray) -> np.ndarray:
-        flat = hashing.hash(params, jnp.asarray(x.reshape(-1, x.shape[-1])))
-        return np.asarray(flat).reshape(*x.shape[:-1], _DRAWS)
+        return np.asarray(run(params, jnp.asarray(x.reshape(-1, x.shape[-1])))).reshape(
+            *x.shape[:-1], _DRAWS
+        )
 
-    return (
-        codes(drawn.rows - drawn.mean),
-        codes(drawn.best - drawn.mean),
-        codes(drawn.queries - drawn.centre),
+    rows = codes(drawn.rows - drawn.mean)
+    best = codes(drawn.best - drawn.mean)
+    queries = codes(drawn.queries - drawn.centre)
+    share = drawn.num_rows / len(rows)  # rows that a row of the sample stands for
+    return _Hashed(
+        rows == queries[:, None, :],
+        best == queries[:, None, :],
+        _sizes(rows, rows, share),
+        _sizes(best, rows, share),
     )
 
 
-def _recall(
-    drawn: Sample, config: IndexConfig, rows: np.ndarray, best: np.ndarray, queries: np.ndarray
-) -> float:
+def _sizes(codes: np.ndarray, rows: np.ndarray, share: float) -> np.ndarray:
+    """Sizes of the buckets `codes` [..., T], as the sample's codes [S, T] tell them."""
+    out = np.empty(codes.shape)
+    for t in range(codes.shape[-1]):
+        ordered = np.sort(rows[:, t])
+        first, last = (np.searchsorted(ordered, codes[..., t], side) for side in ("left", "right"))
+        out[..., t] = np.maximum(1.0, (last - first) * share)
+    return out
+
+
+def _recall(drawn: Sample, config: IndexConfig, hashed: _Hashed) -> float:
     """Expected share of the best rows among the candidates."""
     count, most = config.num_tables, config.max_candidates
     capacity = config.bucket_capacity(drawn.num_rows)
-    share = drawn.num_rows / len(rows)  # rows that a row of the sample stands for
-    held = [_held(rows[:, t], rows[:, t], share, capacity) for t in range(_DRAWS)]
-    kept = np.stack(held, axis=1)  # chance that a row has a place in its bucket
+    share = drawn.num_rows / len(drawn.rows)
+    # A bucket that is too full holds a row with this chance.
+    kept = np.minimum(1.0, capacity / hashed.row_sizes)
+    together = np.einsum("qst,st->qs", hashed.rows, kept) / _DRAWS
+    places = np.minimum(1.0, capacity / hashed.best_sizes)
+    chances = (hashed.best * places).mean(-1)
+    grid = _tails(np.linspace(0, 1, _GRID + 1), count)
     total = 0.0
-    for q, query in enumerate(queries):
-        together = ((rows == query) * kept).mean(1)
-        passing = share * _tails(together, count).sum(0)  # rows that share c or more tables
-        places = np.stack(
-            [_held(best[q, :, t], rows[:, t], share, capacity) for t in range(_DRAWS)], axis=1
-        )
-        found = _tails(((best[q] == query) * places).mean(1), count)
-        cut = int(np.argmax(passing[1:] <= most)) + 1 if (passing[1:] <= most).any() else count + 1
-        chance = found[:, cut]
+    for near, own in zip(together, chances, strict=True):
+        passing = share * grid[np.rint(near * _GRID).astype(int)].sum(0)  # share c tables or more
+        found = grid[np.rint(own * _GRID).astype(int)]
+        cut = 1 + int(np.argmax(np.append(passing[1:], 0) <= most))
+        chance = found[:, min(cut, count + 1)]
         if cut > 1:  # of those with one table less, as many as there is still room for
             tie = max(passing[cut - 1] - passing[cut], 1e-9)
             room = min(1.0, max(0.0, most - passing[cut]) / tie)
             chance = chance + room * (found[:, cut - 1] - found[:, cut])
         total += float(chance.mean())
-    return total / len(queries)
-
-
-def _held(codes: np.ndarray, rows: np.ndarray, share: float, capacity: int) -> np.ndarray:
-    """Chance of a place in their buckets, whose sizes the sample's codes `rows` tell."""
-    ordered = np.sort(rows)
-    inside = np.searchsorted(ordered, codes, "right") - np.searchsorted(ordered, codes, "left")
-    return np.minimum(1.0, capacity / np.maximum(1.0, inside * share))
+    return total / len(together)
 
 
 def _tails(p: np.ndarray, n: int) -> np.ndarray:
@@ -283,7 +301,7 @@ def _tails(p: np.ndarray, n: int) -> np.ndarray:
     return np.concatenate([np.cumsum(mass[:, ::-1], 1)[:, ::-1], np.zeros((len(p), 1))], axis=1)
 
 
-def as_dict(chosen: Plan) -> dict[str, object]:
+def as_dict(chosen: Plan) -> dict[str, Any]:
     """A plan for a report: the choices, without the schedules.
 
     Example:
