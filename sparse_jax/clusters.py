@@ -58,13 +58,13 @@ class ClusterIndex:
 
 
 def default_lists(num_rows: int) -> int:
-    """A power of two near 3·sqrt(N), where reading keys costs about as much as reading rows.
+    """A power of two near 6·sqrt(N): keys to read cost about as much as the rows then needed.
 
     Example:
       >>> default_lists(670_091)
-      2048
+      4096
     """
-    return int(2 ** max(0, round(np.log2(3 * max(num_rows, 1) ** 0.5))))
+    return int(2 ** max(0, round(np.log2(6 * max(num_rows, 1) ** 0.5))))
 
 
 def fit(
@@ -103,6 +103,7 @@ def fit(
 
     Example:
       >>> w = jax.random.normal(jax.random.key(0), (500, 16))
+      >>> w = w / jnp.linalg.norm(w, axis=1, keepdims=True)
       >>> index = fit(jax.random.key(1), w, jnp.zeros(500), num_lists=8)
       >>> int(search(index, w[:3], w, jnp.zeros(500), k=1, max_rows=200).ids[2, 0])
       2
@@ -116,7 +117,7 @@ def fit(
     num_rows, d = weights.shape
     if queries is not None and (queries.ndim != 2 or queries.shape[1] != d):
         raise ValueError(f"queries is {queries.shape}: must be [S, {d}]")
-    num_lists = default_lists(num_rows) if num_lists is None else num_lists
+    num_lists = min(num_rows, default_lists(num_rows)) if num_lists is None else num_lists
     for name, value, most in (
         ("num_lists", num_lists, num_rows),
         ("sample", sample, None),

@@ -173,7 +173,7 @@ def predict_bytes(num_rows: int, dim: int, *, config: IndexConfig) -> int:
 
     Example:
       >>> predict_bytes(1000, 8, config=IndexConfig(num_tables=2, num_bits=4, capacity=100))
-      25476
+      25196
     """
     held = tables.memory_bytes(
         num_rows,
