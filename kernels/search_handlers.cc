@@ -11,7 +11,6 @@
 namespace {
 
 using S8 = ffi::Buffer<ffi::S8>;
-using S16 = ffi::Buffer<ffi::S16>;
 using OutS8 = ffi::Result<S8>;
 
 // The layer that is searched, and what comes out.
@@ -144,15 +143,12 @@ sj::TopK FirstPass(const Lists& x, const int16_t* query, float scale, ffi::Threa
   return std::move(best[0]);
 }
 
-ffi::Error ClustersSearchImpl(ffi::ThreadPool pool, F32 queries, S16 shorts, F32 query_scales,
-                              S8 keys, F32 key_scales, F32 key_biases, I32 offsets, I32 members,
+ffi::Error ClustersSearchImpl(ffi::ThreadPool pool, F32 queries, S8 keys, F32 key_scales, F32 key_biases, I32 offsets, I32 members,
                               S8 bytes, F32 scales, F32 biases, F32 weights, F32 bias,
-                              OutF32 scores, OutI32 ids, int64_t max_rows, int64_t rescored) {
+                              OutF32 scores, OutI32 ids, int64_t max_rows, int64_t rescored,
+                              int64_t query_bits) {
   Layer x;
   if (auto error = View(queries, weights, bias, *scores, *ids, &x); error.failure()) return error;
-  if (!Shaped(shorts, {x.n, x.d}) || !Shaped(query_scales, {x.n})) {
-    return Bad("shorts is not [n, d], or query_scales is not [n]");
-  }
   if (!Shaped(keys, {-1, x.d})) return Bad("keys is not [lists, d]");
   const int64_t lists = keys.dimensions()[0];
   if (!Shaped(key_scales, {lists}) || !Shaped(key_biases, {lists}) ||
@@ -164,13 +160,15 @@ ffi::Error ClustersSearchImpl(ffi::ThreadPool pool, F32 queries, S16 shorts, F32
     return Bad("members, bytes, scales or biases don't fit weights");
   }
   if (max_rows < 1 || rescored < 1) return Bad("max_rows and rescored must be at least 1");
+  if (query_bits < 0 || query_bits > 14 || (x.d << query_bits) > INT32_MAX / 127) {
+    return Bad("query_bits is outside 0 to 14, or sums would not fit int32");
+  }
   const Lists l{{keys.typed_data(), key_scales.typed_data(), key_biases.typed_data(), lists, x.d},
                 {bytes.typed_data(), scales.typed_data(), biases.typed_data(), x.num_rows, x.d},
                 offsets.typed_data(), members.typed_data(), max_rows, rescored};
-  const int16_t* q = shorts.typed_data();
-  const float* q_scale = query_scales.typed_data();
   auto search = [&](int64_t b, ffi::ThreadPool* inner) {
-    const sj::TopK kept = FirstPass(l, q + b * x.d, q_scale[b], inner);
+    const auto query = sj::ToShorts(x.queries + b * x.d, x.d, static_cast<int>(query_bits));
+    const sj::TopK kept = FirstPass(l, query.values.data(), query.scale, inner);
     std::vector<int32_t> some;
     for (const auto& entry : kept.entries()) some.push_back(entry.id);
     sj::TopK best(x.k);
@@ -226,8 +224,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ClustersSearch, ClustersSearchImpl,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<F32>()
-                                  .Arg<S16>()
-                                  .Arg<F32>()
                                   .Arg<S8>()
                                   .Arg<F32>()
                                   .Arg<F32>()
@@ -241,4 +237,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ClustersSearch, ClustersSearchImpl,
                                   .Ret<F32>()
                                   .Ret<I32>()
                                   .Attr<int64_t>("max_rows")
-                                  .Attr<int64_t>("rescored"));
+                                  .Attr<int64_t>("rescored")
+                                  .Attr<int64_t>("query_bits"));

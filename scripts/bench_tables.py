@@ -165,8 +165,9 @@ def tune(args: argparse.Namespace) -> dict[str, Any]:
     layer = trained.get(
         "files", files=files, options=args.train.split(), cache=args.cache, seed=args.seed
     )
-    weights, bias = jnp.asarray(layer.weights), jnp.asarray(layer.bias)
-    drawn = tuner.sample(jax.random.key(args.seed), weights, bias, jnp.asarray(layer.queries[512:]))
+    weights, bias, queries = map(jnp.asarray, (layer.weights, layer.bias, layer.queries))
+    half = len(layer.queries) // 2  # predicted from one half, measured on the other
+    drawn = tuner.sample(jax.random.key(args.seed), weights, bias, queries[half:])
     begun = time.perf_counter()
     plans = tuner.plan(
         drawn,
@@ -182,7 +183,7 @@ def tune(args: argparse.Namespace) -> dict[str, Any]:
     # The best, and others spread over the list: a prediction should be right about those, too.
     for i in sorted({0, *np.linspace(0, len(plans) - 1, 5).astype(int).tolist()}):
         found = tuner.measure(
-            jax.random.key(args.seed), weights, bias, jnp.asarray(layer.queries[:512]),
+            jax.random.key(args.seed), weights, bias, queries[: min(half, 512)],
             config=plans[i].config,
         )  # fmt: skip
         rows.append(

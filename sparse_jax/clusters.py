@@ -208,22 +208,16 @@ def search(
     common.check_int("max_rows", max_rows, 1)
     common.check_int("rescored", rescored, k, None, "it must be at least k")
     max_rows, rescored = min(max_rows, index.num_rows), min(rescored, index.num_rows)
-    clean, _ = common.flatten_features(queries, queries.shape[1])
     # So many bits that 127 * 2**bits * d fits int32, and the query int16.
     bits = min(14, ((2**31 - 1) // (_BYTE * queries.shape[1])).bit_length() - 1)
-    whole, shift = common.quantize(clean, bits)
-    scale = common.power_of_two(jnp.maximum(-shift[:, 0], -126))
-    shorts = whole.astype(jnp.int16)
     if not _ffi.AVAILABLE:
-        found = _first_pass(index, shorts, scale, max_rows, rescored)
+        found = _first_pass(index, *_to_shorts(queries, bits), max_rows, rescored)
         return topk.among(queries, weights, bias, found, k=k)
     shape = (queries.shape[0], k)
     results = [jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.int32)]
     return TopK(
         *_ffi.call("clusters_search", results)(
             queries,
-            shorts,
-            scale,
             index.keys,
             index.key_scales,
             index.key_biases,
@@ -236,6 +230,7 @@ def search(
             bias,
             max_rows=np.int64(max_rows),
             rescored=np.int64(rescored),
+            query_bits=np.int64(bits),
         )
     )
 
@@ -321,6 +316,13 @@ def _to_bytes(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
     return rounded.astype(jnp.int8), jnp.where(sound, scale, jnp.float32(0))
 
 
+def _to_shorts(queries: jax.Array, bits: int) -> tuple[jax.Array, jax.Array]:
+    """Queries [B, d] as (int32 [B, d] of magnitude up to 2**bits, power-of-two scales [B])."""
+    clean, _ = common.flatten_features(queries, queries.shape[1])
+    whole, shift = common.quantize(clean, bits)
+    return whole.astype(jnp.int32), common.power_of_two(jnp.maximum(-shift[:, 0], -126))
+
+
 def _codes(centroids: jax.Array, rows: jax.Array) -> jax.Array:
     """The learned hash of some rows, int32 [n]: exact, for its terms are integers."""
     whole, _ = _to_bytes(rows)
@@ -398,7 +400,7 @@ def _byte_scores(
     """float32 [B, m]: scales · scale · (bytes · query), from bytes [B or 1, m, d], exact but one
     rounding; behind a barrier, lest XLA fuse the product into the sum that follows."""
     whole = jnp.broadcast_to(whole, (shorts.shape[0], *whole.shape[1:]))
-    sums = jnp.einsum("bmd,bd->bm", whole.astype(jnp.int32), shorts.astype(jnp.int32))
+    sums = jnp.einsum("bmd,bd->bm", whole.astype(jnp.int32), shorts)
     return jax.lax.optimization_barrier(sums.astype(jnp.float32) * (scales * scale[:, None]))
 
 

@@ -146,6 +146,32 @@ void Bytes(Random& random) {
   }
 }
 
+void Shorts(Random& random) {
+  for (int trial = 0; trial < 50; ++trial) {
+    const int64_t d = 1 + random.Below(40);
+    const int bits = static_cast<int>(random.Below(15));
+    Floats query(static_cast<size_t>(d));
+    float largest = 0;
+    for (float& x : query) {
+      x = std::ldexp(random.Small(), static_cast<int>(random.Below(9)) - 4);
+      largest = std::max(largest, std::fabs(x));
+    }
+    query.push_back(kNan), query.push_back(-kInf), query.push_back(1e-40f);
+    const ShortQuery got = ToShorts(query.data(), d + 3, bits);
+    int exponent = 0;
+    CHECK(std::frexp(got.scale, &exponent) == 0.5f);
+    for (int64_t i = 0; i < d; ++i) {
+      CHECK(got.values[i] == std::nearbyint(query[i] / got.scale));
+      CHECK(std::abs(got.values[i]) <= 1 << bits);
+    }
+    for (int64_t i = d; i < d + 3; ++i) CHECK(got.values[i] == 0);
+    if (largest > 0) CHECK(2 * largest / got.scale >= static_cast<float>(1 << bits));
+  }
+  const float huge = std::numeric_limits<float>::max(), tiny = std::numeric_limits<float>::min();
+  CHECK(ToShorts(&huge, 1, 14).values[0] == 1 << 14);
+  CHECK(ToShorts(&tiny, 1, 14).values[0] >= 1);
+}
+
 void Sorting(Random& random) {
   for (const int64_t n : {0, 1, 40, 300}) {
     for (const int64_t lists : {1, 2, 17}) {
@@ -246,6 +272,7 @@ int main() {
   ExactTopK(random);
   Merging(random);
   Bytes(random);
+  Shorts(random);
   Sorting(random);
   Searching(random);
   DamagedLists(random);

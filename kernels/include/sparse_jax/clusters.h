@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <utility>
@@ -92,6 +93,38 @@ inline void PackRows(const float* weights, const float* bias, const int32_t* pla
     scales[place] = ToBytes(weights + id * d, d, bytes + place * d);
     offsets[place] = bias[id];
   }
+}
+
+struct ShortQuery {
+  std::vector<int16_t> values;
+  float scale;  // a power of two; query ~ scale * values
+};
+
+// The query as integers of magnitude up to 2^bits, rounded half to even after a shift by a power of
+// two. NaN, infinite and subnormal coordinates count as zero.
+inline ShortQuery ToShorts(const float* query, int64_t d, int bits) {
+  ShortQuery out{std::vector<int16_t>(static_cast<size_t>(d), 0), 1.0f};
+  auto word = [query](int64_t i) {
+    uint32_t w;
+    __builtin_memcpy(&w, query + i, sizeof w);
+    return w & 0x7fffffffu;
+  };
+  auto usable = [&word](int64_t i) { return word(i) >= 0x00800000u && word(i) < 0x7f800000u; };
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < d; ++i) {
+    if (usable(i)) largest = std::max(largest, word(i));
+  }
+  // max|query| = f * 2^exponent with 1/2 <= f < 1.
+  const int exponent = static_cast<int>(largest >> 23) - 126;
+  const int shift = std::min(127, std::max(-126, bits - exponent));
+  const float factor = std::ldexp(1.0f, shift);
+  for (int64_t i = 0; i < d; ++i) {
+    if (usable(i)) {
+      out.values[static_cast<size_t>(i)] = static_cast<int16_t>(std::nearbyint(query[i] * factor));
+    }
+  }
+  out.scale = std::ldexp(1.0f, std::max(-shift, -126));
+  return out;
 }
 
 // score = offset + scale * query_scale * (bytes . query). The query is small enough for the sum to
