@@ -75,6 +75,10 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_bag_backward"] = Capsule(BagBackward);
     handlers["sparse_jax_wide_scores"] = Capsule(WideScores);
     handlers["sparse_jax_wide_step"] = Capsule(WideStep);
+    handlers["sparse_jax_topk_rows"] = Capsule(TopKRows);
+    handlers["sparse_jax_topk_among"] = Capsule(TopKAmong);
+    handlers["sparse_jax_clusters_pack"] = Capsule(ClustersPack);
+    handlers["sparse_jax_clusters_search"] = Capsule(ClustersSearch);
     return handlers;
   });
   m.def("co_occurring", &CoOccurring, "Offsets by feature, and the labels that occur with it.");

@@ -1,8 +1,8 @@
 """The wide part: a one-vs-rest linear classifier over the pairs that occur together.
 
 score(l | x) = bias_l + Σ_f x_f w_fl, with a weight only where feature f and label l occur together
-in some training point: 3.8 million of the 735 million pairs of debian-depends, or fewer (`min_share`). A feature is the key
-of an associative memory and its labels are what it holds, so an example scores, and a step changes,
+in training: at most 3.8 million of the 735 million pairs of debian-depends. A feature is the key of
+an associative memory and its labels are what it holds, so an example scores, and a step changes,
 only what its own features point to; every other label stays at its bias. That makes one-vs-rest
 training exact without a sample of negatives. Beside the network's low-rank scores it remembers what
 single words mean, as in Wide & Deep learning.
@@ -113,7 +113,7 @@ def step(model: WideModel, batch: Batch, learning_rate: jax.Array) -> tuple[Wide
     """
     examples = batch.row_mask.shape[0]
     if _ffi.AVAILABLE:
-        state = (model.weights, model.slots, model.bias, model.bias_slots)
+        state = [model.weights, model.slots, model.bias, model.bias_slots]
         results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in state]
         results.append(jax.ShapeDtypeStruct((examples,), jnp.float32))
         call = _ffi.call("wide_step", results, aliases={2: 0, 3: 1, 4: 2, 5: 3})
@@ -139,11 +139,6 @@ def _co_occurring(train: XmcData, min_share: float) -> tuple[np.ndarray, np.ndar
             train.label_offsets.astype(np.int64), train.label_ids,
             train.num_features, train.num_labels, min_share,
         )  # fmt: skip
-    if (
-        train.label_ids.size
-        and not 0 <= train.label_ids.min() <= train.label_ids.max() < train.num_labels
-    ):
-        raise ValueError("a label id is out of range")
     labels = np.diff(train.label_offsets)
     points = np.repeat(np.arange(train.num_points), np.diff(train.feature_offsets))
     counts = labels[points]

@@ -1,0 +1,241 @@
+// XLA custom calls for search: exact top-k, and the lists of `clusters.h`.
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "ffi_common.h"
+#include "ffi_handlers.h"
+#include "sparse_jax/clusters.h"
+#include "sparse_jax/topk.h"
+
+namespace {
+
+using S8 = ffi::Buffer<ffi::S8>;
+using OutS8 = ffi::Result<S8>;
+
+// The layer that is searched, and what comes out.
+struct Layer {
+  const float *queries, *weights, *bias;
+  int64_t n, num_rows, d, k;
+  float* scores;
+  int32_t* ids;
+
+  void Write(int64_t query, const sj::TopK& best) const {
+    best.Write(scores + query * k, ids + query * k);
+  }
+};
+
+ffi::Error View(F32& queries, F32& weights, F32& bias, F32& scores, I32& ids, Layer* layer) {
+  if (!Shaped(weights, {-1, -1})) return Bad("weights is not [num_rows, d]");
+  const int64_t num_rows = weights.dimensions()[0], d = weights.dimensions()[1];
+  if (!Shaped(queries, {-1, d})) return Bad("queries is not [n, d]");
+  const int64_t n = queries.dimensions()[0];
+  if (!Shaped(bias, {num_rows})) return Bad("bias is not [num_rows]");
+  if (!Shaped(scores, {n, -1}) || scores.dimensions()[1] < 1) return Bad("scores is not [n, k]");
+  const int64_t k = scores.dimensions()[1];
+  if (!Shaped(ids, {n, k})) return Bad("ids is not [n, k]");
+  if (num_rows > INT32_MAX) return Bad("num_rows is outside the int32 range");
+  *layer = {queries.typed_data(), weights.typed_data(), bias.typed_data(), n, num_rows, d, k,
+            scores.typed_data(),  ids.typed_data()};
+  return ffi::Error::Success();
+}
+
+ffi::Error TopKRowsImpl(ffi::ThreadPool pool, F32 queries, F32 weights, F32 bias, OutF32 scores,
+                        OutI32 ids) {
+  Layer x;
+  if (auto error = View(queries, weights, bias, *scores, *ids, &x); error.failure()) return error;
+  // Few queries: memory bounds them, and the lanes of a tile would run empty.
+  constexpr int64_t kFew = 4, kTasks = 32, kStripe = 256;
+  const bool few = x.n <= kFew;
+  const auto interleaved = few ? std::vector<float>() : sj::Interleave(x.queries, x.n, x.d);
+  const int64_t per_task = std::max(sj::kSlabRows, (x.num_rows + kTasks - 1) / kTasks);
+  const int64_t tasks = (x.num_rows + per_task - 1) / per_task;
+  std::vector<std::vector<sj::TopK>> best(
+      static_cast<size_t>(std::max<int64_t>(tasks, 1)),
+      std::vector<sj::TopK>(static_cast<size_t>(x.n), sj::TopK(x.k)));
+  Share(pool, tasks, x.num_rows * x.d, [&](int64_t task) {
+    auto& own = best[static_cast<size_t>(task)];
+    const int64_t begin = task * per_task, end = std::min(x.num_rows, begin + per_task);
+    if (!few) return sj::ScanMany(interleaved, x.n, x.weights, x.bias, x.d, begin, end, &own);
+    for (int64_t at = begin; at < end; at += kStripe) {
+      for (int64_t b = 0; b < x.n; ++b) {
+        sj::ScanOne(x.queries + b * x.d, x.weights, x.bias, x.d, at, std::min(end, at + kStripe),
+                    &own[static_cast<size_t>(b)]);
+      }
+    }
+  });
+  for (int64_t b = 0; b < x.n; ++b) {
+    sj::TopK& all = best[0][static_cast<size_t>(b)];
+    for (int64_t task = 1; task < tasks; ++task) {
+      all.Merge(best[static_cast<size_t>(task)][static_cast<size_t>(b)]);
+    }
+    x.Write(b, all);
+  }
+  return ffi::Error::Success();
+}
+
+ffi::Error TopKAmongImpl(ffi::ThreadPool pool, F32 queries, F32 weights, F32 bias, I32 among,
+                         OutF32 scores, OutI32 ids) {
+  Layer x;
+  if (auto error = View(queries, weights, bias, *scores, *ids, &x); error.failure()) return error;
+  if (!Shaped(among, {x.n, -1})) return Bad("among is not [n, m]");
+  const int64_t m = among.dimensions()[1];
+  const int32_t* from = among.typed_data();
+  Share(pool, x.n, x.n * m * x.d, [&](int64_t b) {
+    sj::TopK best(x.k);
+    sj::ScanAmong(x.queries + b * x.d, x.weights, x.bias, x.num_rows, x.d, from + b * m, m, &best);
+    x.Write(b, best);
+  });
+  return ffi::Error::Success();
+}
+
+ffi::Error ClustersPackImpl(ffi::ThreadPool pool, F32 weights, F32 bias, I32 codes, OutI32 offsets,
+                            OutI32 members, OutS8 bytes, OutF32 scales, OutF32 biases) {
+  if (!Shaped(weights, {-1, -1})) return Bad("weights is not [num_rows, d]");
+  const int64_t n = weights.dimensions()[0], d = weights.dimensions()[1];
+  if (!Shaped(bias, {n}) || !Shaped(codes, {n}) || !Shaped(*members, {n}) ||
+      !Shaped(*bytes, {n, d}) || !Shaped(*scales, {n}) || !Shaped(*biases, {n})) {
+    return Bad("bias, codes, members, bytes, scales or biases don't fit weights");
+  }
+  const int64_t lists = offsets->element_count() - 1;
+  if (!Shaped(*offsets, {lists + 1}) || lists < 1) return Bad("offsets is not [lists + 1]");
+  std::vector<int32_t> places(static_cast<size_t>(n));
+  sj::SortByCode(codes.typed_data(), n, lists, offsets->typed_data(), members->typed_data(),
+                 places.data());
+  constexpr int64_t kPerTask = 4096;
+  Share(pool, (n + kPerTask - 1) / kPerTask, n * d, [&](int64_t task) {
+    sj::PackRows(weights.typed_data(), bias.typed_data(), places.data(), task * kPerTask,
+                 std::min(n, (task + 1) * kPerTask), d, bytes->typed_data(), scales->typed_data(),
+                 biases->typed_data());
+  });
+  return ffi::Error::Success();
+}
+
+struct Lists {
+  sj::ByteRows keys, rows;
+  const int32_t *offsets, *members;
+  int64_t max_rows, rescored;
+};
+
+// One query: the best `rescored` of the first pass, over spans shared out where `pool` is given.
+sj::TopK FirstPass(const Lists& x, const int16_t* query, float scale, ffi::ThreadPool* pool) {
+  constexpr int64_t kLongest = 512, kSpansPerTask = 8;
+  const auto spans =
+      sj::Probe(x.keys, x.offsets, x.rows.n, query, scale, x.max_rows, kLongest);
+  const int64_t count = static_cast<int64_t>(spans.size());
+  const int64_t per_task = pool ? kSpansPerTask : std::max<int64_t>(count, 1);
+  const int64_t tasks = (count + per_task - 1) / per_task;
+  std::vector<sj::TopK> best(static_cast<size_t>(std::max<int64_t>(tasks, 1)),
+                             sj::TopK(x.rescored));
+  auto scan = [&](int64_t task) {
+    for (int64_t i = task * per_task; i < std::min(count, (task + 1) * per_task); ++i) {
+      const sj::Span& span = spans[static_cast<size_t>(i)];
+      sj::ByteScan(x.rows, x.members, query, scale, span.begin, span.end,
+                   &best[static_cast<size_t>(task)]);
+    }
+  };
+  if (pool) {
+    Share(*pool, tasks, x.max_rows * x.rows.d, scan);
+  } else {
+    for (int64_t task = 0; task < tasks; ++task) scan(task);
+  }
+  for (int64_t task = 1; task < tasks; ++task) best[0].Merge(best[static_cast<size_t>(task)]);
+  return std::move(best[0]);
+}
+
+ffi::Error ClustersSearchImpl(ffi::ThreadPool pool, F32 queries, S8 keys, F32 key_scales, F32 key_biases, I32 offsets, I32 members,
+                              S8 bytes, F32 scales, F32 biases, F32 weights, F32 bias,
+                              OutF32 scores, OutI32 ids, int64_t max_rows, int64_t rescored,
+                              int64_t query_bits) {
+  Layer x;
+  if (auto error = View(queries, weights, bias, *scores, *ids, &x); error.failure()) return error;
+  if (!Shaped(keys, {-1, x.d})) return Bad("keys is not [lists, d]");
+  const int64_t lists = keys.dimensions()[0];
+  if (!Shaped(key_scales, {lists}) || !Shaped(key_biases, {lists}) ||
+      !Shaped(offsets, {lists + 1})) {
+    return Bad("key_scales and key_biases are not [lists], or offsets is not [lists + 1]");
+  }
+  if (!Shaped(members, {x.num_rows}) || !Shaped(bytes, {x.num_rows, x.d}) ||
+      !Shaped(scales, {x.num_rows}) || !Shaped(biases, {x.num_rows})) {
+    return Bad("members, bytes, scales or biases don't fit weights");
+  }
+  if (max_rows < 1 || rescored < 1) return Bad("max_rows and rescored must be at least 1");
+  if (query_bits < 0 || query_bits > 14 || (x.d << query_bits) > INT32_MAX / 127) {
+    return Bad("query_bits is outside 0 to 14, or sums would not fit int32");
+  }
+  const Lists l{{keys.typed_data(), key_scales.typed_data(), key_biases.typed_data(), lists, x.d},
+                {bytes.typed_data(), scales.typed_data(), biases.typed_data(), x.num_rows, x.d},
+                offsets.typed_data(), members.typed_data(), max_rows, rescored};
+  auto search = [&](int64_t b, ffi::ThreadPool* inner) {
+    const auto query = sj::ToShorts(x.queries + b * x.d, x.d, static_cast<int>(query_bits));
+    const sj::TopK kept = FirstPass(l, query.values.data(), query.scale, inner);
+    std::vector<int32_t> some;
+    for (const auto& entry : kept.entries()) some.push_back(entry.id);
+    sj::TopK best(x.k);
+    sj::ScanAmong(x.queries + b * x.d, x.weights, x.bias, x.num_rows, x.d, some.data(),
+                  static_cast<int64_t>(some.size()), &best);
+    x.Write(b, best);
+  };
+  // Few queries: threads share each of them, if it reads so much that waking one pays.
+  constexpr int64_t kFew = 4, kLong = 1 << 20;
+  if (x.n < kFew) {
+    ffi::ThreadPool* inner = std::min(max_rows, x.num_rows) * x.d < kLong ? nullptr : &pool;
+    for (int64_t b = 0; b < x.n; ++b) search(b, inner);
+  } else {
+    Share(pool, x.n, x.n * max_rows * x.d, [&](int64_t b) { search(b, nullptr); });
+  }
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(TopKRows, TopKRowsImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Ret<F32>()
+                                  .Ret<I32>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(TopKAmong, TopKAmongImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Ret<F32>()
+                                  .Ret<I32>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ClustersPack, ClustersPackImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Ret<I32>()
+                                  .Ret<I32>()
+                                  .Ret<S8>()
+                                  .Ret<F32>()
+                                  .Ret<F32>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ClustersSearch, ClustersSearchImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Arg<S8>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<S8>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Ret<F32>()
+                                  .Ret<I32>()
+                                  .Attr<int64_t>("max_rows")
+                                  .Attr<int64_t>("rescored")
+                                  .Attr<int64_t>("query_bits"));
