@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sparse_jax import training
+from sparse_jax import network
 
 
 def peak_rss_bytes() -> int:
@@ -22,7 +22,7 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def sha256(params: training.Params) -> str:
+def sha256(params: network.Params) -> str:
     """Digest of all weights: equal runs have equal digests."""
     digest = hashlib.sha256()
     for name in sorted(params):
@@ -85,6 +85,12 @@ def print_table(results: dict[str, Any]) -> None:
         ("peak memory", f"{results['peak_rss_bytes'] / 2**20:,.0f} MiB"),
         ("weights", results["weights_sha256"][:16]),
     ]  # fmt: skip
+    if "preset" in results:
+        wide = f"{results['wide_pairs']:,} weights, at {results['wide_weight']:g}"
+        size = f"model {results['model_bytes'] / 2**20:,.0f} MiB"
+        rows[3:3] = [
+            ("wide part", wide), ("predicting", f"{results['predict_us']:,.0f} µs a point, {size}")
+        ]  # fmt: skip
     print()
     for name, value in rows:
         print(f"  {name:<21} {value}")

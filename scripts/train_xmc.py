@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+import presets
 from report import draw, peak_rss_bytes, print_table, sha256, write_atomically
 from tqdm import tqdm
 
@@ -54,6 +55,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="TRAIN and TEST; default: debian-depends")
+    add(
+        "--preset",
+        choices=presets.PRESETS,
+        help="networks and a linear part together, sized by the data; nothing else to choose",
+    )
     add(
         "--strategy",
         choices=training.STRATEGIES,
@@ -118,6 +124,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"got {len(args.files)} file(s): give TRAIN and TEST, or neither")
     if args.resume and not args.checkpoint:
         parser.error("--resume needs --checkpoint DIR")
+    if args.preset and (args.checkpoint or args.save_every):
+        parser.error("--preset can't be saved midway yet: leave out --checkpoint, --save-every")
     for name in (
         "active",
         "hidden",
@@ -397,11 +405,14 @@ def main(argv: list[str] | None = None) -> int:
         train, test = load(args)
         print(f"{train.num_points:,} training points, {test.num_points:,} test points, "
               f"{train.num_features:,} features, {train.num_labels:,} labels")  # fmt: skip
-        run = Run(args, train)
-        if args.resume:
-            run.resume()
-        run.fit()
-        results = run.results(test)
+        if args.preset:
+            history, results = presets.run(args, train, test, Run)
+        else:
+            run = Run(args, train)
+            if args.resume:
+                run.resume()
+            run.fit()
+            history, results = run.history, run.results(test)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -410,7 +421,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
     if args.plot:
-        draw(args.plot, run.history, results)
+        draw(args.plot, history, results)
     return 0
 
 

@@ -1,0 +1,168 @@
+"""Networks and the wide part together, with sizes chosen from the data: `train_xmc.py --preset`."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from report import peak_rss_bytes, sha256
+from tqdm import tqdm
+
+from sparse_jax import data, inference, metrics, network, wide
+
+if TYPE_CHECKING:
+    from train_xmc import Run
+
+HELD_OUT = 2000  # at most, and a twentieth of the points: they choose the wide part's weight
+WIDE_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
+WIDE_BATCH = 32  # more would overshoot: scores are taken before the batch's updates
+WIDE_RATE = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """How much to spend."""
+
+    networks: int  # trained apart and averaged: their errors differ
+    visits: int  # of examples by each network, in at least 1 epoch and at most 20
+    wide_epochs: int
+    min_share: float  # of `wide.init`
+
+    def epochs(self, num_points: int) -> int:
+        """Epochs of a network."""
+        return int(np.clip(round(self.visits / max(num_points, 1)), 1, 20))
+
+
+PRESETS = {
+    "fast": Preset(networks=1, visits=225_000, wide_epochs=2, min_share=0.003),
+    "accurate": Preset(networks=3, visits=225_000, wide_epochs=3, min_share=0.002),
+}
+
+
+@dataclasses.dataclass
+class Ensemble:
+    """What is trained: score(l | x) = mean of the networks' logits + weight · wide score."""
+
+    networks: list[network.Params]
+    wide: wide.WideModel
+    weight: float = 0.0
+
+    def predict(self, points: data.XmcData, *, batch_size: int = 256) -> np.ndarray:
+        """The best five labels of each point, int32 [n, 5]."""
+        weight = np.float32(self.weight)
+        return inference.predict_all(
+            points, lambda b: _top5(self.networks, self.wide, weight, b), k=5, batch_size=batch_size
+        )
+
+    def named(self) -> network.Params:
+        """All weights by name."""
+        named = {"wide.weights": self.wide.weights, "wide.bias": self.wide.bias}
+        for i, params in enumerate(self.networks):
+            named |= {f"{i}.{name}": array for name, array in params.items()}
+        return named
+
+    def model_bytes(self) -> int:
+        """Of the arrays that prediction reads."""
+        read = (self.networks, self.wide.offsets, self.wide.label_ids, self.wide.weights,
+                self.wide.bias)  # fmt: skip
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(read))
+
+
+def _logits(networks: list[network.Params], batch: data.Batch) -> jax.Array:
+    total = jnp.float32(0)
+    for params in networks:
+        hidden = network.hidden_layer(
+            params["embedding"], params["hidden_bias"], batch.feature_ids, batch
+        )
+        total = total + (hidden @ params["output"].T + params["output_bias"][None, :])
+    return total / jnp.float32(len(networks))
+
+
+@jax.jit
+def _top5(
+    networks: list[network.Params], model: wide.WideModel, weight: jax.Array, batch: data.Batch
+) -> jax.Array:
+    scores = _logits(networks, batch) + weight * wide.scores(model, batch)
+    return jax.lax.optimization_barrier(jax.lax.top_k(scores, 5))[1].astype(jnp.int32)
+
+
+def fit_wide(train: data.XmcData, preset: Preset, *, seed: int) -> wide.WideModel:
+    """Epochs of `wide.step` with a rate that falls to zero."""
+    model = wide.init(train, min_share=preset.min_share)
+    step = jax.jit(wide.step, donate_argnums=0)
+    capacity = data.plan_capacity(train, WIDE_BATCH, seed=seed, epochs=preset.wide_epochs)
+    total = data.num_batches(train.num_points, WIDE_BATCH) * preset.wide_epochs
+    done = 0
+    with tqdm(total=total, unit="step", desc="wide", disable=None, dynamic_ncols=True) as bar:
+        for epoch in range(preset.wide_epochs):
+            batches = data.batches(train, WIDE_BATCH, seed=seed, epoch=epoch, capacity=capacity)
+            for batch in data.prefetch(batches, 8):
+                model, loss = step(model, batch, np.float32(WIDE_RATE * (1 - done / total)))
+                done += 1
+                if done % 200 == 0:
+                    bar.set_postfix_str(f"loss {float(loss):.3f}")
+                    bar.update(200)
+    return model
+
+
+def choose_weight(ensemble: Ensemble, held_out: data.XmcData) -> float:
+    """The weight of the wide part with the best P@1 + P@5 on points kept from training."""
+    inverse = np.ones(held_out.num_labels)
+
+    def total(weight: float) -> float:
+        ensemble.weight = weight
+        scores = metrics.evaluate(
+            ensemble.predict(held_out), held_out.label_offsets, held_out.label_ids, inverse
+        )
+        return scores["p@1"] + scores["p@5"]
+
+    return max(WIDE_WEIGHTS, key=total)
+
+
+def run(
+    args: argparse.Namespace, train: data.XmcData, test: data.XmcData, make_run: type[Run]
+) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    """Trains a preset: the last network's history, and the figures on the whole test set."""
+    preset = PRESETS[args.preset]
+    started = time.perf_counter()
+    order = np.random.default_rng(args.seed).permutation(train.num_points)
+    count = min(HELD_OUT, train.num_points // 20)
+    held_out, rest = train.take(np.sort(order[:count])), train.take(np.sort(order[count:]))
+    runs: list[Run] = []
+    compiling = 0.0
+    for member in range(preset.networks):
+        member_args = copy.copy(args)
+        member_args.seed = args.seed * preset.networks + member
+        member_args.epochs = preset.epochs(rest.num_points)
+        one = make_run(member_args, rest)
+        one.fit()
+        compiling += one.compile_seconds
+        runs.append(one)
+    ensemble = Ensemble([one.state.params for one in runs], fit_wide(rest, preset, seed=args.seed))
+    ensemble.weight = choose_weight(ensemble, held_out)
+    train_seconds = time.perf_counter() - started
+    ensemble.predict(test)  # compiles, so that the second time tells the speed
+    started = time.perf_counter()
+    predicted = ensemble.predict(test)
+    seconds = time.perf_counter() - started
+    inverse = metrics.inverse_propensities(train.label_offsets, train.label_ids, train.num_labels)
+    scores = metrics.evaluate(predicted, test.label_offsets, test.label_ids, inverse)
+    own = {
+        "preset": args.preset,
+        "train_seconds": train_seconds,  # all of it: compiling, both parts, and the weight
+        "compile_seconds": compiling,
+        "steps": sum(one.step for one in runs),
+        "wide_weight": ensemble.weight,
+        "wide_pairs": int(ensemble.wide.weights.size),
+        "predict_us": 1e6 * seconds / max(test.num_points, 1),
+        "model_bytes": ensemble.model_bytes(),
+        "peak_rss_bytes": peak_rss_bytes(),
+        "weights_sha256": sha256(ensemble.named()),
+    }
+    return runs[-1].history, runs[-1].results(test) | scores | own
