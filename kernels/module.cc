@@ -55,6 +55,9 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_unique_ids"] = Capsule(UniqueIds);
     handlers["sparse_jax_bag_forward"] = Capsule(BagForward);
     handlers["sparse_jax_bag_backward"] = Capsule(BagBackward);
+    handlers["sparse_jax_softmax_loss"] = Capsule(SoftmaxLoss);
+    handlers["sparse_jax_adam_rows"] = Capsule(AdamRows);
+    handlers["sparse_jax_add_rows"] = Capsule(AddRows);
     return handlers;
   });
   m.def("parse_xmc", &ParseXmc, "The arrays of a file in the XMC text format, from its bytes.");

@@ -342,7 +342,7 @@ def _ffi_query(tables: HashTables, codes: jax.Array, max_candidates: int) -> Any
     n = codes.shape[0]
     ranked = jax.ShapeDtypeStruct((n, max_candidates), jnp.int32)
     call = _ffi.call("tables_query", [ranked, ranked, jax.ShapeDtypeStruct((n,), jnp.int32)])
-    return call(tables.buckets, codes, tables.seed)
+    return call(tables.buckets, codes, tables.seed, num_rows=np.int64(tables.num_rows))
 
 
 def _like(x: jax.Array) -> jax.ShapeDtypeStruct:

@@ -103,8 +103,12 @@ void CheckQuery(Tables& t, const Ints& queries, int64_t most) {
   Ints ids(static_cast<size_t>(n * most), 7), counts = ids, distinct(static_cast<size_t>(n), 7);
   // In two parts, as two threads would.
   const int64_t cut = n / 2;
-  Query(t.view(), queries.data(), 0, cut, most, ids.data(), counts.data(), distinct.data());
-  Query(t.view(), queries.data(), cut, n, most, ids.data(), counts.data(), distinct.data());
+  sparse_jax::CollisionCounter counter(t.num_rows);
+  for (const auto& [begin, end] : {std::pair{int64_t{0}, cut}, std::pair{cut, n}}) {
+    Query(t.view(), queries.data(), begin, end, most, &counter, ids.data(), counts.data(),
+          distinct.data());
+  }
+  for (int32_t id = 0; id < t.num_rows; ++id) CHECK(counter.count(id) == 0);
   for (int64_t q = 0; q < n; ++q) {
     std::map<int32_t, int32_t> found;
     for (int64_t l = 0; l < t.tables; ++l) {

@@ -29,4 +29,13 @@ inline uint32_t Priority(uint32_t seed, uint32_t table, uint32_t id) {
   return Mix(id ^ Mix(seed ^ Mix(table)));
 }
 
+// Asks for memory that will be read soon; a hint only.
+inline void Prefetch(const void* at, int64_t bytes) {
+#if defined(__GNUC__)
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(at) + i);
+#else
+  (void)at, (void)bytes;
+#endif
+}
+
 }  // namespace sparse_jax

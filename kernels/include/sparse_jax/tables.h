@@ -39,7 +39,8 @@ struct TablesView {
 
   // The state may come from a damaged file: what it holds is never trusted as an address.
   bool Holds(int32_t code) const { return code >= 0 && code < num_buckets; }
-  int32_t Stamp(int32_t id) const { return id >= 0 && id < num_rows ? stamps[id] : INT32_MIN; }
+  bool HoldsRow(int32_t id) const { return id >= 0 && id < num_rows; }
+  int32_t Stamp(int32_t id) const { return HoldsRow(id) ? stamps[id] : INT32_MIN; }
 
   bool Better(int64_t table, int32_t a, int32_t b) const {
     if (policy == Policy::kFifo) {
@@ -163,67 +164,77 @@ inline void WriteTable(const TablesView& t, int64_t table, const std::vector<Wri
   }
 }
 
-// Counts how many of a query's buckets hold each id, in an open-addressing map that fits the L1/L2
-// cache and is cleared by walking what was touched.
+// Counts for each id in how many of a query's buckets it stands: a counter for every id there may
+// be, all zero between queries. Twice as many bytes as rows fit a cache where a map of the ids met
+// costs a probe and a mispredicted branch each; what a query touched it puts back to zero itself.
 class CollisionCounter {
  public:
-  explicit CollisionCounter(int64_t most_entries) {
-    size_t slots = 16;
-    while (slots < 2 * static_cast<size_t>(most_entries)) slots *= 2;
-    mask_ = slots - 1;
-    ids_.assign(slots, kNone);
-    counts_.assign(slots, 0);
+  explicit CollisionCounter(int64_t num_rows) : counts_(static_cast<size_t>(num_rows), 0) {}
+  int64_t num_rows() const { return static_cast<int64_t>(counts_.size()); }
+
+  // Counts the ids of a bucket; those met for the second time are noted as `repeated`.
+  void Add(const TablesView& t, const int32_t* bucket) {
+    for (int64_t i = 0; i < t.capacity && bucket[i] != kNone; ++i) {
+      if (!t.HoldsRow(bucket[i])) continue;
+      const uint16_t count = ++counts_[static_cast<size_t>(bucket[i])];
+      distinct_ += count == 1;
+      if (count == 2) repeated_.push_back(bucket[i]);
+    }
   }
 
-  void Add(int32_t id) {
-    size_t slot = Mix(static_cast<uint32_t>(id)) & mask_;
-    while (ids_[slot] != id) {
-      if (ids_[slot] == kNone) {
-        ids_[slot] = id;
-        counts_[slot] = 0;
-        touched_.push_back(slot);
-        break;
-      }
-      slot = (slot + 1) & mask_;
-    }
-    ++counts_[slot];
-  }
-
-  // Moves the entries out as (rank key, id): a smaller key ranks better.
-  void Drain(uint32_t seed, std::vector<std::pair<uint64_t, int32_t>>* out) {
-    out->clear();
-    for (size_t slot : touched_) {
-      const uint32_t id = static_cast<uint32_t>(ids_[slot]);
-      const uint64_t fewer = 0xffffffffu - static_cast<uint32_t>(counts_[slot]);
-      out->push_back({fewer << 32 | Priority(seed, 0xffffffffu, id), ids_[slot]});
-      ids_[slot] = kNone;
-    }
-    touched_.clear();
+  int32_t distinct() const { return distinct_; }
+  const std::vector<int32_t>& repeated() const { return repeated_; }
+  uint32_t count(int32_t id) const { return counts_[static_cast<size_t>(id)]; }
+  void Clear(int32_t id) { counts_[static_cast<size_t>(id)] = 0; }
+  void Restart() {
+    repeated_.clear();
+    distinct_ = 0;
   }
 
  private:
-  size_t mask_;
-  std::vector<int32_t> ids_;
-  std::vector<int32_t> counts_;
-  std::vector<size_t> touched_;
+  std::vector<uint16_t> counts_;  // at most 2^16 - 1 tables: `Query` sees to it
+  std::vector<int32_t> repeated_;
+  int32_t distinct_ = 0;
 };
 
 // Ranks the candidates of queries [begin, end): most collisions first, ties in seeded order.
 // Writes `most` ids and counts a query (kNone, 0 behind the last) and how many distinct ids the
-// buckets held. Codes outside [0, num_buckets) are empty buckets.
+// buckets held. Codes outside [0, num_buckets) are empty buckets. The counter must be of at least
+// the tables' num_rows; there are fewer than 2^16 tables.
 inline void Query(const TablesView& t, const int32_t* query_codes, int64_t begin, int64_t end,
-                  int64_t most, int32_t* out_ids, int32_t* out_counts, int32_t* out_distinct) {
-  CollisionCounter counter(t.tables * t.capacity);
-  std::vector<std::pair<uint64_t, int32_t>> ranked;
+                  int64_t most, CollisionCounter* counter, int32_t* out_ids, int32_t* out_counts,
+                  int32_t* out_distinct) {
+  std::vector<std::pair<uint64_t, int32_t>> ranked;  // a smaller key ranks better
+  std::vector<const int32_t*> met;
+  auto rank = [&](int32_t id) {
+    const uint64_t fewer = 0xffffffffu - counter->count(id);
+    ranked.push_back({fewer << 32 | Priority(t.seed, 0xffffffffu, static_cast<uint32_t>(id)), id});
+  };
   for (int64_t b = begin; b < end; ++b) {
+    met.clear();
     for (int64_t table = 0; table < t.tables; ++table) {
       const int32_t code = query_codes[b * t.tables + table];
-      if (code < 0 || code >= t.num_buckets) continue;
-      const int32_t* bucket = t.bucket(table, code);
-      for (int64_t i = 0; i < t.capacity && bucket[i] != kNone; ++i) counter.Add(bucket[i]);
+      if (!t.Holds(code)) continue;
+      met.push_back(t.bucket(table, code));
+      Prefetch(met.back(), t.capacity * static_cast<int64_t>(sizeof(int32_t)));
     }
-    counter.Drain(t.seed, &ranked);
-    out_distinct[b] = static_cast<int32_t>(ranked.size());
+    for (const int32_t* bucket : met) counter->Add(t, bucket);
+    ranked.clear();
+    // Whoever stands in two buckets ranks before all that stand in one. Only where there are too
+    // few of them are the others ranked as well.
+    const bool enough = static_cast<int64_t>(counter->repeated().size()) >= most;
+    if (enough) {
+      for (int32_t id : counter->repeated()) rank(id);
+    }
+    for (const int32_t* bucket : met) {
+      for (int64_t i = 0; i < t.capacity && bucket[i] != kNone; ++i) {
+        if (!t.HoldsRow(bucket[i])) continue;
+        if (!enough && counter->count(bucket[i])) rank(bucket[i]);
+        counter->Clear(bucket[i]);
+      }
+    }
+    out_distinct[b] = counter->distinct();
+    counter->Restart();
     const int64_t kept = std::min<int64_t>(most, static_cast<int64_t>(ranked.size()));
     if (kept < static_cast<int64_t>(ranked.size())) {
       std::nth_element(ranked.begin(), ranked.begin() + kept, ranked.end());
