@@ -134,22 +134,28 @@ ffi::Error TablesQueryImpl(ffi::ThreadPool pool, I32 buckets, I32 query_codes, I
   const int64_t most = ids->dimensions()[1];
   if (!Shaped(*counts, {n, most}) || !Shaped(seed, {})) return Bad("counts is not [n, most]");
   if (num_rows < 0 || num_rows > INT32_MAX) return Bad("num_rows is outside the int32 range");
-  if (dims[0] > UINT16_MAX) return Bad("more than 65535 tables");
   const sj::TablesView t{buckets.typed_data(), nullptr, nullptr, nullptr, dims[0], dims[1], dims[2],
                          num_rows, static_cast<uint32_t>(*seed.typed_data()), sj::Policy::kReservoir};
   constexpr int64_t kQueriesPerTask = 32;
   const int32_t* codes = query_codes.typed_data();
   int32_t *out_ids = ids->typed_data(), *out_counts = counts->typed_data(),
           *out_distinct = distinct->typed_data();
-  Share(pool, (n + kQueriesPerTask - 1) / kQueriesPerTask, n * dims[0] * dims[2],
-        [=](int64_t task) {
-          // Kept by the thread for its next task: clearing it anew would cost O(num_rows).
-          thread_local sj::CollisionCounter counter(0);
-          if (counter.num_rows() < t.num_rows) counter = sj::CollisionCounter(t.num_rows);
-          const int64_t begin = task * kQueriesPerTask;
-          sj::Query(t, codes, begin, std::min(n, begin + kQueriesPerTask), most, &counter, out_ids,
-                    out_counts, out_distinct);
-        });
+  auto share = [&](auto count) {
+    Share(pool, (n + kQueriesPerTask - 1) / kQueriesPerTask, n * dims[0] * dims[2],
+          [=](int64_t task) {
+            // Kept by the thread for its next task: making it anew would cost O(num_rows).
+            thread_local sj::CollisionCounter<decltype(count)> counter(0);
+            if (counter.num_rows() < t.num_rows) counter = decltype(counter)(t.num_rows);
+            const int64_t begin = task * kQueriesPerTask;
+            sj::Query(t, codes, begin, std::min(n, begin + kQueriesPerTask), most, &counter,
+                      out_ids, out_counts, out_distinct);
+          });
+  };
+  if (dims[0] <= UINT8_MAX) {
+    share(uint8_t{});
+  } else {
+    share(uint32_t{});
+  }
   return ffi::Error::Success();
 }
 

@@ -98,12 +98,13 @@ void CheckContents(const Tables& t) {
   }
 }
 
-void CheckQuery(Tables& t, const Ints& queries, int64_t most) {
+template <typename Count>
+void CheckQueryBy(Tables& t, const Ints& queries, int64_t most) {
   const auto n = static_cast<int64_t>(queries.size()) / t.tables;
   Ints ids(static_cast<size_t>(n * most), 7), counts = ids, distinct(static_cast<size_t>(n), 7);
   // In two parts, as two threads would.
   const int64_t cut = n / 2;
-  sparse_jax::CollisionCounter counter(t.num_rows);
+  sparse_jax::CollisionCounter<Count> counter(t.num_rows);
   for (const auto& [begin, end] : {std::pair{int64_t{0}, cut}, std::pair{cut, n}}) {
     Query(t.view(), queries.data(), begin, end, most, &counter, ids.data(), counts.data(),
           distinct.data());
@@ -135,6 +136,11 @@ void CheckQuery(Tables& t, const Ints& queries, int64_t most) {
       CHECK(counts[at] == (there ? ranked[static_cast<size_t>(i)].second : 0));
     }
   }
+}
+
+void CheckQuery(Tables& t, const Ints& queries, int64_t most) {
+  CheckQueryBy<uint8_t>(t, queries, most);
+  CheckQueryBy<uint32_t>(t, queries, most);
 }
 
 struct Random {

@@ -165,81 +165,99 @@ inline void WriteTable(const TablesView& t, int64_t table, const std::vector<Wri
 }
 
 // Counts for each id in how many of a query's buckets it stands: a counter for every id there may
-// be, all zero between queries. Twice as many bytes as rows fit a cache where a map of the ids met
-// costs a probe and a mispredicted branch each; what a query touched it puts back to zero itself.
+// be, all zero between queries. That many bytes fit a cache, where a map of the ids met costs a probe
+// and a mispredicted branch each; what a query has touched is put back to zero by itself.
+template <typename Count>
 class CollisionCounter {
  public:
   explicit CollisionCounter(int64_t num_rows) : counts_(static_cast<size_t>(num_rows), 0) {}
   int64_t num_rows() const { return static_cast<int64_t>(counts_.size()); }
 
-  // Counts the ids of a bucket; those met for the second time are noted as `repeated`.
+  void Restart(int64_t tables) {
+    distinct_ = 0;
+    repeated_.clear();
+    at_least_.assign(static_cast<size_t>(tables) + 2, 0);
+  }
+
+  // Counts the ids of a bucket.
   void Add(const TablesView& t, const int32_t* bucket) {
     for (int64_t i = 0; i < t.capacity && bucket[i] != kNone; ++i) {
       if (!t.HoldsRow(bucket[i])) continue;
-      const uint16_t count = ++counts_[static_cast<size_t>(bucket[i])];
-      distinct_ += count == 1;
-      if (count == 2) repeated_.push_back(bucket[i]);
+      const Count count = ++counts_[static_cast<size_t>(bucket[i])];
+      if (count == 1) {
+        ++distinct_;
+      } else {
+        ++at_least_[count];
+        if (count == 2) repeated_.push_back(bucket[i]);
+      }
     }
   }
 
-  int32_t distinct() const { return distinct_; }
+  int64_t distinct() const { return distinct_; }
+  // The ids that were counted twice or more, and how many were counted `count` >= 2 times or more.
   const std::vector<int32_t>& repeated() const { return repeated_; }
-  uint32_t count(int32_t id) const { return counts_[static_cast<size_t>(id)]; }
-  void Clear(int32_t id) { counts_[static_cast<size_t>(id)] = 0; }
-  void Restart() {
-    repeated_.clear();
-    distinct_ = 0;
-  }
+  int64_t at_least(int64_t count) const { return at_least_[static_cast<size_t>(count)]; }
+
+  Count& count(int32_t id) { return counts_[static_cast<size_t>(id)]; }
 
  private:
-  std::vector<uint16_t> counts_;  // at most 2^16 - 1 tables: `Query` sees to it
+  std::vector<Count> counts_;  // Count holds the number of tables: `Query`'s caller sees to it
   std::vector<int32_t> repeated_;
-  int32_t distinct_ = 0;
+  std::vector<int32_t> at_least_;
+  int64_t distinct_ = 0;
 };
+
+// The buckets of one query, asked for ahead of time: they lie anywhere in the tables.
+inline void FindBuckets(const TablesView& t, const int32_t* codes,
+                        std::vector<const int32_t*>* buckets) {
+  buckets->clear();
+  for (int64_t table = 0; table < t.tables; ++table) {
+    if (!t.Holds(codes[table])) continue;
+    buckets->push_back(t.bucket(table, codes[table]));
+    Prefetch(buckets->back(), t.capacity * static_cast<int64_t>(sizeof(int32_t)));
+  }
+}
 
 // Ranks the candidates of queries [begin, end): most collisions first, ties in seeded order.
 // Writes `most` ids and counts a query (kNone, 0 behind the last) and how many distinct ids the
-// buckets held. Codes outside [0, num_buckets) are empty buckets. The counter must be of at least
-// the tables' num_rows; there are fewer than 2^16 tables.
-inline void Query(const TablesView& t, const int32_t* query_codes, int64_t begin, int64_t end,
-                  int64_t most, CollisionCounter* counter, int32_t* out_ids, int32_t* out_counts,
-                  int32_t* out_distinct) {
+// buckets held. Codes outside [0, num_buckets) are empty buckets. The counter is of at least the
+// tables' num_rows, and its type holds the number of tables.
+template <typename Count>
+void Query(const TablesView& t, const int32_t* query_codes, int64_t begin, int64_t end, int64_t most,
+           CollisionCounter<Count>* counter, int32_t* out_ids, int32_t* out_counts,
+           int32_t* out_distinct) {
   std::vector<std::pair<uint64_t, int32_t>> ranked;  // a smaller key ranks better
-  std::vector<const int32_t*> met;
+  std::vector<const int32_t*> buckets, next;
   auto rank = [&](int32_t id) {
-    const uint64_t fewer = 0xffffffffu - counter->count(id);
+    const uint64_t fewer = 0xffffffffu - static_cast<uint32_t>(counter->count(id));
     ranked.push_back({fewer << 32 | Priority(t.seed, 0xffffffffu, static_cast<uint32_t>(id)), id});
   };
+  if (begin < end) FindBuckets(t, query_codes + begin * t.tables, &next);
   for (int64_t b = begin; b < end; ++b) {
-    met.clear();
-    for (int64_t table = 0; table < t.tables; ++table) {
-      const int32_t code = query_codes[b * t.tables + table];
-      if (!t.Holds(code)) continue;
-      met.push_back(t.bucket(table, code));
-      Prefetch(met.back(), t.capacity * static_cast<int64_t>(sizeof(int32_t)));
-    }
-    for (const int32_t* bucket : met) counter->Add(t, bucket);
+    buckets.swap(next);
+    if (b + 1 < end) FindBuckets(t, query_codes + (b + 1) * t.tables, &next);
+    counter->Restart(t.tables);
+    for (const int32_t* bucket : buckets) counter->Add(t, bucket);
+    out_distinct[b] = static_cast<int32_t>(counter->distinct());
+
+    // Only ids with at least `least` collisions can be among the best, and enough have as many.
     ranked.clear();
-    // Whoever stands in two buckets ranks before all that stand in one. Only where there are too
-    // few of them are the others ranked as well.
-    const bool enough = static_cast<int64_t>(counter->repeated().size()) >= most;
-    if (enough) {
-      for (int32_t id : counter->repeated()) rank(id);
-    }
-    for (const int32_t* bucket : met) {
-      for (int64_t i = 0; i < t.capacity && bucket[i] != kNone; ++i) {
-        if (!t.HoldsRow(bucket[i])) continue;
-        if (!enough && counter->count(bucket[i])) rank(bucket[i]);
-        counter->Clear(bucket[i]);
+    int64_t least = 1;
+    while (least < t.tables && counter->at_least(least + 1) >= std::max<int64_t>(most, 1)) ++least;
+    if (least > 1) {
+      for (int32_t id : counter->repeated()) {
+        if (counter->count(id) >= least) rank(id);
       }
     }
-    out_distinct[b] = counter->distinct();
-    counter->Restart();
-    const int64_t kept = std::min<int64_t>(most, static_cast<int64_t>(ranked.size()));
-    if (kept < static_cast<int64_t>(ranked.size())) {
-      std::nth_element(ranked.begin(), ranked.begin() + kept, ranked.end());
+    for (const int32_t* bucket : buckets) {
+      for (int64_t i = 0; i < t.capacity && bucket[i] != kNone; ++i) {
+        if (!t.HoldsRow(bucket[i])) continue;
+        if (least == 1 && counter->count(bucket[i])) rank(bucket[i]);
+        counter->count(bucket[i]) = 0;
+      }
     }
-    std::sort(ranked.begin(), ranked.begin() + kept);
+    const int64_t kept = std::min<int64_t>(most, static_cast<int64_t>(ranked.size()));
+    std::partial_sort(ranked.begin(), ranked.begin() + kept, ranked.end());
     for (int64_t i = 0; i < most; ++i) {
       out_ids[b * most + i] = i < kept ? ranked[static_cast<size_t>(i)].second : kNone;
       out_counts[b * most + i] =
