@@ -269,11 +269,13 @@ ffi::Error AdamRowsImpl(ffi::ThreadPool pool, F32 old_mu, F32 old_nu, F32 grad, 
 
 ffi::Error AddRowsImpl(ffi::ThreadPool pool, F32 old_table, I32 ids, F32 rows, OutF32 table) {
   const int64_t n = ids.element_count(), d = RowSize(*table);
-  if (!Shaped(ids, {n}) || table->dimensions().size() == 0 || rows.element_count() != n * d ||
-      !Carry(old_table, *table)) {
+  const auto dims = table->dimensions(), of_rows = rows.dimensions();
+  const bool fits = dims.size() > 0 && dims.size() == of_rows.size() && of_rows[0] == n &&
+                    rows.element_count() == n * d;
+  if (!Shaped(ids, {n}) || !fits || !Carry(old_table, *table)) {
     return Bad("ids is not [n], or table and rows don't fit each other");
   }
-  const int64_t num_rows = table->dimensions()[0];
+  const int64_t num_rows = dims[0];
   const int32_t* at = ids.typed_data();
   const float* from = rows.typed_data();
   float* to = table->typed_data();

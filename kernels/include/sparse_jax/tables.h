@@ -77,18 +77,71 @@ inline bool Displace(const TablesView& t, int64_t table, int32_t code, int32_t i
   return true;
 }
 
-// Fills one table from its codes; codes outside [0, num_buckets) become kNone.
+// Sorts keys whose upper halves are spread evenly, as hashes are: counted into as many bins as
+// there are keys, in order, and then put right within each bin.
+inline void SortHashed(uint64_t* keys, int64_t n, std::vector<uint64_t>* spare,
+                       std::vector<int32_t>* bins) {
+  const auto count = static_cast<size_t>(n);
+  auto bin = [count](uint64_t key) { return static_cast<size_t>((key >> 32) * count >> 32); };
+  if (n > 16) {
+    spare->assign(keys, keys + n);
+    bins->assign(count + 1, 0);
+    for (uint64_t key : *spare) ++(*bins)[bin(key) + 1];
+    for (size_t i = 0; i < count; ++i) (*bins)[i + 1] += (*bins)[i];
+    for (uint64_t key : *spare) keys[(*bins)[bin(key)]++] = key;
+  }
+  for (int64_t i = 1; i < n; ++i) {
+    const uint64_t key = keys[i];
+    int64_t at = i;
+    for (; at > 0 && keys[at - 1] > key; --at) keys[at] = keys[at - 1];
+    keys[at] = key;
+  }
+}
+
+// Fills one table from its codes; codes outside [0, num_buckets) become kNone. The ids are sorted
+// by bucket, by counting, and those of a bucket by priority: no bucket is searched for a place.
 inline void BuildTable(const TablesView& t, int64_t table) {
-  std::fill_n(t.bucket(table, 0), t.num_buckets * t.capacity, kNone);
-  std::fill_n(&t.size(table, 0), t.num_buckets, 0);
+  int32_t* sizes = &t.size(table, 0);
+  std::fill_n(sizes, t.num_buckets, 0);
   for (int64_t id = 0; id < t.num_rows; ++id) {
     int32_t& code = t.code(table, id);
-    if (!t.Holds(code)) {
-      code = kNone;
-      continue;
+    if (!t.Holds(code)) code = kNone;
+    if (code != kNone) ++sizes[code];
+  }
+  std::vector<int32_t> next(static_cast<size_t>(t.num_buckets));
+  int32_t members = 0;
+  for (int64_t code = 0; code < t.num_buckets; ++code) {
+    next[static_cast<size_t>(code)] = members;
+    members += sizes[code];
+  }
+  const bool fifo = t.policy == Policy::kFifo;
+  const uint32_t salt = Salt(t.seed, static_cast<uint32_t>(table));
+  std::vector<uint64_t> keys(static_cast<size_t>(members)), spare;
+  std::vector<int32_t> bins;
+  for (int64_t id = 0; id < t.num_rows; ++id) {
+    const int32_t code = t.code(table, id);
+    if (code == kNone) continue;
+    const auto low = static_cast<uint32_t>(id);
+    // A smaller key is better: a later stamp, then a larger id; or a smaller priority, then id.
+    const uint32_t later = ~(static_cast<uint32_t>(t.stamps[id]) ^ 0x80000000u);
+    keys[static_cast<size_t>(next[static_cast<size_t>(code)]++)] =
+        fifo ? uint64_t{later} << 32 | (0xffffffffu - low) : uint64_t{Mix(low ^ salt)} << 32 | low;
+  }
+  uint64_t* from = keys.data();
+  for (int64_t code = 0; code < t.num_buckets; ++code) {
+    if (fifo) {
+      std::sort(from, from + sizes[code]);
+    } else {
+      SortHashed(from, sizes[code], &spare, &bins);
     }
-    ++t.size(table, code);
-    Place(t, table, code, static_cast<int32_t>(id));
+    int32_t* bucket = t.bucket(table, code);
+    const int64_t kept = std::min<int64_t>(sizes[code], t.capacity);
+    for (int64_t i = 0; i < kept; ++i) {
+      const auto low = static_cast<uint32_t>(from[i]);
+      bucket[i] = static_cast<int32_t>(fifo ? 0xffffffffu - low : low);
+    }
+    std::fill(bucket + kept, bucket + t.capacity, kNone);
+    from += sizes[code];
   }
 }
 
@@ -226,11 +279,20 @@ template <typename Count>
 void Query(const TablesView& t, const int32_t* query_codes, int64_t begin, int64_t end, int64_t most,
            CollisionCounter<Count>* counter, int32_t* out_ids, int32_t* out_counts,
            int32_t* out_distinct) {
-  std::vector<std::pair<uint64_t, int32_t>> ranked;  // a smaller key ranks better
+  std::vector<std::pair<uint64_t, int32_t>> ranked;  // a heap: the worst on top, by larger key
   std::vector<const int32_t*> buckets, next;
+  const auto room = static_cast<size_t>(most);
+  const uint32_t salt = Salt(t.seed, 0xffffffffu);
   auto rank = [&](int32_t id) {
     const uint64_t fewer = 0xffffffffu - static_cast<uint32_t>(counter->count(id));
-    ranked.push_back({fewer << 32 | Priority(t.seed, 0xffffffffu, static_cast<uint32_t>(id)), id});
+    const std::pair<uint64_t, int32_t> entry{fewer << 32 | Mix(static_cast<uint32_t>(id) ^ salt), id};
+    if (ranked.size() == room) {
+      if (room == 0 || ranked.front() < entry) return;
+      std::pop_heap(ranked.begin(), ranked.end());
+      ranked.pop_back();
+    }
+    ranked.push_back(entry);
+    std::push_heap(ranked.begin(), ranked.end());
   };
   if (begin < end) FindBuckets(t, query_codes + begin * t.tables, &next);
   for (int64_t b = begin; b < end; ++b) {
@@ -256,8 +318,8 @@ void Query(const TablesView& t, const int32_t* query_codes, int64_t begin, int64
         counter->count(bucket[i]) = 0;
       }
     }
-    const int64_t kept = std::min<int64_t>(most, static_cast<int64_t>(ranked.size()));
-    std::partial_sort(ranked.begin(), ranked.begin() + kept, ranked.end());
+    const int64_t kept = static_cast<int64_t>(ranked.size());
+    std::sort_heap(ranked.begin(), ranked.end());
     for (int64_t i = 0; i < most; ++i) {
       out_ids[b * most + i] = i < kept ? ranked[static_cast<size_t>(i)].second : kNone;
       out_counts[b * most + i] =
