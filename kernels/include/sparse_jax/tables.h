@@ -240,7 +240,8 @@ class CollisionCounter {
       if (count == 1) {
         ++distinct_;
       } else {
-        ++at_least_[count];
+        // In a damaged table an id may stand in a bucket twice: still no address past the end.
+        ++at_least_[std::min<size_t>(count, at_least_.size() - 1)];
         if (count == 2) repeated_.push_back(bucket[i]);
       }
     }
