@@ -58,6 +58,7 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_softmax_loss"] = Capsule(SoftmaxLoss);
     handlers["sparse_jax_adam_rows"] = Capsule(AdamRows);
     handlers["sparse_jax_add_rows"] = Capsule(AddRows);
+    handlers["sparse_jax_active_sets"] = Capsule(ActiveSets);
     return handlers;
   });
   m.def("parse_xmc", &ParseXmc, "The arrays of a file in the XMC text format, from its bytes.");
