@@ -17,7 +17,8 @@ struct AdamScalars {
 };
 
 // One row: the moments move on, and the gradient becomes the update, in Optax's order of operations.
-SPARSE_JAX_CLONES static void AdamRow(float* grad, float* mu, float* nu, int64_t d, AdamScalars s) {
+SPARSE_JAX_CLONES static void AdamRow(float* __restrict__ grad, float* __restrict__ mu,
+                                      float* __restrict__ nu, int64_t d, AdamScalars s) {
   const float rest1 = 1.0f - s.b1, rest2 = 1.0f - s.b2;
   for (int64_t i = 0; i < d; ++i) {
     const float g = grad[i];

@@ -98,21 +98,17 @@ inline void SortHashed(uint64_t* keys, int64_t n, std::vector<uint64_t>* spare,
   }
 }
 
-// Fills one table from its codes; codes outside [0, num_buckets) become kNone. The ids are sorted
-// by bucket, by counting, and those of a bucket by priority: no bucket is searched for a place.
-inline void BuildTable(const TablesView& t, int64_t table) {
-  int32_t* sizes = &t.size(table, 0);
-  std::fill_n(sizes, t.num_buckets, 0);
-  for (int64_t id = 0; id < t.num_rows; ++id) {
-    int32_t& code = t.code(table, id);
-    if (!t.Holds(code)) code = kNone;
-    if (code != kNone) ++sizes[code];
-  }
+// Fills buckets of one table from its codes and sizes: all of them, or those that `only` marks. The
+// ids are sorted by bucket, by counting, and those of a bucket by rank: no bucket is searched for a
+// place. One pass over the table's codes.
+inline void FillBuckets(const TablesView& t, int64_t table, const std::vector<bool>* only) {
+  const int32_t* sizes = &t.size(table, 0);
   std::vector<int32_t> next(static_cast<size_t>(t.num_buckets));
+  auto wanted = [only](int64_t code) { return !only || (*only)[static_cast<size_t>(code)]; };
   int32_t members = 0;
   for (int64_t code = 0; code < t.num_buckets; ++code) {
     next[static_cast<size_t>(code)] = members;
-    members += sizes[code];
+    if (wanted(code)) members += sizes[code];
   }
   const bool fifo = t.policy == Policy::kFifo;
   const uint32_t salt = Salt(t.seed, static_cast<uint32_t>(table));
@@ -120,15 +116,17 @@ inline void BuildTable(const TablesView& t, int64_t table) {
   std::vector<int32_t> bins;
   for (int64_t id = 0; id < t.num_rows; ++id) {
     const int32_t code = t.code(table, id);
-    if (code == kNone) continue;
+    if (!t.Holds(code) || !wanted(code)) continue;
     const auto low = static_cast<uint32_t>(id);
     // A smaller key is better: a later stamp, then a larger id; or a smaller priority, then id.
     const uint32_t later = ~(static_cast<uint32_t>(t.stamps[id]) ^ 0x80000000u);
-    keys[static_cast<size_t>(next[static_cast<size_t>(code)]++)] =
-        fifo ? uint64_t{later} << 32 | (0xffffffffu - low) : uint64_t{Mix(low ^ salt)} << 32 | low;
+    auto& place = next[static_cast<size_t>(code)];
+    keys[static_cast<size_t>(place++)] = fifo ? uint64_t{later} << 32 | (0xffffffffu - low)
+                                              : uint64_t{Mix(low ^ salt)} << 32 | low;
   }
   uint64_t* from = keys.data();
   for (int64_t code = 0; code < t.num_buckets; ++code) {
+    if (!wanted(code)) continue;
     if (fifo) {
       std::sort(from, from + sizes[code]);
     } else {
@@ -143,6 +141,18 @@ inline void BuildTable(const TablesView& t, int64_t table) {
     std::fill(bucket + kept, bucket + t.capacity, kNone);
     from += sizes[code];
   }
+}
+
+// Fills one table from its codes; codes outside [0, num_buckets) become kNone.
+inline void BuildTable(const TablesView& t, int64_t table) {
+  int32_t* sizes = &t.size(table, 0);
+  std::fill_n(sizes, t.num_buckets, 0);
+  for (int64_t id = 0; id < t.num_rows; ++id) {
+    int32_t& code = t.code(table, id);
+    if (!t.Holds(code)) code = kNone;
+    if (code != kNone) ++sizes[code];
+  }
+  FillBuckets(t, table, nullptr);
 }
 
 struct Write {
@@ -208,13 +218,16 @@ inline void WriteTable(const TablesView& t, int64_t table, const std::vector<Wri
     if (!is_stale(after)) Place(t, table, after, w.id);
   }
   if (stale.empty()) return;
+  // A damaged file's sizes are not believed: those of the stale buckets are counted.
+  int32_t* sizes = &t.size(table, 0);
   for (int64_t code = 0; code < t.num_buckets; ++code) {
-    if (is_stale(static_cast<int32_t>(code))) std::fill_n(t.bucket(table, code), t.capacity, kNone);
+    if (is_stale(static_cast<int32_t>(code))) sizes[code] = 0;
   }
   for (int64_t id = 0; id < t.num_rows; ++id) {
     const int32_t code = t.code(table, id);
-    if (t.Holds(code) && is_stale(code)) Place(t, table, code, static_cast<int32_t>(id));
+    if (t.Holds(code) && is_stale(code)) ++sizes[code];
   }
+  FillBuckets(t, table, &stale);
 }
 
 // Counts for each id in how many of a query's buckets it stands: a counter for every id there may
