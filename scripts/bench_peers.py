@@ -195,7 +195,7 @@ class TorchPeer(Peer):
         loss.backward()
         for optimizer in self.optimizers:
             optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
 
 class TorchDense(TorchPeer):

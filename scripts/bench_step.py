@@ -30,8 +30,8 @@ OURS = {
     "ours_per_example": ("lsh", "per_example"),
     "ours_uniform": ("uniform", "shared"),
 }
-ROUNDS = 9
-WARM_UP = 2
+ROUNDS = 7
+WARM_UP = 1
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

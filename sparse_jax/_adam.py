@@ -19,20 +19,20 @@ def adam_rows(
       mu, nu: float32 [N, ...].
       ids: int32 [n], distinct; those out of range are padding, whose update is 0.
       grad: float32 [n, ...].
-      scalars: float32 [7]: b1, b2, eps, eps_root, 1 − b1^t, 1 − b2^t, step size with its sign.
+      scalars: float32 [9]: b1, b2, 1 − b1, 1 − b2, eps, eps_root, 1 − b1^t, 1 − b2^t, and the step
+        size with its sign.
     """
     if _ffi.AVAILABLE:
         results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (mu, nu, grad)]
         call = _ffi.call("adam_rows", results, aliases={0: 0, 1: 1, 2: 2})
         mu, nu, update = call(mu, nu, grad, ids, scalars)
         return mu, nu, update
-    b1, b2, eps, eps_root, correction1, correction2, rate = scalars
-    one = jnp.float32(1)
+    b1, b2, rest1, rest2, eps, eps_root, correction1, correction2, rate = scalars
     valid = (ids >= 0) & (ids < mu.shape[0])
     at = jnp.where(valid, ids, mu.shape[0])
     grad = jnp.where(valid.reshape(-1, *[1] * (grad.ndim - 1)), grad, jnp.float32(0))
-    m = (one - b1) * grad + b1 * mu.at[at].get(mode="fill", fill_value=0)
-    v = (one - b2) * (grad * grad) + b2 * nu.at[at].get(mode="fill", fill_value=0)
+    m = rest1 * grad + b1 * mu.at[at].get(mode="fill", fill_value=0)
+    v = rest2 * (grad * grad) + b2 * nu.at[at].get(mode="fill", fill_value=0)
     update = rate * ((m / correction1) / (jnp.sqrt(v / correction2 + eps_root) + eps))
     return mu.at[at].set(m, mode="drop"), nu.at[at].set(v, mode="drop"), update
 

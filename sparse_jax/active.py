@@ -267,7 +267,8 @@ def _one_set(
     first = jnp.concatenate([jnp.ones(1, bool), at[1:] != at[:-1]])
     run = jnp.cumsum(first.astype(jnp.int32)) - 1
     total = jnp.zeros_like(scores).at[run].add(scores)[run]
-    total = jnp.minimum(total, jnp.int32(2**30))
+    # A sum that has wrapped around is a large one.
+    total = jnp.where((total < 0) | (total > 2**30), jnp.int32(2**30), total)
     score = jnp.where(is_candidate == 0, jnp.int32(2**31 - 1), total)
     score = jnp.where(first & (at < num_rows), score, -1)
 

@@ -517,7 +517,7 @@ def test_malformed_calls_of_the_kernels_are_errors():
         ("softmax_loss", [floats(4, 3), floats(4), spec(4)],
          [rows, jnp.zeros(3), array(7), array(7)], {}),
         ("adam_rows", [floats(4, 3), floats(4, 3), floats(2, 3)],
-         [rows, rows, jnp.zeros((2, 3)), array(2), jnp.ones(7)], {}),
+         [rows, rows, jnp.zeros((2, 3)), array(2), jnp.ones(9)], {}),
         ("add_rows", [floats(4, 3)], [rows, array(2), jnp.zeros((2, 3))], {}),
     ]  # fmt: skip
 
@@ -559,7 +559,7 @@ def test_malformed_calls_of_the_kernels_are_errors():
         ("softmax_loss", [floats(4, 3), floats(4), spec(4)],
          [rows, jnp.zeros(2), array(7), array(7)], {}),
         ("adam_rows", [floats(4, 3), floats(4, 3), floats(2, 3)],
-         [rows, rows, jnp.zeros((2, 3)), array(2), jnp.ones(6)], {}),
+         [rows, rows, jnp.zeros((2, 3)), array(2), jnp.ones(8)], {}),
         ("add_rows", [floats(4, 3)], [rows, array(2), jnp.zeros((3, 3))], {}),
         ("unique_ids", [spec(4), spec(6), spec()], [array(6)], dict(num_rows=np.int64(-1))),
         ("unique_ids", [spec(4), spec(6), spec()], [array(6)], dict(num_rows=np.int64(2**31))),

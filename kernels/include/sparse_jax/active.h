@@ -92,8 +92,8 @@ class ActiveMap {
   std::vector<Entry> entries_;
 };
 
-// Labels by id; candidates by the sum of their scores (wrapping, at most 2^30; negative ones are left
-// out), ties in seeded order; and members of a seeded permutation that are not in yet.
+// Labels by id; candidates by the sum of their scores, at most 2^30, ties in seeded order; and members
+// of a seeded permutation that are not in yet.
 inline void MakeActiveSet(const ActiveTask& t) {
   ActiveMap map(t.num_labels + t.num_candidates);
   auto in_range = [&](int32_t id) { return id >= 0 && id < t.num_rows; };
@@ -117,8 +117,9 @@ inline void MakeActiveSet(const ActiveTask& t) {
     const auto id = static_cast<uint32_t>(e.id);
     if (e.is_label) {
       ranked.push_back({id, static_cast<int32_t>(i)});
-    } else if (e.score >= 0) {
-      const uint64_t fewer = (uint64_t{1} << 31) - std::min(e.score, int32_t{1} << 30);
+    } else {
+      constexpr uint32_t kMost = uint32_t{1} << 30;
+      const uint64_t fewer = 2 * uint64_t{kMost} - std::min(static_cast<uint32_t>(e.score), kMost);
       ranked.push_back({fewer << 32 | Mix(id ^ salt), static_cast<int32_t>(i)});
     }
   }

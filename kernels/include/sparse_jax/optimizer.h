@@ -11,7 +11,8 @@
 namespace sparse_jax {
 
 struct AdamScalars {
-  float b1, b2, eps, eps_root;
+  float b1, b2, rest1, rest2;      // rest = 1 - b, rounded once: 1.0f - 0.999f is off by 1e-5
+  float eps, eps_root;
   float correction1, correction2;  // 1 - b^count
   float rate;                      // the step size, its sign included
 };
@@ -19,11 +20,10 @@ struct AdamScalars {
 // One row: the moments move on, and the gradient becomes the update, in Optax's order of operations.
 SPARSE_JAX_CLONES static void AdamRow(float* __restrict__ grad, float* __restrict__ mu,
                                       float* __restrict__ nu, int64_t d, AdamScalars s) {
-  const float rest1 = 1.0f - s.b1, rest2 = 1.0f - s.b2;
   for (int64_t i = 0; i < d; ++i) {
     const float g = grad[i];
-    const float m = rest1 * g + s.b1 * mu[i];
-    const float v = rest2 * (g * g) + s.b2 * nu[i];
+    const float m = s.rest1 * g + s.b1 * mu[i];
+    const float v = s.rest2 * (g * g) + s.b2 * nu[i];
     mu[i] = m;
     nu[i] = v;
     grad[i] = s.rate * ((m / s.correction1) / (std::sqrt(v / s.correction2 + s.eps_root) + s.eps));
