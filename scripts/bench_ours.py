@@ -130,11 +130,9 @@ class Ours:
         params, lsh = self.state.params, self.state.index
         assert lsh is not None and config.mode == "shared"
         unique = jax.jit(
-            lambda ids: unique_ids(
-                ids, num_rows=shape.num_features, size=config.distinct_features
-            )
+            lambda ids: unique_ids(ids, num_rows=shape.num_features, size=config.distinct_features)
         )
-        features, positions, _ = unique(batch.feature_ids)
+        features, _, _ = unique(batch.feature_ids)
 
         def bag(params: Any, batch: Any) -> Any:
             ids, positions, _ = unique(batch.feature_ids)
@@ -184,9 +182,7 @@ class Ours:
             "bag": median_ms(lambda: forward_bag(params, batch)),
             "codes": median_ms(lambda: codes_of(lsh, hidden)),
             "query": median_ms(lambda: query(lsh.tables, codes)),
-            "active_set": median_ms(
-                lambda: choose(key, batch.label_ids, found.ids, found.counts)
-            ),
+            "active_set": median_ms(lambda: choose(key, batch.label_ids, found.ids, found.counts)),
             "forward": median_ms(lambda: forward(hidden, weights, bias, chosen, batch))
             + median_ms(lambda: take(params, chosen.ids)),
         }

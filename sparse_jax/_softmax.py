@@ -1,4 +1,4 @@
-"""The softmax cross-entropy behind `layers.softmax_head`, with its gradient: kernel or plain JAX."""
+"""The loss behind `layers.softmax_head`, with its gradient: kernel or plain JAX."""
 
 from __future__ import annotations
 

@@ -80,9 +80,7 @@ def shared_set(
     found = candidates.reshape(1, -1)
     scores = jnp.ones_like(found) if counts is None else counts.reshape(1, -1)
     bits = jax.random.bits(key, (1, 2), jnp.uint32)
-    ids, sources, positions = _sets(
-        bits, labels[None], found, scores, size=size, num_rows=num_rows
-    )
+    ids, sources, positions = _sets(bits, labels[None], found, scores, size=size, num_rows=num_rows)
     dropped = jnp.sum((labels >= 0) & (positions[0] < 0), dtype=jnp.int32)
     return ActiveSet(ids=ids[0], positions=positions[0], sources=sources[0], dropped=dropped)
 

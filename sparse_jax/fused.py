@@ -85,8 +85,11 @@ def adam(
             rate = learning_rate(rest.count) if callable(learning_rate) else learning_rate
             scalars = jnp.stack([
                 jnp.asarray(x, jnp.float32)
-                for x in (b1, b2, 1 - b1, 1 - b2, eps, eps_root, 1 - b1**steps, 1 - b2**steps, -rate)
+                for x in (
+                    b1, b2, 1 - b1, 1 - b2, eps, eps_root, 1 - b1**steps, 1 - b2**steps, -rate
+                )
             ])  # fmt: skip
+        treedef: Any
         leaves, treedef = jax.tree.flatten(grads, is_leaf=lambda x: isinstance(x, RowSparse))
         slots = [treedef.flatten_up_to(slot) for slot in (moments.mu, moments.nu)]
         moved = [_move(g, m, v, scalars) for g, m, v in zip(leaves, *slots, strict=True)]
@@ -105,5 +108,7 @@ def _move(grad: Any, mu: jax.Array, nu: jax.Array, scalars: jax.Array) -> tuple[
         return RowSparse(grad.ids, rows, num_rows=grad.num_rows), mu, nu
     ids = jnp.zeros(1, jnp.int32)
     shape = (1, *grad.shape)
-    mu, nu, rows = adam_rows(mu.reshape(shape), nu.reshape(shape), ids, grad.reshape(shape), scalars)
+    mu, nu, rows = adam_rows(
+        mu.reshape(shape), nu.reshape(shape), ids, grad.reshape(shape), scalars
+    )
     return rows.reshape(grad.shape), mu.reshape(grad.shape), nu.reshape(grad.shape)

@@ -120,7 +120,7 @@ def softmax_head(
     mask: jax.Array | None = None,
     log_inclusion: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """`losses.softmax_cross_entropy` of `sparse_dense`, for a set shared by the batch, in one piece.
+    """`losses.softmax_cross_entropy` of `sparse_dense`, for a shared set, in one piece.
 
     loss_b = logsumexp_a(z_ba) − mean_{labels l of b} z_bl with z_ba = w_a · h_b + bias_a, less
     log_inclusion. The logits are visited once: loss, gradient and best place come out of the same

@@ -108,8 +108,7 @@ def init(
       ValueError: if a size is not positive or doesn't fit int32, or the policy is unknown.
 
     Example:
-      >>> tables = init(100, num_tables=4, num_buckets=16)
-      >>> tables.buckets.shape
+      >>> init(100, num_tables=4, num_buckets=16).buckets.shape
       (4, 16, 16)
     """
     sizes = {
@@ -161,9 +160,7 @@ def build(tables: HashTables, codes: jax.Array, *, by_table: bool = False) -> Ha
       (1, 3)
     """
     if by_table:
-        _check_int32("codes", codes)
-        if codes.shape != tables.codes.shape:
-            raise ValueError(f"codes has shape {codes.shape}: must be {tables.codes.shape}")
+        _check_by_table(codes, tables)
     else:
         _check_codes("codes", codes, tables.num_rows, tables)
     out_of_range = (codes < -1) | (codes >= tables.num_buckets)
@@ -219,27 +216,14 @@ def update(tables: HashTables, ids: jax.Array, codes: jax.Array) -> HashTables:
 
 
 def update_many(tables: HashTables, codes: jax.Array) -> HashTables:
-    """As `update` with the codes of all rows, by a build: cheaper where many rows have moved.
-
-    Args:
-      tables: donated to keep this in place.
-      codes: int32 [L, N], each in [-1, num_buckets): `tables.codes` with some rows' codes changed.
-
-    Returns:
-      The new tables.
-
-    Raises:
-      TypeError: if codes is not int32.
-      ValueError: if its shape is not [L, N].
+    """As `update` with all rows' codes [L, N], by a build: cheaper where many rows have moved.
 
     Example:
       >>> tables = build(init(2, num_tables=1, num_buckets=4), jnp.array([[0], [1]], jnp.int32))
       >>> update_many(tables, jnp.array([[1, 1]], jnp.int32)).sizes.tolist()
       [[0, 2, 0, 0]]
     """
-    _check_int32("codes", codes)
-    if codes.shape != tables.codes.shape:
-        raise ValueError(f"codes has shape {codes.shape}: must be {tables.codes.shape}")
+    _check_by_table(codes, tables)
     return _fill(tables, codes, tables.stamps)
 
 
@@ -395,6 +379,12 @@ def _check_codes(name: str, codes: jax.Array, rows: int, tables: HashTables) -> 
             f"{name} has shape {codes.shape}: must be [{rows}, {tables.num_tables}], "
             "a bucket for each row and table"
         )
+
+
+def _check_by_table(codes: jax.Array, tables: HashTables) -> None:
+    _check_int32("codes", codes)
+    if codes.shape != tables.codes.shape:
+        raise ValueError(f"codes has shape {codes.shape}: must be {tables.codes.shape}")
 
 
 def _check_values(tables: HashTables, ids: jax.Array, codes: jax.Array) -> None:

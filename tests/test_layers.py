@@ -268,9 +268,7 @@ def test_softmax_head_equals_the_loss_of_the_layer(kernels, size):
 
     def parts(hidden, weights, bias):
         logits = layers.sparse_dense(weights, bias, hidden)
-        loss = losses.softmax_cross_entropy(
-            logits, rows, places, mask=mask, log_inclusion=logs
-        )
+        loss = losses.softmax_cross_entropy(logits, rows, places, mask=mask, log_inclusion=logs)
         masked = jnp.where(mask[None, :], logits - logs[None, :], -jnp.inf)
         return jnp.sum(scale * loss), (loss, jnp.argmax(masked, axis=1))
 

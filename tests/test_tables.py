@@ -556,10 +556,18 @@ def test_malformed_calls_of_the_kernels_are_errors():
         (*query_call[:2], [array(2, 3, 4), array(6, 3), array()], query_call[3]),
         ("tables_query", [spec(6, 3), spec(6, 2), spec(6)], *query_call[2:]),
         (*query_call[:3], dict(num_rows=np.int64(2**31))),
-        ("softmax_loss", [floats(4, 3), floats(4), spec(4)],
-         [rows, jnp.zeros(2), array(7), array(7)], {}),
-        ("adam_rows", [floats(4, 3), floats(4, 3), floats(2, 3)],
-         [rows, rows, jnp.zeros((2, 3)), array(2), jnp.ones(8)], {}),
+        (
+            "softmax_loss",
+            [floats(4, 3), floats(4), spec(4)],
+            [rows, jnp.zeros(2), array(7), array(7)],
+            {},
+        ),
+        (
+            "adam_rows",
+            [floats(4, 3), floats(4, 3), floats(2, 3)],
+            [rows, rows, jnp.zeros((2, 3)), array(2), jnp.ones(8)],
+            {},
+        ),
         ("add_rows", [floats(4, 3)], [rows, array(2), jnp.zeros((3, 3))], {}),
         ("unique_ids", [spec(4), spec(6), spec()], [array(6)], dict(num_rows=np.int64(-1))),
         ("unique_ids", [spec(4), spec(6), spec()], [array(6)], dict(num_rows=np.int64(2**31))),
@@ -569,3 +577,20 @@ def test_malformed_calls_of_the_kernels_are_errors():
     ):
         with pytest.raises(Exception, match="sparse_jax: "):
             run(name, results, operands, attributes)
+
+
+def test_update_many_equals_update(kernels):
+    rng = np.random.default_rng(4)
+    codes = jnp.asarray(rng.integers(0, 8, (60, 3)), jnp.int32)
+    start = tables.init(60, num_tables=3, num_buckets=8, capacity=4, policy="fifo")
+    held = tables.insert(start, jnp.asarray(rng.permutation(60), jnp.int32), codes)
+    ids = jnp.asarray(rng.permutation(60)[:20], jnp.int32)
+    fresh = jnp.asarray(rng.integers(0, 8, (20, 3)), jnp.int32)
+    moved = tables.update(held, ids, fresh)
+    at_once = jax.jit(lambda t: tables.update_many(t, t.codes.at[:, ids].set(fresh.T)))(held)
+    jax.tree.map(np.testing.assert_array_equal, at_once, moved)
+    with pytest.raises(ValueError, match="codes has shape"):
+        tables.update_many(held, fresh)
+    again = tables.build(held, moved.codes, by_table=True)
+    other = tables.build(held, moved.codes.T)
+    jax.tree.map(np.testing.assert_array_equal, again, other)
