@@ -1,7 +1,8 @@
 """What `bench_step.py` compares with: dense and sampled softmax in JAX, PyTorch and TensorFlow.
 
 Each peer is a class with `prepare()`, untimed, `step() -> loss`, timed, and `report()`. All train
-the network of ours (embedding bag, ReLU, output layer, softmax over the labels and the sampled classes) on the same batches.
+the network of ours (embedding bag, ReLU, output layer, softmax over the labels and the sampled
+classes) on the same batches.
 """
 
 from __future__ import annotations
