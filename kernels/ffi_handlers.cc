@@ -9,7 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "sparse_jax/active.h"
+#include "sparse_jax/optimizer.h"
 #include "sparse_jax/rows.h"
+#include "sparse_jax/softmax.h"
 #include "sparse_jax/tables.h"
 
 namespace {
@@ -32,7 +35,8 @@ ffi::Error View(I32& buckets, I32& sizes, I32& codes, I32& stamps, I32& seed, in
 
 // Makes a result begin as its operand. Where the call aliases the two, as ours do, they are one
 // buffer already; a call that doesn't still gets an answer, not what happened to lie in memory.
-bool Carry(I32& operand, I32& result) {
+template <typename Buffer>
+bool Carry(Buffer& operand, Buffer& result) {
   const auto from = operand.dimensions(), to = result.dimensions();
   if (!std::equal(from.begin(), from.end(), to.begin(), to.end())) return false;
   if (operand.typed_data() != result.typed_data()) {
@@ -91,7 +95,7 @@ ffi::Error TablesWriteImpl(ffi::ThreadPool pool, I32 old_buckets, I32 old_sizes,
 }
 
 ffi::Error TablesQueryImpl(ffi::ThreadPool pool, I32 buckets, I32 query_codes, I32 seed, OutI32 ids,
-                           OutI32 counts, OutI32 distinct) {
+                           OutI32 counts, OutI32 distinct, int64_t num_rows) {
   const auto dims = buckets.dimensions();
   if (dims.size() != 3) return Bad("buckets is not [tables, num_buckets, capacity]");
   const int64_t n = query_codes.dimensions().size() == 0 ? 0 : query_codes.dimensions()[0];
@@ -99,18 +103,29 @@ ffi::Error TablesQueryImpl(ffi::ThreadPool pool, I32 buckets, I32 query_codes, I
   if (!Shaped(*ids, {n, -1}) || !Shaped(*distinct, {n})) return Bad("results are not [n, most]");
   const int64_t most = ids->dimensions()[1];
   if (!Shaped(*counts, {n, most}) || !Shaped(seed, {})) return Bad("counts is not [n, most]");
+  if (num_rows < 0 || num_rows > INT32_MAX) return Bad("num_rows is outside the int32 range");
   const sj::TablesView t{buckets.typed_data(), nullptr, nullptr, nullptr, dims[0], dims[1], dims[2],
-                         0, static_cast<uint32_t>(*seed.typed_data()), sj::Policy::kReservoir};
-  constexpr int64_t kQueriesPerTask = 8;
+                         num_rows, static_cast<uint32_t>(*seed.typed_data()), sj::Policy::kReservoir};
+  constexpr int64_t kQueriesPerTask = 32;
   const int32_t* codes = query_codes.typed_data();
   int32_t *out_ids = ids->typed_data(), *out_counts = counts->typed_data(),
           *out_distinct = distinct->typed_data();
-  Share(pool, (n + kQueriesPerTask - 1) / kQueriesPerTask, n * dims[0] * dims[2],
-        [=](int64_t task) {
-          const int64_t begin = task * kQueriesPerTask;
-          sj::Query(t, codes, begin, std::min(n, begin + kQueriesPerTask), most, out_ids, out_counts,
-                    out_distinct);
-        });
+  auto share = [&](auto count) {
+    Share(pool, (n + kQueriesPerTask - 1) / kQueriesPerTask, n * dims[0] * dims[2],
+          [=](int64_t task) {
+            // Kept by the thread for its next task: making it anew would cost O(num_rows).
+            thread_local sj::CollisionCounter<decltype(count)> counter(0);
+            if (counter.num_rows() < t.num_rows) counter = decltype(counter)(t.num_rows);
+            const int64_t begin = task * kQueriesPerTask;
+            sj::Query(t, codes, begin, std::min(n, begin + kQueriesPerTask), most, &counter,
+                      out_ids, out_counts, out_distinct);
+          });
+  };
+  if (dims[0] <= UINT8_MAX) {
+    share(uint8_t{});
+  } else {
+    share(uint32_t{});
+  }
   return ffi::Error::Success();
 }
 
@@ -170,6 +185,104 @@ ffi::Error BagBackwardImpl(ffi::ThreadPool pool, F32 grad_out, I32 positions, I3
   return ffi::Error::Success();
 }
 
+ffi::Error SoftmaxLossImpl(ffi::ThreadPool pool, F32 logits, F32 bias, I32 label_rows,
+                           I32 positions, OutF32 grad, OutF32 loss, OutI32 best) {
+  if (!Shaped(logits, {-1, -1}) || logits.dimensions()[1] < 1) return Bad("logits is not [b, a]");
+  const int64_t rows = logits.dimensions()[0], active = logits.dimensions()[1];
+  const int64_t entries = label_rows.element_count();
+  if (!Shaped(bias, {active}) || !Shaped(*loss, {rows}) || !Shaped(*best, {rows})) {
+    return Bad("bias is not [active], or loss and best are not [rows]");
+  }
+  if (!Shaped(label_rows, {entries}) || !Shaped(positions, {entries}) || !Carry(logits, *grad)) {
+    return Bad("label_rows and positions are not [entries], or grad is not as logits");
+  }
+  const sj::SoftmaxTask task{grad->typed_data(), bias.typed_data(), label_rows.typed_data(),
+                             positions.typed_data(), active, entries, loss->typed_data(),
+                             best->typed_data()};
+  constexpr int64_t kPerTask = 8;
+  Share(pool, (rows + kPerTask - 1) / kPerTask, rows * active, [=](int64_t part) {
+    sj::SoftmaxRows(task, part * kPerTask, std::min(rows, (part + 1) * kPerTask));
+  });
+  return ffi::Error::Success();
+}
+
+// Rows of a table with any trailing shape, as [rows, d].
+int64_t RowSize(const F32& table) {
+  int64_t d = 1;
+  for (size_t i = 1; i < table.dimensions().size(); ++i) d *= table.dimensions()[i];
+  return d;
+}
+
+constexpr int64_t kRowsPerTask = 256;
+
+ffi::Error AdamRowsImpl(ffi::ThreadPool pool, F32 old_mu, F32 old_nu, F32 grad, I32 ids, F32 scalars,
+                        OutF32 mu, OutF32 nu, OutF32 update) {
+  const int64_t n = ids.element_count(), d = RowSize(*mu);
+  if (mu->dimensions().size() == 0 || !Shaped(ids, {n}) || !Shaped(scalars, {9})) {
+    return Bad("the moments are scalars, ids is not [n], or scalars is not [9]");
+  }
+  if (!Carry(old_mu, *mu) || !Carry(old_nu, *nu) || !Carry(grad, *update) ||
+      nu->element_count() != mu->element_count() || update->element_count() != n * d) {
+    return Bad("moments and gradient don't fit each other");
+  }
+  const float* c = scalars.typed_data();
+  const sj::AdamScalars s{c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8]};
+  const int64_t num_rows = mu->dimensions()[0];
+  const int32_t* at = ids.typed_data();
+  float *m = mu->typed_data(), *v = nu->typed_data(), *u = update->typed_data();
+  Share(pool, (n + kRowsPerTask - 1) / kRowsPerTask, n * d, [=](int64_t task) {
+    const int64_t begin = task * kRowsPerTask;
+    sj::AdamRows(at, begin, std::min(n, begin + kRowsPerTask), num_rows, d, s, m, v, u);
+  });
+  return ffi::Error::Success();
+}
+
+ffi::Error AddRowsImpl(ffi::ThreadPool pool, F32 old_table, I32 ids, F32 rows, OutF32 table) {
+  const int64_t n = ids.element_count(), d = RowSize(*table);
+  const auto dims = table->dimensions(), of_rows = rows.dimensions();
+  const bool fits = dims.size() > 0 && dims.size() == of_rows.size() && of_rows[0] == n &&
+                    rows.element_count() == n * d;
+  if (!Shaped(ids, {n}) || !fits || !Carry(old_table, *table)) {
+    return Bad("ids is not [n], or table and rows don't fit each other");
+  }
+  const int64_t num_rows = dims[0];
+  const int32_t* at = ids.typed_data();
+  const float* from = rows.typed_data();
+  float* to = table->typed_data();
+  Share(pool, (n + kRowsPerTask - 1) / kRowsPerTask, n * d, [=](int64_t task) {
+    const int64_t begin = task * kRowsPerTask;
+    sj::AddRows(at, begin, std::min(n, begin + kRowsPerTask), num_rows, d, from, to);
+  });
+  return ffi::Error::Success();
+}
+
+ffi::Error ActiveSetsImpl(ffi::ThreadPool pool, I32 seeds, I32 labels, I32 candidates, I32 scores,
+                          OutI32 ids, ffi::Result<ffi::Buffer<ffi::S8>> sources, OutI32 positions,
+                          int64_t num_rows) {
+  if (!Shaped(seeds, {-1, 2})) return Bad("seeds is not [sets, 2]");
+  const int64_t sets = seeds.dimensions()[0];
+  if (!Shaped(labels, {sets, -1}) || !Shaped(candidates, {sets, -1}) || !Shaped(*ids, {sets, -1})) {
+    return Bad("labels, candidates and ids are not [sets, n]");
+  }
+  const int64_t p = labels.dimensions()[1], m = candidates.dimensions()[1],
+                size = ids->dimensions()[1];
+  if (!Shaped(scores, {sets, m}) || !Shaped(*sources, {sets, size}) ||
+      !Shaped(*positions, {sets, p})) {
+    return Bad("scores, sources and positions are not as candidates, ids and labels");
+  }
+  if (num_rows < 1 || num_rows > INT32_MAX) return Bad("num_rows is outside the int32 range");
+  const int32_t *seed = seeds.typed_data(), *l = labels.typed_data(), *c = candidates.typed_data(),
+                *s = scores.typed_data();
+  int32_t *out = ids->typed_data(), *places = positions->typed_data();
+  int8_t* from = sources->typed_data();
+  Share(pool, sets, sets * (p + m + size), [=](int64_t k) {
+    sj::MakeActiveSet({l + k * p, c + k * m, s + k * m, static_cast<uint32_t>(seed[2 * k]),
+                       static_cast<uint32_t>(seed[2 * k + 1]), p, m, size, num_rows, out + k * size,
+                       from + k * size, places + k * p});
+  });
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(TablesBuild, TablesBuildImpl,
@@ -211,7 +324,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(TablesQuery, TablesQueryImpl,
                                   .Arg<I32>()
                                   .Ret<I32>()
                                   .Ret<I32>()
-                                  .Ret<I32>());
+                                  .Ret<I32>()
+                                  .Attr<int64_t>("num_rows"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UniqueIds, UniqueIdsImpl,
                               ffi::Ffi::Bind()
@@ -238,3 +352,46 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(BagBackward, BagBackwardImpl,
                                   .Arg<I32>()
                                   .Arg<F32>()
                                   .Ret<F32>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SoftmaxLoss, SoftmaxLossImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<I32>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(AdamRows, AdamRowsImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Arg<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(AddRows, AddRowsImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Arg<F32>()
+                                  .Ret<F32>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ActiveSets, ActiveSetsImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Ret<I32>()
+                                  .Ret<ffi::Buffer<ffi::S8>>()
+                                  .Ret<I32>()
+                                  .Attr<int64_t>("num_rows"));

@@ -79,6 +79,10 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_topk_among"] = Capsule(TopKAmong);
     handlers["sparse_jax_clusters_pack"] = Capsule(ClustersPack);
     handlers["sparse_jax_clusters_search"] = Capsule(ClustersSearch);
+    handlers["sparse_jax_softmax_loss"] = Capsule(SoftmaxLoss);
+    handlers["sparse_jax_adam_rows"] = Capsule(AdamRows);
+    handlers["sparse_jax_add_rows"] = Capsule(AddRows);
+    handlers["sparse_jax_active_sets"] = Capsule(ActiveSets);
     return handlers;
   });
   m.def("co_occurring", &CoOccurring, "Offsets by feature, and the labels that occur with it.");

@@ -31,11 +31,11 @@ from sparse_jax import (
     accounting,
     checkpoint,
     data,
+    fused,
     hashing,
     inference,
     metrics,
     network,
-    optim,
     schedules,
     training,
 )
@@ -206,8 +206,7 @@ class Run:
         self.config = make_config(args, train, self.capacity)
         warmup = min(100, max(1, self.total_steps // 10))
         rate = optax.warmup_cosine_decay_schedule(0.0, args.lr, warmup, max(self.total_steps, 2))
-        adam = optax.adam(rate)
-        tx = adam if args.strategy == "dense" else optim.rowwise(adam)
+        tx = optax.adam(rate) if args.strategy == "dense" else fused.adam(rate)
         key_params, key_state = jax.random.split(jax.random.key(args.seed))
         params = network.init_params(
             key_params, num_features=train.num_features, num_labels=train.num_labels,

@@ -13,8 +13,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from sparse_jax import _tables_jax
+from sparse_jax import _ffi, _tables_jax
+
+_NONE = 2**31 - 1  # sorts behind every id
 
 
 @jax.tree_util.register_dataclass
@@ -72,26 +75,14 @@ def shared_set(
       ([3, 8], [0, 0, 1])
     """
     _check(labels, candidates, size, num_rows)
-    items, scores = [labels], [jnp.zeros_like(labels)]
-    if candidates is not None:
-        found = candidates.reshape(-1)
-        items.append(found)
-        scores.append(jnp.ones_like(found) if counts is None else counts.reshape(-1))
-    ids, sources = _merge(
-        key,
-        jnp.concatenate(items),
-        jnp.concatenate(scores),
-        num_labels=labels.size,
-        size=size,
-        num_rows=num_rows,
-    )
-    place = jnp.full(num_rows, -1, jnp.int32)
-    place = place.at[jnp.where(ids < 0, num_rows, ids)].set(
-        jnp.arange(size, dtype=jnp.int32), mode="drop", unique_indices=True
-    )
-    positions = place.at[jnp.where(labels < 0, num_rows, labels)].get(mode="fill", fill_value=-1)
-    dropped = jnp.sum((labels >= 0) & (positions < 0), dtype=jnp.int32)
-    return ActiveSet(ids=ids, positions=positions, sources=sources, dropped=dropped)
+    if candidates is None:
+        candidates = jnp.full((1,), -1, jnp.int32)
+    found = candidates.reshape(1, -1)
+    scores = jnp.ones_like(found) if counts is None else counts.reshape(1, -1)
+    bits = jax.random.bits(key, (1, 2), jnp.uint32)
+    ids, sources, positions = _sets(bits, labels[None], found, scores, size=size, num_rows=num_rows)
+    dropped = jnp.sum((labels >= 0) & (positions[0] < 0), dtype=jnp.int32)
+    return ActiveSet(ids=ids[0], positions=positions[0], sources=sources[0], dropped=dropped)
 
 
 def per_example_sets(
@@ -140,19 +131,13 @@ def per_example_sets(
     padded = jnp.full((batch_size, max_labels), -1, jnp.int32)
     padded = padded.at[label_rows, column].set(labels, mode="drop")
 
-    def one(
-        key: jax.Array, labels: jax.Array, found: jax.Array, scores: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        items = jnp.concatenate([labels, found])
-        scores = jnp.concatenate([jnp.zeros_like(labels), scores])
-        return _merge(key, items, scores, num_labels=max_labels, size=size, num_rows=num_rows)
-
     if candidates is None:
         candidates = jnp.full((batch_size, 1), -1, jnp.int32)
     if counts is None:
         counts = jnp.ones_like(candidates)
     keys = jax.random.split(key, batch_size)
-    ids, sources = jax.vmap(one)(keys, padded, candidates, counts)
+    bits = jax.vmap(lambda key: jax.random.bits(key, (2,), jnp.uint32))(keys)
+    ids, sources, _ = _sets(bits, padded, candidates, counts, size=size, num_rows=num_rows)
     own = ids[label_rows] == labels[:, None]
     found = jnp.any(own, axis=1) & (labels >= 0)
     positions = jnp.where(found, jnp.argmax(own, axis=1).astype(jnp.int32), -1)
@@ -226,43 +211,86 @@ def lsh_log_inclusion(cosines: jax.Array, *, num_bits: int, num_tables: int) -> 
     return jnp.log(jnp.clip(found, jnp.float32(1e-6), jnp.float32(1)))
 
 
-def _merge(
-    key: jax.Array,
-    items: jax.Array,
+def _sets(
+    bits: jax.Array,
+    labels: jax.Array,
+    candidates: jax.Array,
     scores: jax.Array,
     *,
-    num_labels: int,
     size: int,
     num_rows: int,
-) -> tuple[jax.Array, jax.Array]:
-    """The best `size` distinct ids of labels (the first `num_labels` items), items, and a fill.
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """ids [S, size], sources [S, size], positions [S, P] of S sets, from uint32 bits [S, 2].
 
-    Works on a score for each of the N rows: O(N) small integers, and no sort over N. The fill walks
-    a seeded cycle through all ids (a step coprime to N), so it needs no draw without replacement.
+    The cost is that of the items and places, not of the N rows.
     """
-    at = jnp.where((items >= 0) & (items < num_rows), items, num_rows)
-    total = jnp.zeros(num_rows, jnp.int32).at[at].add(scores, mode="drop")
-    total = jnp.minimum(total, jnp.int32(2**30))
-    total = total.at[at[:num_labels]].set(jnp.int32(2**31 - 1), mode="drop")
+    if _ffi.AVAILABLE:
+        sets = labels.shape[0]
+        results = [
+            jax.ShapeDtypeStruct((sets, size), jnp.int32),
+            jax.ShapeDtypeStruct((sets, size), jnp.int8),
+            jax.ShapeDtypeStruct(labels.shape, jnp.int32),
+        ]
+        seeds = jax.lax.bitcast_convert_type(bits, jnp.int32)
+        call = _ffi.call("active_sets", results)
+        ids, sources, positions = call(
+            seeds, labels, candidates, scores, num_rows=np.int64(num_rows)
+        )
+        return ids, sources, positions
 
-    # One entry for each distinct item: the first to stand there.
-    order = jnp.arange(items.size, dtype=jnp.int32)
-    owner = jnp.full(num_rows, items.size, jnp.int32).at[at].min(order, mode="drop")
-    first = owner.at[at].get(mode="fill", fill_value=-1) == order
-    score = jnp.where(first, total.at[at].get(mode="fill", fill_value=0), -1)
+    def one(*args: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return _one_set(*args, size=size, num_rows=num_rows)
+
+    return jax.vmap(one)(bits, labels, candidates, scores)
+
+
+def _one_set(
+    bits: jax.Array,
+    labels: jax.Array,
+    candidates: jax.Array,
+    scores: jax.Array,
+    *,
+    size: int,
+    num_rows: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """As the kernel, for one set: the items are sorted, which brings equal ids together."""
+    items = jnp.concatenate([labels, candidates])
+    scores = jnp.concatenate([jnp.zeros_like(labels), scores])
+    outside = (items < 0) | (items >= num_rows)
+    candidate = jnp.arange(items.size, dtype=jnp.int32) >= labels.size
+    # A label before its candidates, so that the first of a run tells whether it is one.
+    at, is_candidate, scores = jax.lax.sort(
+        (jnp.where(outside, _NONE, items), candidate.astype(jnp.int32), scores), num_keys=2
+    )
+    first = jnp.concatenate([jnp.ones(1, bool), at[1:] != at[:-1]])
+    run = jnp.cumsum(first.astype(jnp.int32)) - 1
+    total = jnp.zeros_like(scores).at[run].add(scores)[run]
+    # A sum that has wrapped around is a large one.
+    total = jnp.where((total < 0) | (total > 2**30), jnp.int32(2**30), total)
+    score = jnp.where(is_candidate == 0, jnp.int32(2**31 - 1), total)
+    score = jnp.where(first & (at < num_rows), score, -1)
 
     # Ties by a seeded hash of the id, as the tables do; labels by their id.
-    bits = jax.random.bits(key, (2,), jnp.uint32)
-    ties = _tables_jax.priority(bits[0], jnp.uint32(0), items)
+    ties = _tables_jax.priority(bits[0], jnp.uint32(0), at)
     is_label = score == jnp.int32(2**31 - 1)
-    ties = jnp.where(is_label, items.astype(jnp.uint32), ties)
-    _, _, ranked, score = jax.lax.sort((-score, ties, items, score), num_keys=2)
+    ties = jnp.where(is_label, at.astype(jnp.uint32), ties)
+    _, _, ranked, score = jax.lax.sort((-score, ties, at, score), num_keys=2)
     chosen = jnp.where(score >= 0, ranked, -1)
     source = jnp.where(score == jnp.int32(2**31 - 1), jnp.int8(LABEL), jnp.int8(CANDIDATE))
     width = max(0, size - chosen.size)
     chosen = jnp.pad(chosen, (0, width), constant_values=-1)[:size]
     source = jnp.pad(source, (0, width))[:size]
-    return _fill(bits[1], chosen, source, num_rows=num_rows)
+    ids, source = _fill(bits[1], chosen, source, num_rows=num_rows)
+    places = _places(ids, labels)
+    return ids, source, jnp.where((labels >= 0) & (labels < num_rows), places, -1)
+
+
+def _places(ids: jax.Array, wanted: jax.Array) -> jax.Array:
+    """Where each of `wanted` stands among distinct `ids` (−1 is none), −1 if nowhere."""
+    places = jnp.arange(ids.size, dtype=jnp.int32)
+    ordered, places = jax.lax.sort((jnp.where(ids < 0, _NONE, ids), places), num_keys=1)
+    at = jnp.minimum(jnp.searchsorted(ordered, wanted).astype(jnp.int32), ids.size - 1)
+    return jnp.where(ordered[at] == wanted, places[at], -1)
 
 
 def _fill(
@@ -274,10 +302,8 @@ def _fill(
     first 2·size members of a seeded permutation of the ids always suffice.
     """
     size = chosen.size
-    taken = jnp.zeros(num_rows, bool)
-    taken = taken.at[jnp.where(chosen < 0, num_rows, chosen)].set(True, mode="drop")
     draws = _permutation_head(bits, min(2 * size, num_rows), num_rows)
-    free = ~taken[draws]
+    free = _places(chosen, draws) < 0
     rank = jnp.cumsum(free.astype(jnp.int32)) - 1
     pool = jnp.full(size, -1, jnp.int32)
     pool = pool.at[jnp.where(free, rank, size)].set(draws, mode="drop")

@@ -8,6 +8,7 @@ functions, when a schedule says so.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -17,7 +18,9 @@ from sparse_jax import hashing, schedules, tables
 from sparse_jax.hashing import transforms
 from sparse_jax.rows import take_rows
 
-_CHUNK = 8192  # rows hashed at a time: bounds the memory of projections
+_CHUNK = 1024  # rows hashed at a time, so that their projections stay in the cache
+_FEW = 4096  # rows moved from bucket to bucket; when more have changed, tables are filled anew
+_SAMPLE = 2**16  # rows that a mean is taken of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +92,14 @@ def init(
     if config.family not in hashing.FAMILIES or config.family == "minhash":
         known = sorted(set(hashing.FAMILIES) - {"minhash"})
         raise ValueError(f"family = {config.family!r}: must be one of {known} for dense rows")
+    # In one piece: op by op, arrays of all rows would be made many times over.
+    return _init(key, weights, bias, config)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _init(
+    key: jax.Array, weights: jax.Array, bias: jax.Array | None, config: IndexConfig
+) -> LshIndex:
     num_rows = weights.shape[0]
     seed_key, key = jax.random.split(key)
     empty = tables.init(
@@ -103,7 +114,7 @@ def init(
     transform, hash_params = _draw(drawn, weights, bias, config)
     codes = _hash_all(transform, hash_params, weights, bias)
     return LshIndex(
-        tables=tables.build(dataclasses.replace(empty, seed=seed), codes),
+        tables=tables.build(dataclasses.replace(empty, seed=seed), codes, by_table=True),
         hash_params=hash_params,
         transform=transform,
         changed=jnp.zeros(num_rows, bool),
@@ -215,6 +226,10 @@ def measure_drift(
 def _draw(
     key: jax.Array, weights: jax.Array, bias: jax.Array | None, config: IndexConfig
 ) -> tuple[transforms.KeyTransform, Any]:
+    if config.transform in ("centred", "bias_centred"):
+        # Any vector near the mean serves; bounds on norms need all rows.
+        every = max(1, weights.shape[0] // _SAMPLE)
+        weights, bias = weights[::every], None if bias is None else bias[::every]
     transform = transforms.fit(config.transform, weights, bias)
     hash_params = hashing.FAMILIES[config.family].init(
         key,
@@ -231,22 +246,22 @@ def _hash_all(
     weights: jax.Array,
     bias: jax.Array | None,
 ) -> jax.Array:
-    """Codes of all rows, int32 [N, L], some rows at a time."""
+    """Codes of all rows, int32 [L, N], some rows at a time."""
     num_rows = weights.shape[0]
     chunk = min(_CHUNK, num_rows)
 
     def hash_chunk(start: jax.Array) -> jax.Array:
         rows = jax.lax.dynamic_slice_in_dim(weights, start, chunk)
         some = None if bias is None else jax.lax.dynamic_slice_in_dim(bias, start, chunk)
-        return hashing.hash(hash_params, transforms.keys(transform, rows, some))
+        return hashing.hash(hash_params, transforms.keys(transform, rows, some)).T
 
     def body(i: jax.Array, codes: jax.Array) -> jax.Array:
         # The last chunk begins early rather than reach past the end.
         start = jnp.minimum(i * jnp.int32(chunk), jnp.int32(num_rows - chunk))
-        return jax.lax.dynamic_update_slice_in_dim(codes, hash_chunk(start), start, axis=0)
+        return jax.lax.dynamic_update_slice_in_dim(codes, hash_chunk(start), start, axis=1)
 
     shape = jax.eval_shape(hash_chunk, jnp.int32(0)).shape
-    codes = jnp.full((num_rows, shape[1]), -1, jnp.int32)
+    codes = jnp.full((shape[0], num_rows), -1, jnp.int32)
     return jax.lax.fori_loop(jnp.int32(0), jnp.int32(-(-num_rows // chunk)), body, codes)
 
 
@@ -261,23 +276,30 @@ def _hash_rows(
 
 def _rehash(index: LshIndex, weights: jax.Array, bias: jax.Array | None) -> LshIndex:
     num_rows = weights.shape[0]
-    chunk = min(_CHUNK, num_rows)
+    few, chunk = min(_FEW, num_rows), min(_CHUNK, num_rows)
     count = jnp.sum(index.changed.astype(jnp.int32))
-    padded = num_rows + chunk
-    ids = jnp.nonzero(index.changed, size=padded, fill_value=-1)[0].astype(jnp.int32)
+    ids = jnp.nonzero(index.changed, size=num_rows + chunk, fill_value=-1)[0].astype(jnp.int32)
 
-    def body(carry: tuple[jax.Array, tables.HashTables]) -> tuple[jax.Array, tables.HashTables]:
-        start, held = carry
-        some = jax.lax.dynamic_slice_in_dim(ids, start, chunk)
-        held = tables.update(held, some, _hash_rows(index, weights, bias, some))
-        return start + jnp.int32(chunk), held
+    def move(held: tables.HashTables) -> tables.HashTables:
+        return tables.update(held, ids[:few], _hash_rows(index, weights, bias, ids[:few]))
 
-    _, updated = jax.lax.while_loop(
-        lambda carry: carry[0] < count, body, (jnp.int32(0), index.tables)
-    )
+    def refill(held: tables.HashTables) -> tables.HashTables:
+        def body(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            start, codes = carry
+            some = jax.lax.dynamic_slice_in_dim(ids, start, chunk)
+            at = jnp.where(some < 0, num_rows, some)
+            fresh = _hash_rows(index, weights, bias, some).T
+            # One scatter of scalars a table: XLA:CPU takes 20 times longer over columns.
+            put = jax.vmap(lambda row, new: row.at[at].set(new, mode="drop"))
+            return start + jnp.int32(chunk), put(codes, fresh)
+
+        carry = (jnp.int32(0), held.codes)
+        codes = jax.lax.while_loop(lambda carry: carry[0] < count, body, carry)[1]
+        return tables.update_many(held, codes)
+
     return dataclasses.replace(
         index,
-        tables=updated,
+        tables=jax.lax.cond(count <= few, move, refill, index.tables),
         changed=jnp.zeros_like(index.changed),
         rehashed=index.rehashed + count,
     )
@@ -291,7 +313,7 @@ def _rebuild(
     codes = _hash_all(transform, hash_params, weights, bias)
     return dataclasses.replace(
         index,
-        tables=tables.build(index.tables, codes),
+        tables=tables.build(index.tables, codes, by_table=True),
         hash_params=hash_params,
         transform=transform,
         changed=jnp.zeros_like(index.changed),

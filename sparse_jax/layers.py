@@ -12,6 +12,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from sparse_jax import _softmax
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +110,60 @@ def read_sparse(rows: jax.Array, activation: SparseActivation) -> jax.Array:
     return matmul_columns(activation.values, rows)
 
 
+def softmax_head(
+    hidden: jax.Array,
+    weights: jax.Array,
+    bias: jax.Array,
+    label_rows: jax.Array,
+    positions: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    log_inclusion: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """`losses.softmax_cross_entropy` of `sparse_dense`, for a shared set, in one piece.
+
+    loss_b = logsumexp_a(z_ba) − mean_{labels l of b} z_bl with z_ba = w_a · h_b + bias_a, less
+    log_inclusion. The logits are visited once: loss, gradient and best place come out of the same
+    pass, and nothing else of size B·A is made. Differentiable in hidden, weights and bias.
+
+    Args:
+      hidden: float32 [B, d].
+      weights: float32 [A, d], the active rows.
+      bias: float32 [A].
+      label_rows: int32 [P], the example of each label entry, ascending.
+      positions: int32 [P], its place in the active set; −1 is padding.
+      mask: bool [A] or None: the places that hold a row.
+      log_inclusion: float32 [A] or None, subtracted from the logits (see `active`).
+
+    Returns:
+      Losses, float32 [B], 0 for an example without a label in the set; and the place of the largest
+      logit of each, int32 [B].
+
+    Raises:
+      ValueError: if the shapes don't fit together.
+
+    Example:
+      >>> rows, positions = jnp.array([0], jnp.int32), jnp.array([1], jnp.int32)
+      >>> weights, bias = jnp.zeros((4, 2)), jnp.array([0.0, 0.0, 0.0, 0.1])
+      >>> loss, best = softmax_head(jnp.ones((1, 2)), weights, bias, rows, positions)
+      >>> round(float(loss[0]), 3), int(best[0])
+      (1.412, 3)
+    """
+    if weights.shape != (*bias.shape, hidden.shape[-1]) or hidden.ndim != 2 or bias.ndim != 1:
+        raise ValueError(
+            f"weights {weights.shape}, bias {bias.shape} and hidden {hidden.shape} don't fit: "
+            "must be [A, d], [A], [B, d]"
+        )
+    for name, given in (("mask", mask), ("log_inclusion", log_inclusion)):
+        if given is not None and given.shape != bias.shape:
+            raise ValueError(f"{name} has shape {given.shape}: must be {bias.shape}, as bias")
+    if log_inclusion is not None:
+        bias = bias - log_inclusion
+    if mask is not None:
+        bias = jnp.where(mask, bias, -jnp.inf)
+    return _softmax.head(hidden, weights, bias, label_rows, positions)
+
+
 @jax.custom_vjp
 def matmul_rows(x: jax.Array, rows: jax.Array) -> jax.Array:
     """x @ rows.T: [B, d] and [A, d] give [B, A]."""
@@ -124,7 +180,8 @@ def _matmul_rows_bwd(
     saved: tuple[jax.Array, jax.Array], grad: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, rows = saved
-    return grad @ rows, _transpose(grad) @ x
+    # (x.T @ grad).T, so that the small factor and the small result are transposed, not grad.
+    return grad @ rows, jax.lax.optimization_barrier(_transpose(x) @ grad).T
 
 
 matmul_rows.defvjp(_matmul_rows_fwd, _matmul_rows_bwd)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax import _ffi
+from sparse_jax._adam import add_rows_ffi, kernel_adds
 from sparse_jax._bag import unique_ids_ffi, weighted_sum
 
 __all__ = [
@@ -120,6 +121,8 @@ def add_rows(table: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:
     """
     _check_rows(table, ids, rows)
     table = jnp.asarray(table)
+    if kernel_adds(table):
+        return add_rows_ffi(table, jnp.asarray(ids), jnp.asarray(rows).astype(table.dtype))
     index = _scatter_index(ids, table.shape[0])
     return table.at[index].add(
         jnp.asarray(rows).astype(table.dtype), mode="drop", unique_indices=True

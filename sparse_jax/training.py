@@ -18,7 +18,7 @@ from sparse_jax import active, index, losses
 from sparse_jax.data import Batch
 from sparse_jax.hashing import transforms
 from sparse_jax.index import IndexConfig, LshIndex
-from sparse_jax.layers import sparse_dense
+from sparse_jax.layers import softmax_head, sparse_dense
 from sparse_jax.network import Params, hidden_layer
 from sparse_jax.rows import RowSparse, take_rows, unique_ids
 
@@ -199,7 +199,7 @@ def _sparse_step(
         weights = take_rows(params["output"], outputs)
         bias = take_rows(params["output_bias"], outputs)
         logs = _log_inclusion(state, hidden, weights, bias, chosen, config)
-        (loss, logits), grads = jax.value_and_grad(
+        (loss, best), grads = jax.value_and_grad(
             lambda h, w, b: _loss(h, w, b, chosen, places, logs, batch, config),
             argnums=(0, 1, 2),
             has_aux=True,
@@ -222,7 +222,7 @@ def _sparse_step(
         over = jnp.maximum(distinct - jnp.int32(config.distinct_features), 0)
         touched = jnp.sum(outputs >= 0, dtype=jnp.int32)
         return state, _metrics(
-            loss, logits, chosen, batch, touched, distinct - over, dropped_features=over
+            loss, best, chosen, batch, touched, distinct - over, dropped_features=over
         )
 
     return step
@@ -246,7 +246,7 @@ def _dense_step(
             weights, bias = params["output"], params["output_bias"]
             return _loss(hidden, weights, bias, chosen, None, None, batch, config)
 
-        (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        (loss, best), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         # Optax mixes ints and floats, which strict dtype promotion forbids; `rowwise` sees to it.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -259,7 +259,7 @@ def _dense_step(
         )
         return state, _metrics(
             loss,
-            logits,
+            best,
             chosen,
             batch,
             jnp.int32(num_labels),
@@ -325,22 +325,29 @@ def _loss(
     batch: Batch,
     config: Config,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean loss of the batch's examples, and the logits."""
+    """Mean loss of the batch's examples, and the place of each one's largest logit."""
     if places is not None:
         flat = places.reshape(-1)
         weights = take_rows(weights, flat).reshape(*places.shape, weights.shape[1])
         bias = take_rows(bias, flat).reshape(places.shape)
-    logits = sparse_dense(weights, bias, hidden)
-    function = (
-        losses.softmax_cross_entropy if config.loss == "softmax" else losses.binary_cross_entropy
-    )
-    per_example = function(
-        logits,
-        batch.label_rows,
-        chosen.positions,
-        mask=chosen.mask,
-        log_inclusion=logs,
-    )
+    if config.loss == "softmax" and places is None and (logs is None or logs.ndim == 1):
+        per_example, best = softmax_head(
+            hidden, weights, bias, batch.label_rows, chosen.positions,
+            mask=chosen.mask, log_inclusion=logs,
+        )  # fmt: skip
+    else:
+        logits = sparse_dense(weights, bias, hidden)
+        function = (
+            losses.softmax_cross_entropy
+            if config.loss == "softmax"
+            else losses.binary_cross_entropy
+        )
+        per_example = function(
+            logits, batch.label_rows, chosen.positions, mask=chosen.mask, log_inclusion=logs
+        )
+        mask = chosen.mask if chosen.ids.ndim == 2 else chosen.mask[None, :]
+        masked = jnp.where(jnp.broadcast_to(mask, logits.shape), logits, -jnp.inf)
+        best = jnp.argmax(masked, axis=1).astype(jnp.int32)
     if config.loss == "softmax":
         # Halfway between the labels of an example sharing one vote and having one each.
         per_example = per_example * jnp.sqrt(batch.label_counts.astype(jnp.float32))
@@ -348,7 +355,7 @@ def _loss(
     kept = jnp.where(batch.row_mask, per_example, jnp.float32(0))
     # A mean as a product: XLA:CPU may split a long sum by the number of threads.
     total = (kept[None, :] @ jnp.ones((kept.size, 1), jnp.float32))[0, 0]
-    return total / jnp.maximum(examples, jnp.float32(1)), logits
+    return total / jnp.maximum(examples, jnp.float32(1)), best
 
 
 def _log_inclusion(
@@ -385,7 +392,7 @@ def _unit(x: jax.Array) -> jax.Array:
 
 def _metrics(
     loss: jax.Array,
-    logits: jax.Array,
+    best: jax.Array,
     chosen: active.ActiveSet,
     batch: Batch,
     touched_labels: jax.Array,
@@ -393,9 +400,6 @@ def _metrics(
     *,
     dropped_features: jax.Array,
 ) -> StepMetrics:
-    mask = chosen.mask if chosen.ids.ndim == 2 else chosen.mask[None, :]
-    masked = jnp.where(jnp.broadcast_to(mask, logits.shape), logits, -jnp.inf)
-    best = jnp.argmax(masked, axis=1).astype(jnp.int32)
     hit = (chosen.positions >= 0) & (best[batch.label_rows] == chosen.positions)
     hits = jnp.sum(hit, dtype=jnp.int32).astype(jnp.float32)
     examples = jnp.sum(batch.row_mask, dtype=jnp.int32).astype(jnp.float32)

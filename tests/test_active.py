@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_jax import active
+from sparse_jax import _ffi, active
 from sparse_jax.active import CANDIDATE, FILL, LABEL, PADDING
 
 P, B, M = 6, 3, 4  # label entries, examples, candidates of each
@@ -115,6 +115,31 @@ def test_per_example_sets_obey_the_same_rules_row_by_row(size, num_rows, max_lab
         pairs = list(zip(found[b].tolist(), counts[b].tolist(), strict=True))
         check_set(result.ids[b], result.sources[b], own, pairs, size, num_rows)
     check_positions([sets[row] for row in rows], result.positions, result.dropped, labels)
+
+
+@pytest.mark.parametrize("size, num_rows", [*SHARED_SIZES, (200, 5000)])
+def test_the_kernel_and_the_fallback_make_the_same_sets(monkeypatch, size, num_rows):
+    if not _ffi.AVAILABLE:
+        pytest.skip("no C++ kernels: pip install .")
+    rng = np.random.default_rng(size)
+    for turn in range(2):
+        labels, rows = rng.integers(-1, num_rows + 2, 12), np.sort(rng.integers(0, 5, 12))
+        found, counts = rng.integers(-1, num_rows + 2, (5, 30)), rng.integers(0, 4, (5, 30))
+        counts = np.where(rng.random((5, 30)) < 0.05, 2**30, counts)  # sums that wrap
+        arrays = [jnp.asarray(x, jnp.int32) for x in (labels, rows, found, counts)]
+
+        def both(arrays=arrays, turn=turn):
+            labels, rows, found, counts = arrays
+            key, sizes = jax.random.key(turn), dict(size=size, num_rows=num_rows)
+            more = dict(batch_size=5, max_labels=3)
+            shared = active.shared_set(key, labels, found, counts, **sizes)
+            own = active.per_example_sets(key, labels, rows, found, counts, **more, **sizes)
+            return shared, own
+
+        monkeypatch.setattr(_ffi, "AVAILABLE", True)
+        expected = jax.jit(lambda: both())()
+        monkeypatch.setattr(_ffi, "AVAILABLE", False)
+        jax.tree.map(np.testing.assert_array_equal, jax.jit(lambda: both())(), expected)
 
 
 def test_labels_that_find_no_place_are_counted_by_entry():

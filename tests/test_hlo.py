@@ -1,7 +1,7 @@
 """Nothing in the compiled step costs O(N·d): reads what XLA made of it.
 
-An array of more elements than N may pass through, be gathered
-from and be scattered into in place; nothing else may make one or read one.
+An array of more elements than N may pass through, be gathered from and be scattered into in place,
+or be changed in place by a kernel of ours; nothing else may make one or read one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import optax
 import pytest
 import synthetic
 
+from sparse_jax import fused as fused_module
 from sparse_jax import optim, training
 
 FEATURES, LABELS, HIDDEN, BATCH, ACTIVE = 50_000, 60_000, 32, 16, 256
@@ -86,7 +87,9 @@ def offences(compiled: Any, limit: int = LIMIT) -> list[str]:
             reads = max((computation[o].elements for o in item.operands if o in computation),
                         default=0)  # fmt: skip
             own_kernel = 'custom_call_target="sparse_jax_' in item.line
-            if item.elements > limit or (
+            # Ours make large arrays only in the place of an operand.
+            aliased = own_kernel and "output_to_operand_aliasing" in item.line
+            if (item.elements > limit and not aliased) or (
                 reads > limit and item.opcode not in READ_SOME and not own_kernel
             ):
                 found.append(f"{item.opcode}: {item.line[:200]}")
@@ -111,12 +114,13 @@ def excess(compiled: Any) -> list[str]:
 
 
 @functools.cache
-def compile_step(*, donate: bool = True, **options: Any) -> Any:
+def compile_step(*, donate: bool = True, fused: bool = False, **options: Any) -> Any:
     mode = options.setdefault("mode", "shared")
     options.setdefault("active", ACTIVE if mode == "shared" else ACTIVE // BATCH)
     config = training.Config(distinct_features=512, max_labels=4, **options)
     adam = optax.adam(1e-3)
     tx = adam if config.strategy == "dense" else optim.rowwise(adam)
+    tx = fused_module.adam(1e-3) if fused else tx
     points = synthetic.make_data(BATCH, num_features=FEATURES, num_labels=LABELS)
     state = jax.eval_shape(lambda: synthetic.start(points, tx, config=config, hidden=HIDDEN))
     (batch,) = synthetic.make_batches(points, BATCH)
@@ -129,18 +133,16 @@ STEPS = {
     "lsh, corrected": {"strategy": "lsh", "correction": "lsh", "loss": "bce"},
     "lsh, per example": {"strategy": "lsh", "mode": "per_example", "active": 32},
     "uniform": {"strategy": "uniform"},
+    "fused": {"strategy": "lsh", "fused": True},
 }
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_no_instruction_touches_a_whole_table(name: str) -> None:
-    # One score for each row and example, in sets of each example's own.
-    limit = LIMIT * (BATCH if STEPS[name].get("mode") == "per_example" else 1)
-    assert limit < min(LABELS, FEATURES) * HIDDEN
-    assert offences(compile_step(**STEPS[name]), limit) == []
+    assert offences(compile_step(**STEPS[name])) == []
 
 
-@pytest.mark.parametrize("name", ["lsh", "lsh, corrected", "uniform"])
+@pytest.mark.parametrize("name", ["lsh", "lsh, corrected", "uniform", "fused"])
 def test_memory_and_arithmetic_are_those_of_the_active_rows(name: str) -> None:
     assert excess(compile_step(**STEPS[name])) == []
 

@@ -20,9 +20,9 @@ PACKAGE = ROOT / "sparse_jax"
 # A module imports from its own layer and those before it. Private modules count as the layer
 # that they serve.
 LAYERS = [
-    {"_ffi", "_kernels", "_tables_jax", "_bag"},
+    {"_ffi", "_kernels", "_tables_jax", "_bag", "_adam", "_softmax"},
     {"hashing", "tables", "rows", "metrics", "data", "topk"},
-    {"active", "losses", "optim", "schedules", "index", "accounting", "clusters"},
+    {"active", "losses", "optim", "fused", "schedules", "index", "accounting", "clusters"},
     {"layers"},
     {"network", "wide"},
     {"training", "inference", "checkpoint", "tuner"},
@@ -32,7 +32,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # Who may import what; "" is `sparse_jax/__init__.py`.
 ONLY = {
-    "optax": {"optim", "training"},
+    "optax": {"optim", "fused", "training"},
     "flax": {"nn"},
     "orbax": {"checkpoint"},
     "nanobind": set(),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_jax import layers
+from sparse_jax import layers, losses
 from sparse_jax.rows import RowSparse, take_rows
 
 B, N, A, D, OUT = 5, 12, 4, 6, 3
@@ -204,7 +204,7 @@ def test_shapes_that_do_not_fit_are_refused(shapes):
 
 SCRIPT = """
 import hashlib, jax, jax.numpy as jnp, numpy as np
-from sparse_jax import layers
+from sparse_jax import layers, losses
 def normal(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 # At these sizes the plain gradients do differ between thread counts.
@@ -239,3 +239,57 @@ def test_outputs_and_gradients_have_the_same_bits_at_any_thread_count():
     digests = [child.communicate(timeout=300)[0] for child in children]
     assert all(child.returncode == 0 for child in children)
     assert len(digests[0].strip()) == 64 and len(set(digests)) == 1
+
+
+# softmax_head ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 16, 37, 64])
+def test_softmax_head_equals_the_loss_of_the_layer(kernels, size):
+    rng = np.random.default_rng(size)
+    batch, width = 9, 5
+    hidden, weights, bias, logs = (
+        jnp.asarray(rng.normal(size=shape, scale=3).astype(np.float32))
+        for shape in ((batch, width), (size, width), (size,), (size,))
+    )
+    # Repeated labels, an example without one, padding on both sides of the range.
+    rows = jnp.asarray([0, 0, 0, 1, 2, 4, 4, 5, 6, 7, 8], jnp.int32)
+    places = rng.integers(0, size, 11).astype(np.int32)
+    places[1], places[3], places[5], places[9] = places[0], -1, size, -1
+    places = jnp.asarray(places)
+    mask = jnp.asarray(rng.random(size) < 0.8).at[places[places >= 0]].set(True, mode="drop")
+    scale = jnp.asarray(rng.normal(size=batch).astype(np.float32))
+
+    def head(hidden, weights, bias):
+        loss, best = layers.softmax_head(
+            hidden, weights, bias, rows, places, mask=mask, log_inclusion=logs
+        )
+        return jnp.sum(scale * loss), (loss, best)
+
+    def parts(hidden, weights, bias):
+        logits = layers.sparse_dense(weights, bias, hidden)
+        loss = losses.softmax_cross_entropy(logits, rows, places, mask=mask, log_inclusion=logs)
+        masked = jnp.where(mask[None, :], logits - logs[None, :], -jnp.inf)
+        return jnp.sum(scale * loss), (loss, jnp.argmax(masked, axis=1))
+
+    (_, ours), grads = jax.jit(jax.value_and_grad(head, (0, 1, 2), has_aux=True))(
+        hidden, weights, bias
+    )
+    (_, theirs), expected = jax.value_and_grad(parts, (0, 1, 2), has_aux=True)(
+        hidden, weights, bias
+    )
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=2e-6)
+    np.testing.assert_array_equal(ours[1], theirs[1])
+    assert ours[0][3] == 0 and ours[0][1] == 0
+    for a, b in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+def test_softmax_head_refuses_what_does_not_fit():
+    ids = jnp.zeros(1, jnp.int32)
+    with pytest.raises(ValueError, match=r"weights \(3, 2\), bias \(4,\)"):
+        layers.softmax_head(jnp.ones((1, 2)), jnp.ones((3, 2)), jnp.ones(4), ids, ids)
+    with pytest.raises(ValueError, match=r"mask has shape \(1, 3\)"):
+        layers.softmax_head(
+            jnp.ones((1, 2)), jnp.ones((3, 2)), jnp.ones(3), ids, ids, mask=jnp.ones((1, 3), bool)
+        )

@@ -491,6 +491,9 @@ def test_malformed_calls_of_the_kernels_are_errors():
     def spec(*shape, dtype=jnp.int32):
         return jax.ShapeDtypeStruct(shape, dtype)
 
+    def floats(*shape):
+        return spec(*shape, dtype=jnp.float32)
+
     def array(*shape):
         return jnp.zeros(shape, jnp.int32)
 
@@ -506,10 +509,16 @@ def test_malformed_calls_of_the_kernels_are_errors():
         ("tables_build", [spec(2, 5), spec(5), spec(2, 3, 4), spec(2, 3)],
          [array(2, 5), array(5), array()], reservoir),
         ("tables_write", tables_results, [*tables_state, *batch], write),
-        ("tables_query", query, [array(2, 3, 4), array(6, 2), array()], {}),
+        ("tables_query", query, [array(2, 3, 4), array(6, 2), array()],
+         dict(num_rows=np.int64(5))),
         ("unique_ids", [spec(4), spec(6), spec()], [array(6)], dict(num_rows=np.int64(9))),
         ("bag_forward", [spec(2, 3, dtype=jnp.float32)], [rows, *bag, weights], {}),
         ("bag_backward", [spec(4, 3, dtype=jnp.float32)], [rows, *bag, weights], {}),
+        ("softmax_loss", [floats(4, 3), floats(4), spec(4)],
+         [rows, jnp.zeros(3), array(7), array(7)], {}),
+        ("adam_rows", [floats(4, 3), floats(4, 3), floats(2, 3)],
+         [rows, rows, jnp.zeros((2, 3)), array(2), jnp.ones(9)], {}),
+        ("add_rows", [floats(4, 3)], [rows, array(2), jnp.zeros((2, 3))], {}),
     ]  # fmt: skip
 
     def run(name, results, operands, attributes):
@@ -543,9 +552,23 @@ def test_malformed_calls_of_the_kernels_are_errors():
         ("tables_build", [spec(2, 5), spec(5), spec(2, 3, 0), spec(2, 3)], *build[2:]),
         ("tables_write", tables_results, [*tables_state, array(6), array(5, 2), *batch[2:]], write),
         ("tables_write", tables_results, [*tables_state, array(6), array(6, 3), *batch[2:]], write),
-        (*query_call[:2], [array(2, 3, 4), array(5, 2), array()], {}),
-        (*query_call[:2], [array(2, 3, 4), array(6, 3), array()], {}),
+        (*query_call[:2], [array(2, 3, 4), array(5, 2), array()], query_call[3]),
+        (*query_call[:2], [array(2, 3, 4), array(6, 3), array()], query_call[3]),
         ("tables_query", [spec(6, 3), spec(6, 2), spec(6)], *query_call[2:]),
+        (*query_call[:3], dict(num_rows=np.int64(2**31))),
+        (
+            "softmax_loss",
+            [floats(4, 3), floats(4), spec(4)],
+            [rows, jnp.zeros(2), array(7), array(7)],
+            {},
+        ),
+        (
+            "adam_rows",
+            [floats(4, 3), floats(4, 3), floats(2, 3)],
+            [rows, rows, jnp.zeros((2, 3)), array(2), jnp.ones(8)],
+            {},
+        ),
+        ("add_rows", [floats(4, 3)], [rows, array(2), jnp.zeros((3, 3))], {}),
         ("unique_ids", [spec(4), spec(6), spec()], [array(6)], dict(num_rows=np.int64(-1))),
         ("unique_ids", [spec(4), spec(6), spec()], [array(6)], dict(num_rows=np.int64(2**31))),
         ("unique_ids", [spec(4), spec(5), spec()], [array(6)], dict(num_rows=np.int64(9))),
@@ -554,3 +577,20 @@ def test_malformed_calls_of_the_kernels_are_errors():
     ):
         with pytest.raises(Exception, match="sparse_jax: "):
             run(name, results, operands, attributes)
+
+
+def test_update_many_equals_update(kernels):
+    rng = np.random.default_rng(4)
+    codes = jnp.asarray(rng.integers(0, 8, (60, 3)), jnp.int32)
+    start = tables.init(60, num_tables=3, num_buckets=8, capacity=4, policy="fifo")
+    held = tables.insert(start, jnp.asarray(rng.permutation(60), jnp.int32), codes)
+    ids = jnp.asarray(rng.permutation(60)[:20], jnp.int32)
+    fresh = jnp.asarray(rng.integers(0, 8, (20, 3)), jnp.int32)
+    moved = tables.update(held, ids, fresh)
+    at_once = jax.jit(lambda t: tables.update_many(t, t.codes.at[:, ids].set(fresh.T)))(held)
+    jax.tree.map(np.testing.assert_array_equal, at_once, moved)
+    with pytest.raises(ValueError, match="codes has shape"):
+        tables.update_many(held, fresh)
+    again = tables.build(held, moved.codes, by_table=True)
+    other = tables.build(held, moved.codes.T)
+    jax.tree.map(np.testing.assert_array_equal, again, other)

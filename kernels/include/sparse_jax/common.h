@@ -24,9 +24,21 @@ inline uint32_t Mix(uint32_t h) {
   return h;
 }
 
+// What the ids of one table are mixed with.
+inline uint32_t Salt(uint32_t seed, uint32_t table) { return Mix(seed ^ Mix(table)); }
+
 // Seeded order of ids inside table `table`; queries rank their ties with table = 0xffffffff.
 inline uint32_t Priority(uint32_t seed, uint32_t table, uint32_t id) {
-  return Mix(id ^ Mix(seed ^ Mix(table)));
+  return Mix(id ^ Salt(seed, table));
+}
+
+// Asks for memory that will be read soon; a hint only.
+inline void Prefetch(const void* at, int64_t bytes) {
+#if defined(__GNUC__)
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(at) + i);
+#else
+  (void)at, (void)bytes;
+#endif
 }
 
 }  // namespace sparse_jax

@@ -39,7 +39,8 @@ struct TablesView {
 
   // The state may come from a damaged file: what it holds is never trusted as an address.
   bool Holds(int32_t code) const { return code >= 0 && code < num_buckets; }
-  int32_t Stamp(int32_t id) const { return id >= 0 && id < num_rows ? stamps[id] : INT32_MIN; }
+  bool HoldsRow(int32_t id) const { return id >= 0 && id < num_rows; }
+  int32_t Stamp(int32_t id) const { return HoldsRow(id) ? stamps[id] : INT32_MIN; }
 
   bool Better(int64_t table, int32_t a, int32_t b) const {
     if (policy == Policy::kFifo) {
@@ -76,19 +77,82 @@ inline bool Displace(const TablesView& t, int64_t table, int32_t code, int32_t i
   return true;
 }
 
+// Sorts keys whose upper halves are spread evenly, as hashes are: counted into as many bins as
+// there are keys, in order, and then put right within each bin.
+inline void SortHashed(uint64_t* keys, int64_t n, std::vector<uint64_t>* spare,
+                       std::vector<int32_t>* bins) {
+  const auto count = static_cast<size_t>(n);
+  auto bin = [count](uint64_t key) { return static_cast<size_t>((key >> 32) * count >> 32); };
+  if (n > 16) {
+    spare->assign(keys, keys + n);
+    bins->assign(count + 1, 0);
+    for (uint64_t key : *spare) ++(*bins)[bin(key) + 1];
+    for (size_t i = 0; i < count; ++i) (*bins)[i + 1] += (*bins)[i];
+    for (uint64_t key : *spare) keys[(*bins)[bin(key)]++] = key;
+  }
+  for (int64_t i = 1; i < n; ++i) {
+    const uint64_t key = keys[i];
+    int64_t at = i;
+    for (; at > 0 && keys[at - 1] > key; --at) keys[at] = keys[at - 1];
+    keys[at] = key;
+  }
+}
+
+// Fills buckets of one table from its codes and sizes: all of them, or those that `only` marks. The
+// ids are sorted by bucket, by counting, and those of a bucket by rank: no bucket is searched for a
+// place. One pass over the table's codes.
+inline void FillBuckets(const TablesView& t, int64_t table, const std::vector<bool>* only) {
+  const int32_t* sizes = &t.size(table, 0);
+  std::vector<int32_t> next(static_cast<size_t>(t.num_buckets));
+  auto wanted = [only](int64_t code) { return !only || (*only)[static_cast<size_t>(code)]; };
+  int32_t members = 0;
+  for (int64_t code = 0; code < t.num_buckets; ++code) {
+    next[static_cast<size_t>(code)] = members;
+    if (wanted(code)) members += sizes[code];
+  }
+  const bool fifo = t.policy == Policy::kFifo;
+  const uint32_t salt = Salt(t.seed, static_cast<uint32_t>(table));
+  std::vector<uint64_t> keys(static_cast<size_t>(members)), spare;
+  std::vector<int32_t> bins;
+  for (int64_t id = 0; id < t.num_rows; ++id) {
+    const int32_t code = t.code(table, id);
+    if (!t.Holds(code) || !wanted(code)) continue;
+    const auto low = static_cast<uint32_t>(id);
+    // A smaller key is better: a later stamp, then a larger id; or a smaller priority, then id.
+    const uint32_t later = ~(static_cast<uint32_t>(t.stamps[id]) ^ 0x80000000u);
+    auto& place = next[static_cast<size_t>(code)];
+    keys[static_cast<size_t>(place++)] = fifo ? uint64_t{later} << 32 | (0xffffffffu - low)
+                                              : uint64_t{Mix(low ^ salt)} << 32 | low;
+  }
+  uint64_t* from = keys.data();
+  for (int64_t code = 0; code < t.num_buckets; ++code) {
+    if (!wanted(code)) continue;
+    if (fifo) {
+      std::sort(from, from + sizes[code]);
+    } else {
+      SortHashed(from, sizes[code], &spare, &bins);
+    }
+    int32_t* bucket = t.bucket(table, code);
+    const int64_t kept = std::min<int64_t>(sizes[code], t.capacity);
+    for (int64_t i = 0; i < kept; ++i) {
+      const auto low = static_cast<uint32_t>(from[i]);
+      bucket[i] = static_cast<int32_t>(fifo ? 0xffffffffu - low : low);
+    }
+    std::fill(bucket + kept, bucket + t.capacity, kNone);
+    from += sizes[code];
+  }
+}
+
 // Fills one table from its codes; codes outside [0, num_buckets) become kNone.
 inline void BuildTable(const TablesView& t, int64_t table) {
-  std::fill_n(t.bucket(table, 0), t.num_buckets * t.capacity, kNone);
-  std::fill_n(&t.size(table, 0), t.num_buckets, 0);
+  int32_t* sizes = &t.size(table, 0);
+  std::fill_n(sizes, t.num_buckets, 0);
   for (int64_t id = 0; id < t.num_rows; ++id) {
     int32_t& code = t.code(table, id);
-    if (!t.Holds(code)) {
-      code = kNone;
-      continue;
-    }
-    ++t.size(table, code);
-    Place(t, table, code, static_cast<int32_t>(id));
+    if (!t.Holds(code)) code = kNone;
+    if (code != kNone) ++sizes[code];
   }
+  FillBuckets(t, table, nullptr);
 }
 
 struct Write {
@@ -154,81 +218,122 @@ inline void WriteTable(const TablesView& t, int64_t table, const std::vector<Wri
     if (!is_stale(after)) Place(t, table, after, w.id);
   }
   if (stale.empty()) return;
+  // A damaged file's sizes are not believed: those of the stale buckets are counted.
+  int32_t* sizes = &t.size(table, 0);
   for (int64_t code = 0; code < t.num_buckets; ++code) {
-    if (is_stale(static_cast<int32_t>(code))) std::fill_n(t.bucket(table, code), t.capacity, kNone);
+    if (is_stale(static_cast<int32_t>(code))) sizes[code] = 0;
   }
   for (int64_t id = 0; id < t.num_rows; ++id) {
     const int32_t code = t.code(table, id);
-    if (t.Holds(code) && is_stale(code)) Place(t, table, code, static_cast<int32_t>(id));
+    if (t.Holds(code) && is_stale(code)) ++sizes[code];
+  }
+  FillBuckets(t, table, &stale);
+}
+
+// Counts for each id in how many of a query's buckets it stands: a counter for every id there may
+// be, all zero between queries. That many bytes fit a cache, where a map of the ids met costs a probe
+// and a mispredicted branch each; what a query has touched is put back to zero by itself.
+template <typename Count>
+class CollisionCounter {
+ public:
+  explicit CollisionCounter(int64_t num_rows) : counts_(static_cast<size_t>(num_rows), 0) {}
+  int64_t num_rows() const { return static_cast<int64_t>(counts_.size()); }
+
+  void Restart(int64_t tables) {
+    distinct_ = 0;
+    repeated_.clear();
+    at_least_.assign(static_cast<size_t>(tables) + 2, 0);
+  }
+
+  // Counts the ids of a bucket.
+  void Add(const TablesView& t, const int32_t* bucket) {
+    for (int64_t i = 0; i < t.capacity && bucket[i] != kNone; ++i) {
+      if (!t.HoldsRow(bucket[i])) continue;
+      const Count count = ++counts_[static_cast<size_t>(bucket[i])];
+      if (count == 1) {
+        ++distinct_;
+      } else {
+        // In a damaged table an id may stand in a bucket twice: still no address past the end.
+        ++at_least_[std::min<size_t>(count, at_least_.size() - 1)];
+        if (count == 2) repeated_.push_back(bucket[i]);
+      }
+    }
+  }
+
+  int64_t distinct() const { return distinct_; }
+  // The ids that were counted twice or more, and how many were counted `count` >= 2 times or more.
+  const std::vector<int32_t>& repeated() const { return repeated_; }
+  int64_t at_least(int64_t count) const { return at_least_[static_cast<size_t>(count)]; }
+
+  Count& count(int32_t id) { return counts_[static_cast<size_t>(id)]; }
+
+ private:
+  std::vector<Count> counts_;  // Count holds the number of tables: `Query`'s caller sees to it
+  std::vector<int32_t> repeated_;
+  std::vector<int32_t> at_least_;
+  int64_t distinct_ = 0;
+};
+
+// The buckets of one query, asked for ahead of time: they lie anywhere in the tables.
+inline void FindBuckets(const TablesView& t, const int32_t* codes,
+                        std::vector<const int32_t*>* buckets) {
+  buckets->clear();
+  for (int64_t table = 0; table < t.tables; ++table) {
+    if (!t.Holds(codes[table])) continue;
+    buckets->push_back(t.bucket(table, codes[table]));
+    Prefetch(buckets->back(), t.capacity * static_cast<int64_t>(sizeof(int32_t)));
   }
 }
 
-// Counts how many of a query's buckets hold each id, in an open-addressing map that fits the L1/L2
-// cache and is cleared by walking what was touched.
-class CollisionCounter {
- public:
-  explicit CollisionCounter(int64_t most_entries) {
-    size_t slots = 16;
-    while (slots < 2 * static_cast<size_t>(most_entries)) slots *= 2;
-    mask_ = slots - 1;
-    ids_.assign(slots, kNone);
-    counts_.assign(slots, 0);
-  }
-
-  void Add(int32_t id) {
-    size_t slot = Mix(static_cast<uint32_t>(id)) & mask_;
-    while (ids_[slot] != id) {
-      if (ids_[slot] == kNone) {
-        ids_[slot] = id;
-        counts_[slot] = 0;
-        touched_.push_back(slot);
-        break;
-      }
-      slot = (slot + 1) & mask_;
-    }
-    ++counts_[slot];
-  }
-
-  // Moves the entries out as (rank key, id): a smaller key ranks better.
-  void Drain(uint32_t seed, std::vector<std::pair<uint64_t, int32_t>>* out) {
-    out->clear();
-    for (size_t slot : touched_) {
-      const uint32_t id = static_cast<uint32_t>(ids_[slot]);
-      const uint64_t fewer = 0xffffffffu - static_cast<uint32_t>(counts_[slot]);
-      out->push_back({fewer << 32 | Priority(seed, 0xffffffffu, id), ids_[slot]});
-      ids_[slot] = kNone;
-    }
-    touched_.clear();
-  }
-
- private:
-  size_t mask_;
-  std::vector<int32_t> ids_;
-  std::vector<int32_t> counts_;
-  std::vector<size_t> touched_;
-};
-
 // Ranks the candidates of queries [begin, end): most collisions first, ties in seeded order.
 // Writes `most` ids and counts a query (kNone, 0 behind the last) and how many distinct ids the
-// buckets held. Codes outside [0, num_buckets) are empty buckets.
-inline void Query(const TablesView& t, const int32_t* query_codes, int64_t begin, int64_t end,
-                  int64_t most, int32_t* out_ids, int32_t* out_counts, int32_t* out_distinct) {
-  CollisionCounter counter(t.tables * t.capacity);
-  std::vector<std::pair<uint64_t, int32_t>> ranked;
+// buckets held. Codes outside [0, num_buckets) are empty buckets. The counter is of at least the
+// tables' num_rows, and its type holds the number of tables.
+template <typename Count>
+void Query(const TablesView& t, const int32_t* query_codes, int64_t begin, int64_t end, int64_t most,
+           CollisionCounter<Count>* counter, int32_t* out_ids, int32_t* out_counts,
+           int32_t* out_distinct) {
+  std::vector<std::pair<uint64_t, int32_t>> ranked;  // a heap: the worst on top, by larger key
+  std::vector<const int32_t*> buckets, next;
+  const auto room = static_cast<size_t>(most);
+  const uint32_t salt = Salt(t.seed, 0xffffffffu);
+  auto rank = [&](int32_t id) {
+    const uint64_t fewer = 0xffffffffu - static_cast<uint32_t>(counter->count(id));
+    const std::pair<uint64_t, int32_t> entry{fewer << 32 | Mix(static_cast<uint32_t>(id) ^ salt), id};
+    if (ranked.size() == room) {
+      if (room == 0 || ranked.front() < entry) return;
+      std::pop_heap(ranked.begin(), ranked.end());
+      ranked.pop_back();
+    }
+    ranked.push_back(entry);
+    std::push_heap(ranked.begin(), ranked.end());
+  };
+  if (begin < end) FindBuckets(t, query_codes + begin * t.tables, &next);
   for (int64_t b = begin; b < end; ++b) {
-    for (int64_t table = 0; table < t.tables; ++table) {
-      const int32_t code = query_codes[b * t.tables + table];
-      if (code < 0 || code >= t.num_buckets) continue;
-      const int32_t* bucket = t.bucket(table, code);
-      for (int64_t i = 0; i < t.capacity && bucket[i] != kNone; ++i) counter.Add(bucket[i]);
+    buckets.swap(next);
+    if (b + 1 < end) FindBuckets(t, query_codes + (b + 1) * t.tables, &next);
+    counter->Restart(t.tables);
+    for (const int32_t* bucket : buckets) counter->Add(t, bucket);
+    out_distinct[b] = static_cast<int32_t>(counter->distinct());
+
+    // Only ids with at least `least` collisions can be among the best, and enough have as many.
+    ranked.clear();
+    int64_t least = 1;
+    while (least < t.tables && counter->at_least(least + 1) >= std::max<int64_t>(most, 1)) ++least;
+    if (least > 1) {
+      for (int32_t id : counter->repeated()) {
+        if (counter->count(id) >= least) rank(id);
+      }
     }
-    counter.Drain(t.seed, &ranked);
-    out_distinct[b] = static_cast<int32_t>(ranked.size());
-    const int64_t kept = std::min<int64_t>(most, static_cast<int64_t>(ranked.size()));
-    if (kept < static_cast<int64_t>(ranked.size())) {
-      std::nth_element(ranked.begin(), ranked.begin() + kept, ranked.end());
+    for (const int32_t* bucket : buckets) {
+      for (int64_t i = 0; i < t.capacity && bucket[i] != kNone; ++i) {
+        if (!t.HoldsRow(bucket[i])) continue;
+        if (least == 1 && counter->count(bucket[i])) rank(bucket[i]);
+        counter->count(bucket[i]) = 0;
+      }
     }
-    std::sort(ranked.begin(), ranked.begin() + kept);
+    const int64_t kept = static_cast<int64_t>(ranked.size());
+    std::sort_heap(ranked.begin(), ranked.end());
     for (int64_t i = 0; i < most; ++i) {
       out_ids[b * most + i] = i < kept ? ranked[static_cast<size_t>(i)].second : kNone;
       out_counts[b * most + i] =
