@@ -25,15 +25,18 @@ LAYERS = [
     {"active", "losses", "optim", "schedules", "index", "accounting"},
     {"layers"},
     {"training", "inference", "checkpoint"},
-    {"lm", "search", "nn"},
+    {"lm", "search", "summarize", "nn"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # Who may import what; "" is `sparse_jax/__init__.py`.
 ONLY = {
-    "optax": {"optim", "training"},
+    "optax": {"optim", "training", "search"},
     "flax": {"nn"},
     "orbax": {"checkpoint"},
+    "bm25s": {"search"},
+    "starlette": set(),
+    "uvicorn": set(),
     "nanobind": set(),
     "torch": set(),
     "tensorflow": set(),
@@ -176,7 +179,7 @@ def importable() -> list[str]:
 
 @pytest.mark.parametrize("name", importable())
 def test_doctests(name):
-    needs = {"nn": "flax", "checkpoint": "orbax"}
+    needs = {"nn": "flax", "checkpoint": "orbax", "search": "bm25s"}
     parts = name.split(".")
     if len(parts) > 1 and parts[1] in needs:
         pytest.importorskip(needs[parts[1]])
