@@ -11,6 +11,7 @@ and nothing about documents.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -94,7 +95,7 @@ class Learner:
             item = self._item(query, lexical, chosen, np.where(chosen == document, 0, -np.inf))
             place = item.candidates == document
             probability = self._steps(
-                item, self.config.output_rate, lambda p, at=place: float(p[at].sum())
+                item, self.config.output_rate, functools.partial(_mass, place)
             )
             if probability >= self.config.enough and chosen[0] == document:
                 break
@@ -121,8 +122,7 @@ class Learner:
             chosen = np.unique(both[both >= 0])
             chosen = np.pad(chosen, (0, 2 * half - chosen.size), constant_values=-1)
             item = self._item(query, lexical, chosen, wanted[chosen])
-            targets = item.targets
-            agreed = self._steps(item, 0.0, lambda p, t=targets: float(np.minimum(p, t).sum()))
+            agreed = self._steps(item, 0.0, functools.partial(_overlap, item.targets))
             if agreed >= self.config.enough:
                 break
         assert item is not None
@@ -184,6 +184,14 @@ class Learner:
         self.count += 1
         self.events.append(item)
         del self.events[: -self.config.recent]
+
+
+def _mass(at: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(probabilities[at].sum())
+
+
+def _overlap(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(np.minimum(probabilities, targets).sum())
 
 
 def _stack(items: Sequence[Item], count: int) -> tuple[network.Items, int]:
