@@ -308,6 +308,9 @@ def test_senseless_documents_are_refused(fields):
         search.Document(**fields)
 
 
+DOC = b'{"kind": "doc", "id": "a", "text": ""}\n'
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -320,9 +323,9 @@ def test_senseless_documents_are_refused(fields):
         (b'{"kind": "doc", "id": "a", "text": "x"}\n', "0 queries"),
         (b'{"kind": "query", "text": "x", "rel": ["a"]}\n', "0 documents"),
         (b'{"kind": "cat"}\n', "kind"),
-        (b'{"kind": "doc", "id": "a", "text": ""}\n{"kind": "query", "text": "", "rel": "a"}', "rel"),
-        (b'{"kind": "doc", "id": "a", "text": ""}\n{"kind": "query", "text": "", "rel": ["b"]}', "b"),
-        (b'{"kind": "doc", "id": "a", "text": ""}\n{"kind": "query", "text": "", "rel": []}', "grade"),
+        (DOC + b'{"kind": "query", "text": "", "rel": "a"}', "rel"),
+        (DOC + b'{"kind": "query", "text": "", "rel": ["b"]}', "'b' is no document"),
+        (DOC + b'{"kind": "query", "text": "", "rel": []}', "grade"),
         (b'{"kind": "query", "text": "", "qrels": {"a": "1"}}', "qrels"),
         (b'{"id": "a", "title": "t", "text": "x"}\n' * 2, "two documents"),
         (b"[" * 100_000, "JSON"),
