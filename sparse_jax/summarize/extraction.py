@@ -31,7 +31,7 @@ def sentences(text: str) -> list[str]:
     found: list[str] = []
     joined = False
     for part in _END.split(text):
-        part = " ".join(part.split())
+        part = " ".join(part.split()).lstrip("*• ")
         if not part:
             continue
         if joined:
