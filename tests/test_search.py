@@ -162,7 +162,7 @@ def test_bm25_is_that_of_the_library():
     reference.index(words, show_progress=False)
     for text in ("python documentation library", "a window manager"):
         query = engine.read(text)
-        ours = engine.bm25.score(*query.words)
+        ours = engine.bm25.score(query.words, query.word_weights)
         theirs = reference.get_scores(normalize(text).split())
         np.testing.assert_allclose(ours / ours.max(), theirs / theirs.max(), atol=1e-5)
 
@@ -213,19 +213,22 @@ def test_learning_moves_the_rows_it_names_and_no_other():
     net = network.init(jax.random.key(0), num_features=300, dim=8, capacity=50)
     rows = rng.standard_normal((50, 8)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    net = dataclasses.replace(net, output=jnp.asarray(rows))
+    gain = jnp.ones(300, jnp.float32)
+    net = dataclasses.replace(net, output=jnp.asarray(rows), gain=gain)
     batch = items(rng, net)
     before = jax.tree.map(np.array, net)
-    rates = jnp.asarray([0.1, 0.1], jnp.float32)
-    moved, p0 = network.learn(net, batch, rates, distinct=8, scale=10.0, deep=0.5)
+    rates = jnp.asarray([0.1, 0.1, 0.1], jnp.float32)
+    rarity = jnp.ones(300, jnp.float32).at[9].set(0.0)
+    moved, p0 = network.learn(net, batch, rates, rarity, distinct=8, scale=10.0, deep=0.5)
     changed = np.flatnonzero(np.any(np.asarray(moved.embedding) != before.embedding, axis=1))
-    assert set(changed) == {3, 5, 9, 100}  # 200 is only in the row that doesn't count
+    assert set(changed) == {3, 5, 100}  # 9 is held, 200 in the row that doesn't count
+    assert set(np.flatnonzero(np.asarray(moved.gain) != before.gain)) == {3, 5, 100}
     turned = np.flatnonzero(np.any(np.asarray(moved.output) != before.output, axis=1))
     assert set(turned) <= set(np.asarray(batch.candidates).ravel()) - {-1}
     np.testing.assert_allclose(np.linalg.norm(moved.output, axis=1), 1, rtol=1e-5)
     p = np.asarray(p0)
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
-    _, p1 = network.learn(moved, batch, rates, distinct=8, scale=10.0, deep=0.5)
+    _, p1 = network.learn(moved, batch, rates, rarity, distinct=8, scale=10.0, deep=0.5)
     assert np.all(np.asarray(p1)[:3, 0] > p[:3, 0])
 
 
@@ -240,7 +243,7 @@ def test_learning_costs_the_same_whatever_the_number_of_documents():
         features, documents, dim = 3000 * factor, 4000 * factor, 32
         net = network.init(jax.random.key(0), num_features=features, dim=dim, capacity=documents)
         step = network.learn.lower(
-            net, items(rng, net), jnp.ones(2, jnp.float32), distinct=8, scale=1.0, deep=1.0
+            net, items(rng, net), jnp.ones(3), jnp.ones(features), distinct=8, scale=1.0, deep=1.0
         ).compile()
         memory = step.memory_analysis()
         assert memory.alias_size_in_bytes >= (features + documents) * dim * 4
@@ -281,10 +284,11 @@ def test_search_finds_and_filters(index):
     assert index.search("documentation", where={"first": "~"}) == []
     with pytest.raises(KeyError, match="colour"):
         index.search("documentation", where={"colour": "red"})
-    assert index.search_batch(["plank dock", "fonts"], k=2) == [
-        index.search("plank dock", k=2),
-        index.search("fonts", k=2),
-    ]
+    queries = [" ".join(d.text.split()[:5]) for d in sample()[:70]]
+    for query, many in zip(queries, index.search_batch(queries, k=3), strict=True):
+        one = index.search(query, k=3)
+        assert [r.id for r in many] == [r.id for r in one]
+        assert [r.score for r in many] == pytest.approx([r.score for r in one], abs=1e-5)
     assert len(index.search("x", k=10_000)) == len(index)
 
 

@@ -7,6 +7,7 @@ used: no query, no log, and no title unless titles are part of what is indexed.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,7 @@ def train(
     steps = min(config.cold_steps, max(12 * pieces.filled.size // batch, 30))
     num_documents = jnp.int32(hasher.tokens.offsets.size - 1)
     training = network.ColdStart(steps=steps)
+    gain, start = start.gain, dataclasses.replace(start, gain=None)  # not trained here
     opt_state = training.init(start)
     rng = np.random.Generator(np.random.Philox(config.seed))
     key = jax.random.key(config.seed)
@@ -87,9 +89,9 @@ def train(
         needed = np.unique(features.ids).size
         if needed > distinct:  # compiled anew, but hardly ever
             distinct = -(-needed * 5 // 4 // 1024) * 1024
-        bags = network.pad_bags(features, values(features))
+        bags = network.pad_bags(features.ids, values(features), features.rows, batch)
         start, opt_state, _, _ = training.step(
             jax.random.fold_in(key, i), start, opt_state, bags, documents, num_documents,
             distinct=min(distinct, config.num_features),
         )  # fmt: skip
-    return start
+    return dataclasses.replace(start, gain=gain)

@@ -26,6 +26,8 @@ from sparse_jax.search.lexical import (
 __all__ = ["Config", "Engine", "Query"]
 
 _ENCODE_AT_ONCE = 256
+MOST_QUERIES = 64
+"""Queries scored at once."""
 # In the bag n-grams count half: there are many in a word, and all say nearly the same.
 _DEEP_KINDS = np.asarray([1.0, 0.5, 1.0], np.float32)
 
@@ -54,10 +56,11 @@ class Query:
     """A query, read once."""
 
     text: str
-    features: Features
-    wide: tuple[np.ndarray, np.ndarray]  # feature ids, weights
-    words: tuple[np.ndarray, np.ndarray]
-    bags: network.Bags
+    ids: np.ndarray  # int32 [n], distinct features but for collisions of kinds
+    wide_weights: np.ndarray  # float32 [n], of the features in the hashed part
+    words: np.ndarray  # int32 [m], the features that are words
+    word_weights: np.ndarray  # float32 [m], of those in BM25
+    deep_values: np.ndarray  # float32 [n], of the features in the bag; unit length
 
 
 class Engine:
@@ -100,43 +103,68 @@ class Engine:
 
     def read(self, text: str) -> Query:
         """Features and weights of a query."""
+        return self.read_batch([text])[0]
+
+    def read_batch(self, texts: Sequence[str]) -> list[Query]:
+        """`read` for several queries at once."""
         config = self.config
-        features = extract([text], num_features=config.num_features)
-        kinds = np.asarray(config.kind_weights, np.float32)
+        features = extract(texts, num_features=config.num_features)
         idf = inverse_document_frequency(
             self.wide.document_frequency[features.ids], self.num_documents
         )
-        weights = kinds[features.kinds] * idf
-        words = features.ids[features.kinds == WORD]
-        word_idf = inverse_document_frequency(
-            self.bm25.document_frequency[words], self.num_documents
-        )
-        most = np.float32(config.k1 + 1), np.float32(config.bm25_k1 + 1)
-        return Query(
-            text,
-            features,
-            (features.ids, weights / max(float(weights.sum()) * most[0], 1e-9)),
-            (words, word_idf / max(float(word_idf.sum()) * most[1], 1e-9)),
-            network.pad_bags(features, self._deep_values(features)),
-        )
+        wide = np.asarray(config.kind_weights, np.float32)[features.kinds] * idf
+        deep = self._deep_values(features)
+        queries = []
+        for text, a, b in zip(texts, features.offsets[:-1], features.offsets[1:], strict=True):
+            ids, kinds = features.ids[a:b], features.kinds[a:b]
+            words = ids[kinds == WORD]
+            word_idf = inverse_document_frequency(
+                self.bm25.document_frequency[words], self.num_documents
+            )
+            most = float(wide[a:b].sum()) * (config.k1 + 1)
+            most_words = float(word_idf.sum()) * (config.bm25_k1 + 1)
+            queries.append(
+                Query(
+                    text,
+                    ids,
+                    (wide[a:b] / np.float32(max(most, 1e-9))),
+                    words,
+                    word_idf / np.float32(max(most_words, 1e-9)),
+                    deep[a:b],
+                )
+            )
+        return queries
 
     def lexical(self, query: Query) -> np.ndarray:
         """The part that feedback doesn't change: float32 [documents]."""
-        return self.wide.score(*query.wide) + np.float32(self.config.bm25_weight) * self.bm25.score(
-            *query.words
-        )
+        words = self.bm25.score(query.words, query.word_weights)
+        out = self.wide.score(query.ids, query.wide_weights)
+        out += np.float32(self.config.bm25_weight) * words
+        return out
 
-    def hidden(self, query: Query) -> np.ndarray:
-        """h, float32 [d]."""
-        return np.asarray(network.encode(self.network.embedding, query.bags, texts=1))[0]
+    def hidden(self, queries: Sequence[Query], *, room: int = 1) -> np.ndarray:
+        """h of queries, padded with zeros to `room` rows: float32 [room, d]."""
+        bags = network.join_bags([q.ids for q in queries], [q.deep_values for q in queries], room)
+        return np.asarray(network.hidden(self.network, bags, texts=room))
 
     def deep(self, query: Query) -> np.ndarray:
-        """Cosines with every document's row: float32 [documents]."""
-        return np.asarray(self.network.output)[: self.num_documents] @ self.hidden(query)
+        """Scores of the network: float32 [documents]."""
+        return np.asarray(self.network.output)[: self.num_documents] @ self.hidden([query])[0]
 
     def score(self, query: Query) -> np.ndarray:
         """Fused scores: float32 [documents]."""
-        return self.lexical(query) + np.float32(self.config.deep_weight) * self.deep(query)
+        out = self.lexical(query)
+        out += np.float32(self.config.deep_weight) * self.deep(query)
+        return out
+
+    def score_batch(self, queries: Sequence[Query]) -> np.ndarray:
+        """Fused scores of at most `MOST_QUERIES`: float32 [queries, documents]."""
+        hidden = self.hidden(queries, room=MOST_QUERIES)[: len(queries)]
+        out = hidden @ np.asarray(self.network.output)[: self.num_documents].T
+        out *= np.float32(self.config.deep_weight)
+        for row, query in zip(out, queries, strict=True):
+            row += self.lexical(query)
+        return out
 
     def _deep_values(self, features: Features) -> np.ndarray:
         """Weights in the bag, of unit length in each text."""
@@ -183,15 +211,10 @@ class Engine:
             stop = min(start + _ENCODE_AT_ONCE, count)
             a, b = features.offsets[start], features.offsets[stop]
             part = Features(
-                np.concatenate(
-                    [
-                        features.offsets[start : stop + 1] - a,
-                        np.full(_ENCODE_AT_ONCE - (stop - start), b - a),
-                    ]
-                ),
-                *(column[a:b] for column in features[1:]),
+                features.offsets[start : stop + 1] - a, *(column[a:b] for column in features[1:])
             )
-            bags = network.pad_bags(part, self._deep_values(part))
+            values = self._deep_values(part)
+            bags = network.pad_bags(part.ids, values, part.rows, _ENCODE_AT_ONCE)
             rows = network.encode(self.network.embedding, bags, texts=_ENCODE_AT_ONCE)
             ids = np.full(_ENCODE_AT_ONCE, -1, np.int32)
             ids[: stop - start] = np.arange(first + start, first + stop)

@@ -4,8 +4,8 @@ Each event is a few steps of `network.learn` over a small batch: the event itsel
 others, so that what nobody touched stays where it was. The replay holds earlier feedback, and
 pieces of documents with the answers they had before any feedback. Candidates are the best documents
 of the moment: the ones that the event has to win against. An upvote moves the rows of its query's
-features and of its candidates; an association moves features only, since it says what a text means
-and nothing about documents.
+features and of its candidates; an association moves features only, and their gains,
+since it says what a text means and nothing about documents.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import numpy as np
 
 from sparse_jax.search import network
 from sparse_jax.search.engine import Engine, Query
-from sparse_jax.search.features import Features
 from sparse_jax.search.lexical import best
 
 __all__ = ["FeedbackConfig", "Item", "Learner"]
@@ -36,8 +35,10 @@ class FeedbackConfig:
     steps: int = 4  # of gradient descent in a round
     scale: float = 20.0  # of scores in the softmax
     enough: float = 0.8  # probability at which an upvote is learned
-    embedding_rate: float = 0.02
-    output_rate: float = 0.005
+    embedding_rate: float = 0.06
+    gain_rate: float = 3.0  # of associations
+    focus: float = 2.0  # in associations a feature's rates are times (idf / largest idf)^focus
+    output_rate: float = 0.005  # of upvotes
     remembered: int = 512  # pieces of documents in the replay
     recent: int = 4096  # events in the replay
 
@@ -65,12 +66,15 @@ class Learner:
         self.base: list[Item] = []
         self.events: list[Item] = []
         self.count = 0
+        idf = engine.deep_idf / max(float(engine.deep_idf.max()), 1e-9)
+        self._rare = jnp.asarray(idf**self.config.focus)
+        self._all = jnp.ones_like(self._rare)
 
     def remember(self, texts: Sequence[str]) -> None:
         """Takes texts whose answers of now should stay."""
         for text in texts:
             query = self.engine.read(text)
-            if query.features.ids.size:
+            if query.ids.size:
                 lexical = self.engine.lexical(query)
                 scores = self._fuse(lexical, query)
                 chosen = best(scores, self.config.candidates)
@@ -95,7 +99,7 @@ class Learner:
             item = self._item(query, lexical, chosen, np.where(chosen == document, 0, -np.inf))
             place = item.candidates == document
             probability = self._steps(
-                item, self.config.output_rate, functools.partial(_mass, place)
+                item, 0.0, self.config.output_rate, self._all, functools.partial(_mass, place)
             )
             if probability >= self.config.enough and chosen[0] == document:
                 break
@@ -122,7 +126,10 @@ class Learner:
             chosen = np.unique(both[both >= 0])
             chosen = np.pad(chosen, (0, 2 * half - chosen.size), constant_values=-1)
             item = self._item(query, lexical, chosen, wanted[chosen])
-            agreed = self._steps(item, 0.0, functools.partial(_overlap, item.targets))
+            agreed = self._steps(
+                item, self.config.gain_rate, 0.0, self._rare,
+                functools.partial(_overlap, item.targets),
+            )  # fmt: skip
             if agreed >= self.config.enough:
                 break
         assert item is not None
@@ -149,17 +156,22 @@ class Learner:
         )
 
     def _steps(
-        self, item: Item, output_rate: float, reached: Callable[[np.ndarray], float]
+        self,
+        item: Item,
+        gain_rate: float,
+        output_rate: float,
+        rarity: jax.Array,
+        reached: Callable[[np.ndarray], float],
     ) -> float:
         """Steps on an item and a replay, until `reached` of its probabilities is enough."""
         config, value = self.config, 0.0
         items = [item, *self._replay()]
         stacked, distinct = _stack(items, config.replay + 1)
-        rates = jnp.asarray([config.embedding_rate, output_rate], jnp.float32)
+        rates = jnp.asarray([config.embedding_rate, gain_rate, output_rate], jnp.float32)
         engine = self.engine
         for _ in range(config.steps):
             engine.network, probabilities = network.learn(
-                engine.network, stacked, rates, distinct=distinct, scale=config.scale,
+                engine.network, stacked, rates, rarity, distinct=distinct, scale=config.scale,
                 deep=engine.config.deep_weight,
             )  # fmt: skip
             value = reached(np.asarray(probabilities)[0])
@@ -196,14 +208,8 @@ def _overlap(targets: np.ndarray, probabilities: np.ndarray) -> float:
 
 def _stack(items: Sequence[Item], count: int) -> tuple[network.Items, int]:
     """One batch of `count` items, the last ones empty; and room for its distinct features."""
-    parts = [item.query.bags for item in items]
-    real = [bags.ids >= 0 for bags in parts]
-    sizes = [int(keep.sum()) for keep in real]
-    offsets = np.concatenate([[0], np.cumsum(sizes), np.full(count - len(items), sum(sizes))])
-    ids = np.concatenate([bags.ids[keep] for bags, keep in zip(parts, real, strict=True)])
-    values = np.concatenate([bags.values[keep] for bags, keep in zip(parts, real, strict=True)])
-    nothing = np.zeros(0, np.float32)
-    bags = network.pad_bags(Features(offsets, ids, nothing, nothing), values)
+    queries = [item.query for item in items]
+    bags = network.join_bags([q.ids for q in queries], [q.deep_values for q in queries], count)
 
     def rows(name: str, fill: float) -> np.ndarray:
         found = np.stack([getattr(item, name) for item in items])

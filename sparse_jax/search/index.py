@@ -18,7 +18,7 @@ import numpy as np
 
 from sparse_jax.search import snapshot
 from sparse_jax.search.documents import Document, Documents, check_text
-from sparse_jax.search.engine import Config, Engine
+from sparse_jax.search.engine import MOST_QUERIES, Config, Engine
 from sparse_jax.search.features import normalize
 from sparse_jax.search.feedback import Learner
 from sparse_jax.search.journal import Journal, read_journal, take_lock
@@ -96,10 +96,22 @@ class Index:
     def search_batch(
         self, queries: Sequence[str], *, k: int = 10, where: Mapping[str, Any] | None = None
     ) -> list[list[Result]]:
-        """`search` for each of several queries; none is answered if one is refused."""
+        """`search` for several queries, faster; none is answered if one is refused."""
         for query in queries:
             check_query(query)
-        return [self.search(query, k=k, where=where) for query in queries]
+        if k < 1:
+            raise ValueError(f"k = {k}: must be at least 1")
+        out = []
+        with self._lock:
+            allowed = self._documents.matching(where)
+            for first in range(0, len(queries), MOST_QUERIES):
+                read = self._engine.read_batch(queries[first : first + MOST_QUERIES])
+                scores = self._engine.score_batch(read)
+                scores[:, ~allowed] = -np.inf
+                for row in scores:
+                    found = best(row, k)
+                    out.append([self._result(n, row[n]) for n in found[found >= 0]])
+        return out
 
     def get(self, id: str) -> Document:
         """A document by its id.

@@ -1,8 +1,12 @@
 """The deep part: hashed features → embedding bag → unit vector h → documents, trained row by row.
 
-``score(q, n) = h(q) · w_n`` with ``h(q) = normalize(sum_f x_f E_f)`` and one unit row ``w_n`` a
-document. There is no nonlinearity in between, so that what is learned about a phrase holds in every
-longer query with that phrase in it.
+``score(q, n) = h(q) · w_n`` with one unit row ``w_n`` a document and::
+
+    h(q) = (1 + sum_f x_f² g_f) normalize(sum_f x_f E_f),    sum_f x_f² = 1
+
+There is no nonlinearity between features and documents, so that what is learned about a phrase
+holds in every longer query with that phrase in it. The gain g, zero until feedback says otherwise,
+is how far a feature is a matter of meaning: it turns the fused score towards this part.
 
 Cold start: pieces of documents, words dropped, are trained to find their document among an active
 set of others; then each document's row is set to the encoding of its whole text, which is also how
@@ -14,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +28,21 @@ import optax
 
 from sparse_jax import active, layers, losses, optim
 from sparse_jax.rows import RowSparse, embedding_bag, set_rows, take_rows, unique_ids
-from sparse_jax.search.features import Features
 
-__all__ = ["Bags", "ColdStart", "Items", "Network", "encode", "init", "learn", "pad_bags"]
+__all__ = [
+    "Bags",
+    "ColdStart",
+    "Items",
+    "Network",
+    "encode",
+    "hidden",
+    "init",
+    "join_bags",
+    "learn",
+    "pad_bags",
+]
+
+_MOST_GAIN = 3.0
 
 
 @jax.tree_util.register_dataclass
@@ -34,6 +51,7 @@ class Network:
     """Parameters. Rows of `output` beyond the documents there are hold zeros."""
 
     embedding: Any  # float32 [num_features, d]; a RowSparse in a gradient
+    gain: Any  # float32 [num_features]
     output: Any  # float32 [capacity, d]
 
 
@@ -59,34 +77,53 @@ def init(key: jax.Array, *, num_features: int, dim: int, capacity: int) -> Netwo
     scale = jnp.float32(dim**-0.5)
     return Network(
         jax.random.normal(key, (num_features, dim), jnp.float32) * scale,
+        jnp.zeros(num_features, jnp.float32),
         jnp.zeros((capacity, dim), jnp.float32),
     )
 
 
-def pad_bags(features: Features, values: np.ndarray) -> Bags:
+def pad_bags(ids: np.ndarray, values: np.ndarray, rows: np.ndarray, texts: int) -> Bags:
     """Pads the entries to a power of two, so that few shapes are compiled."""
-    size = 1 << max(int(np.ceil(np.log2(max(features.ids.size, 1)))), 6)
-    more = size - features.ids.size
-    last = np.int32(max(features.offsets.size - 2, 0))
-    return Bags(
-        np.pad(features.ids, (0, more), constant_values=-1),
-        np.pad(values.astype(np.float32), (0, more)),
-        np.pad(features.rows, (0, more), constant_values=last),
+    size = max(1 << (ids.size - 1).bit_length(), 64) if ids.size else 64
+    bags = Bags(
+        np.full(size, -1, np.int32), np.zeros(size, np.float32), np.full(size, texts - 1, np.int32)
     )
+    for padded, given in zip(bags, (ids, values, rows), strict=True):
+        padded[: given.size] = given
+    return bags
+
+
+def join_bags(ids: Sequence[np.ndarray], values: Sequence[np.ndarray], texts: int) -> Bags:
+    """Bags of one text each, at most `texts`, as one batch."""
+    rows = np.repeat(np.arange(len(ids), dtype=np.int32), [part.size for part in ids])
+    return pad_bags(np.concatenate(ids), np.concatenate(values), rows, texts)
 
 
 def _unit(x: jax.Array) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + jnp.float32(1e-12))
 
 
-def _hidden(rows: jax.Array, positions: jax.Array, bags: Bags, texts: int) -> jax.Array:
+def _direction(rows: jax.Array, positions: jax.Array, bags: Bags, texts: int) -> jax.Array:
     return _unit(embedding_bag(rows, positions, bags.rows, bags.values, num_segments=texts))
+
+
+def _strength(gains: jax.Array, positions: jax.Array, bags: Bags, texts: int) -> jax.Array:
+    squares = bags.values * bags.values
+    total = embedding_bag(gains[:, None], positions, bags.rows, squares, num_segments=texts)
+    return total + jnp.float32(1)
 
 
 @functools.partial(jax.jit, static_argnames="texts")
 def encode(embedding: jax.Array, bags: Bags, *, texts: int) -> jax.Array:
-    """h [texts, d], unit rows; zeros for a text without features."""
-    return _hidden(embedding, bags.ids, bags, texts)
+    """Directions of h [texts, d], unit rows; zeros for a text without features."""
+    return _direction(embedding, bags.ids, bags, texts)
+
+
+@functools.partial(jax.jit, static_argnames="texts")
+def hidden(network: Network, bags: Bags, *, texts: int) -> jax.Array:
+    """h [texts, d]."""
+    direction = _direction(network.embedding, bags.ids, bags, texts)
+    return direction * _strength(network.gain, bags.ids, bags, texts)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -131,7 +168,7 @@ class ColdStart:
         ids = jnp.where(real, chosen.ids, -1)
 
         def loss(rows, weights):
-            h = _hidden(rows, positions, bags, documents.size) * jnp.float32(self.scale)
+            h = _direction(rows, positions, bags, documents.size) * jnp.float32(self.scale)
             logits = layers.sparse_dense(weights, jnp.zeros(ids.size, jnp.float32), h)
             examples = jnp.arange(documents.size, dtype=jnp.int32)
             each = losses.softmax_cross_entropy(logits, examples, chosen.positions, mask=real)
@@ -142,6 +179,7 @@ class ColdStart:
         )
         sparse = Network(
             RowSparse(features, grads[0], num_rows=num_features),
+            None,
             RowSparse(ids, grads[1], num_rows=capacity),
         )
         updates, opt_state = self.tx.update(sparse, opt_state, network)
@@ -150,7 +188,14 @@ class ColdStart:
 
 @functools.partial(jax.jit, static_argnames=("distinct", "scale", "deep"), donate_argnums=0)
 def learn(
-    network: Network, items: Items, rates: jax.Array, *, distinct: int, scale: float, deep: float
+    network: Network,
+    items: Items,
+    rates: jax.Array,
+    rarity: jax.Array,
+    *,
+    distinct: int,
+    scale: float,
+    deep: float,
 ) -> tuple[Network, jax.Array]:
     """One step of feedback: rows of the items' features and candidates move, no other.
 
@@ -160,7 +205,8 @@ def learn(
     Args:
       network: donated.
       items: B queries.
-      rates: float32 [2], of embedding rows and of output rows.
+      rates: float32 [3], of embedding rows, gains and output rows.
+      rarity: float32 [num_features], a factor on the first two.
       distinct: most distinct features of the items, static.
       scale: of scores in the softmax.
       deep: weight of the deep part.
@@ -173,10 +219,12 @@ def learn(
     features, positions, _ = unique_ids(items.bags.ids, num_rows=num_features, size=distinct)
     flat = items.candidates.reshape(-1)
     ids, places, _ = unique_ids(flat, num_rows=capacity, size=flat.size)
-    rows, weights = take_rows(network.embedding, features), take_rows(network.output, ids)
+    rows, gains = take_rows(network.embedding, features), take_rows(network.gain, features)
+    weights = take_rows(network.output, ids)
 
-    def loss(rows, weights):
-        h = _hidden(rows, positions, items.bags, texts)
+    def loss(rows, gains, weights):
+        h = _direction(rows, positions, items.bags, texts)
+        h = h * _strength(gains, positions, items.bags, texts)
         own = take_rows(weights, places).reshape(texts, width, -1)
         scores = items.lexical + jnp.float32(deep) * jnp.sum(own * h[:, None, :], axis=2)
         scores = jnp.where(items.candidates >= 0, scores * jnp.float32(scale), -1e9)
@@ -184,9 +232,13 @@ def learn(
         each = -jnp.sum(items.targets * logs, axis=1)
         return (each[None, :] @ jnp.ones((texts, 1), jnp.float32))[0, 0], jnp.exp(logs)
 
-    grads, probabilities = jax.grad(loss, argnums=(0, 1), has_aux=True)(rows, weights)
-    moved = rows - rates[0] * grads[0]
-    turned = _unit(weights - rates[1] * grads[1])
+    grads, probabilities = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(rows, gains, weights)
+    rare = take_rows(rarity, features)
+    moved = rows - rates[0] * rare[:, None] * grads[0]
+    trusted = jnp.clip(gains - rates[1] * rare * grads[1], 0.0, _MOST_GAIN)
+    turned = _unit(weights - rates[2] * grads[2])
     return Network(
-        set_rows(network.embedding, features, moved), set_rows(network.output, ids, turned)
+        set_rows(network.embedding, features, moved),
+        set_rows(network.gain, features, trusted),
+        set_rows(network.output, ids, turned),
     ), probabilities

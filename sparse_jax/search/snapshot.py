@@ -71,6 +71,7 @@ def write(path: Path, documents: Documents, engine: Engine, learner: Learner) ->
     _write(folder / "settings.json", json.dumps(settings, ensure_ascii=False).encode())
     arrays = {
         "embedding": np.asarray(engine.network.embedding),
+        "gain": np.asarray(engine.network.gain),
         "output": np.asarray(engine.network.output)[: engine.num_documents],
         "deep_idf": engine.deep_idf,
         **{f"wide.{k}": v for k, v in engine.wide.arrays().items()},
@@ -155,7 +156,9 @@ def _read(folder: Path) -> tuple[Documents, Engine, Learner]:
         for name in ("wide", "bm25"):
             parts = {k.partition(".")[2]: arrays[k] for k in arrays if k.startswith(f"{name}.")}
             setattr(engine, name, Postings.restore(config.num_features, parts))
-        engine.network = Network(jnp.array(arrays["embedding"]), jnp.array(arrays["output"]))
+        engine.network = Network(
+            *(jnp.array(arrays[name]) for name in ("embedding", "gain", "output"))
+        )
         learner = Learner(engine, FeedbackConfig(**settings["feedback"]))
         learner.count = settings["count"]
         for name in ("base", "events"):
