@@ -7,6 +7,7 @@ has leaves the decision to the network, which may have been told what they mean.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -14,7 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.search import cold, network
-from sparse_jax.search.features import WORD, Features, Hasher, extract, tokenize
+from sparse_jax.search.features import (
+    PAIR,
+    WORD,
+    Features,
+    Hasher,
+    extract,
+    normalize,
+    tokenize,
+)
 from sparse_jax.search.lexical import (
     Postings,
     bm25_rows,
@@ -43,7 +52,7 @@ class Config:
     b: float = 0.5  # their normalization by length
     bm25_k1: float = 1.2
     bm25_b: float = 0.75
-    bm25_weight: float = 0.2  # in the fused score; the hashed features have weight 1
+    bm25_weight: float = 0.1  # in the fused score; the hashed features have weight 1
     deep_weight: float = 0.3
     strong: float = 2.0  # a word of the title counts as so many of the text
     cold_steps: int = 1500  # training steps at the start; fewer where documents are few
@@ -165,6 +174,34 @@ class Engine:
         for row, query in zip(out, queries, strict=True):
             row += self.lexical(query)
         return out
+
+    def explain(self, text: str, number: int) -> list[tuple[str, float]]:
+        """What each word adds to the score of a document, in the order of the text."""
+        config, query = self.config, self.read(text)
+        shares = query.wide_weights * self.wide.weights_in(number, query.ids)
+        words = query.word_weights * self.bm25.weights_in(number, query.words)
+        shares[np.searchsorted(query.ids, query.words)] += config.bm25_weight * words
+        # h·w = sum_f x_f E_f·w / |sum_f x_f E_f| times the strength.
+        rows = np.asarray(self.network.embedding)[query.ids] * query.deep_values[:, None]
+        gain = 1 + np.dot(query.deep_values**2, np.asarray(self.network.gain)[query.ids])
+        scale = config.deep_weight * gain / max(float(np.linalg.norm(rows.sum(axis=0))), 1e-6)
+        shares += scale * (rows @ np.asarray(self.network.output)[number])
+        distinct, at = np.unique(query.ids, return_inverse=True)
+        shares = np.bincount(at, shares)
+
+        # Texts of one word and of two: their features, but for the words in those of two.
+        found = normalize(text).split()
+        count = len(found)
+        two = [f"{a} {b}" for a, b in itertools.pairwise(found)]
+        made = extract([*found, *two], num_features=config.num_features)
+        keep = (made.rows < count) | (made.kinds == PAIR)
+        owner, feature = made.rows[keep], np.searchsorted(distinct, made.ids[keep])
+        second = owner >= count  # a pair belongs to both its words
+        owner = np.concatenate([np.where(second, owner - count, owner), owner[second] - count + 1])
+        feature = np.concatenate([feature, feature[second]])
+        owners = np.bincount(feature, minlength=distinct.size)
+        sums = np.bincount(owner, (shares / owners)[feature], minlength=count)
+        return list(zip(found, sums.tolist(), strict=True))
 
     def _deep_values(self, features: Features) -> np.ndarray:
         """Weights in the bag, of unit length in each text."""

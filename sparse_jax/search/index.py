@@ -127,11 +127,11 @@ class Index:
     def explain(self, query: str, id: str) -> list[tuple[str, float]]:
         """How much each word of the query adds to the score of a document.
 
-        The score less that of the query without the word. Words that every document has, or none,
-        are near 0.
+        Every part of a score is a sum over features; a feature's share goes to the words it was
+        made from, in equal parts.
 
         Returns:
-          (word, contribution) in the order of the query.
+          (word, contribution) in the order of the query; the contributions sum to the score.
 
         Raises:
           ValueError: as `search`. KeyError: if there is no such document.
@@ -139,13 +139,7 @@ class Index:
         check_query(query)
         with self._lock:
             number = self._documents.number(id)
-            words = normalize(query).split()[:64]
-            whole = self._score_of(" ".join(words), number)
-            rest = [words[:i] + words[i + 1 :] for i in range(len(words))]
-            return [
-                (word, whole - (self._score_of(" ".join(r), number) if r else 0.0))
-                for word, r in zip(words, rest, strict=True)
-            ]
+            return self._engine.explain(query, number)
 
     # ----------------------------------------------------------------------------------- changing
 
@@ -323,9 +317,6 @@ class Index:
         document = self._documents.items[number]
         assert document is not None
         return Result(document.id, float(score), document)
-
-    def _score_of(self, text: str, number: int) -> float:
-        return float(self._engine.score(self._engine.read(text))[number])
 
 
 def check_query(query: str, name: str = "query") -> str:

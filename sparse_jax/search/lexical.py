@@ -81,13 +81,28 @@ class Postings:
         """
         out = np.zeros(self.num_documents, np.float32)
         for segment in self.segments:
-            at = np.searchsorted(segment.features, features)
-            at[at == segment.features.size] = 0
+            if not segment.features.size:
+                continue
+            at = np.minimum(np.searchsorted(segment.features, features), segment.features.size - 1)
             hit = segment.features[at] == features
             for start, stop, weight in zip(
                 segment.offsets[at[hit]], segment.offsets[at[hit] + 1], weights[hit], strict=True
             ):
                 out[segment.documents[start:stop]] += weight * segment.weights[start:stop]
+        return out
+
+    def weights_in(self, document: int, features: np.ndarray) -> np.ndarray:
+        """The weights of features in one document: float32, 0 where it hasn't them."""
+        out = np.zeros(features.size, np.float32)
+        for segment in self.segments:
+            if not segment.features.size:
+                continue
+            at = np.minimum(np.searchsorted(segment.features, features), segment.features.size - 1)
+            for i in np.flatnonzero(segment.features[at] == features):
+                start, stop = segment.offsets[at[i]], segment.offsets[at[i] + 1]
+                place = start + np.searchsorted(segment.documents[start:stop], document)
+                if place < stop and segment.documents[place] == document:
+                    out[i] = segment.weights[place]
         return out
 
     def _merge(self, *, all: bool = False) -> None:
