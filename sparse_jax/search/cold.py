@@ -83,7 +83,7 @@ def train(
     opt_state = training.init(start)
     rng = np.random.Generator(np.random.Philox(config.seed))
     key = jax.random.key(config.seed)
-    distinct = 0
+    distinct = 1024
     for i in range(steps):
         documents, features = pieces.draw(rng, batch)
         needed = np.unique(features.ids).size

@@ -150,7 +150,8 @@ def _read(folder: Path) -> tuple[Documents, Engine, Learner]:
     fields = settings["engine"]
     config = Config(**{**fields, "kind_weights": tuple(fields["kind_weights"])})
     engine = Engine(config)
-    with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+    # A file of our own: np.load leaves its one open if it fails.
+    with open(folder / "arrays.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
         engine.mean_length = settings["mean_length"]
         engine.deep_idf = arrays["deep_idf"]
         for name in ("wide", "bm25"):
