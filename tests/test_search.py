@@ -132,6 +132,14 @@ def test_normalize_folds():
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 6), min_size=1, max_size=25))
 def test_postings_in_segments_score_like_a_matrix(seed, sizes):
+    check_postings(seed, sizes)
+
+
+def test_frequent_features_are_spread_out():
+    check_postings(0, [5000, 3000, 10])
+
+
+def check_postings(seed, sizes):
     rng = np.random.default_rng(seed)
     dense = rng.random((sum(sizes), 20), np.float32) * (rng.random((sum(sizes), 20)) < 0.3)
     postings = Postings(20)
@@ -377,3 +385,6 @@ def test_best_ranks_equal_scores_by_number():
     assert best(scores, 10).tolist() == [1, 2, 4, 0, 5, -1]
     for k in range(1, 6):
         assert best(scores, k).tolist() == [1, 2, 4, 0, 5][:k]
+    many = np.random.default_rng(0).integers(0, 500, 20_001).astype(np.float32)
+    for k in (1, 10, 77, 20_000):
+        assert best(many, k).tolist() == np.argsort(-many, kind="stable")[:k].tolist()

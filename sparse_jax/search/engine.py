@@ -151,14 +151,22 @@ class Engine:
         out += np.float32(self.config.bm25_weight) * words
         return out
 
-    def hidden(self, queries: Sequence[Query], *, room: int = 1) -> np.ndarray:
+    def hidden(self, queries: Sequence[Query], *, room: int) -> np.ndarray:
         """h of queries, padded with zeros to `room` rows: float32 [room, d]."""
         bags = network.join_bags([q.ids for q in queries], [q.deep_values for q in queries], room)
         return np.asarray(network.hidden(self.network, bags, texts=room))
 
     def deep(self, query: Query) -> np.ndarray:
         """Scores of the network: float32 [documents]."""
-        return np.asarray(self.network.output)[: self.num_documents] @ self.hidden([query])[0]
+        return np.asarray(self.network.output)[: self.num_documents] @ self._parts(query).sum(
+            axis=0
+        )
+
+    def _parts(self, query: Query) -> np.ndarray:
+        """What each feature adds to h, by NumPy, quicker for one query: float32 [n, d]."""
+        rows = np.asarray(self.network.embedding)[query.ids] * query.deep_values[:, None]
+        gain = 1 + np.dot(query.deep_values**2, np.asarray(self.network.gain)[query.ids])
+        return rows * (gain / max(float(np.linalg.norm(rows.sum(axis=0))), 1e-6))
 
     def score(self, query: Query) -> np.ndarray:
         """Fused scores: float32 [documents]."""
@@ -181,11 +189,8 @@ class Engine:
         shares = query.wide_weights * self.wide.weights_in(number, query.ids)
         words = query.word_weights * self.bm25.weights_in(number, query.words)
         shares[np.searchsorted(query.ids, query.words)] += config.bm25_weight * words
-        # h·w = sum_f x_f E_f·w / |sum_f x_f E_f| times the strength.
-        rows = np.asarray(self.network.embedding)[query.ids] * query.deep_values[:, None]
-        gain = 1 + np.dot(query.deep_values**2, np.asarray(self.network.gain)[query.ids])
-        scale = config.deep_weight * gain / max(float(np.linalg.norm(rows.sum(axis=0))), 1e-6)
-        shares += scale * (rows @ np.asarray(self.network.output)[number])
+        row = np.asarray(self.network.output)[number]
+        shares += config.deep_weight * (self._parts(query) @ row)
         distinct, at = np.unique(query.ids, return_inverse=True)
         shares = np.bincount(at, shares)
 

@@ -151,7 +151,7 @@ def _read(folder: Path) -> tuple[Documents, Engine, Learner]:
     config = Config(**{**fields, "kind_weights": tuple(fields["kind_weights"])})
     engine = Engine(config)
     # A file of our own: np.load leaves its one open if it fails.
-    with open(folder / "arrays.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
+    with open(folder / "arrays.npz", "rb") as data, np.load(data, allow_pickle=False) as arrays:
         engine.mean_length = settings["mean_length"]
         engine.deep_idf = arrays["deep_idf"]
         for name in ("wide", "bm25"):
