@@ -40,7 +40,8 @@ protocol of `evaluate`:
   all of the file. Titles are neither indexed nor trained on: index and network see the texts alone.
   Rows with a "kind": "doc" rows are indexed by text and title (the topic), nothing else of them;
   rows whose kind ends in "query" are queries, with "rel" or graded "qrels"; a doc's "question" is
-  a query of its own group, neither indexed nor trained on. All queries are scored, no sample.
+  a query of its own group, neither indexed nor trained on. All queries are scored, unless --sample
+  is given.
   The cold start trains on runs of 4 to 12 words of what is indexed, words dropped at random,
   towards the document they come from. BM25 (k1 1.2, b 0.75, by bm25s) sees the same fields, and
   ranks the same documents. Equal scores are ranked in order of the file, for both.
@@ -92,6 +93,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     judge = add("evaluate", "file", help="train and score on a file of queries with answers")
     judge.add_argument("--json", metavar="OUT", help="write the results here")
     judge.add_argument(
+        "--sample", type=int, metavar="N",
+        help="score about N queries of each group, evenly spaced, instead of all",
+    )  # fmt: skip
+    judge.add_argument(
         "--feedback", action="append", default=[], choices=("associate", "upvote"),
         help="measure what feedback does as well; repeat for both",
     )  # fmt: skip
@@ -100,6 +105,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if getattr(args, "seed", 0) < 0:
         parser.error(f"--seed {args.seed}: must be at least 0")
+    if getattr(args, "sample", None) is not None and args.sample < 1:
+        parser.error(f"--sample {args.sample}: must be at least 1")
     return args
 
 
@@ -184,16 +191,19 @@ def change(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     """evaluate FILE."""
     dataset = evaluation.read_dataset(args.file)
+    if args.json and not Path(args.json).absolute().parent.is_dir():
+        raise ValueError(f"--json {args.json}: its folder does not exist")  # before, not after
     groups = dataset.groups
+    judged = {g: spread(dataset.of(g), args.sample) for g in groups}
     main_group = next((g for g in groups if g != "question"), groups[0])
     print(f"{len(dataset.documents):,} documents, {len(dataset.queries):,} queries: "
           + ", ".join(f"{g} {len(dataset.of(g)):,}" for g in groups))  # fmt: skip
     baseline = evaluation.bm25_baseline(dataset.documents)
-    bm25 = {g: run(baseline, dataset.of(g), f"BM25, {g}") for g in groups}
+    bm25 = {g: run(baseline, q, f"BM25, {g}") for g, q in judged.items()}
     started = time.perf_counter()
     index = search.init(dataset.documents, config=search.Config(seed=args.seed))
     train_seconds = time.perf_counter() - started
-    own = {g: run(finder(index), dataset.of(g), f"hybrid, {g}") for g in groups}
+    own = {g: run(finder(index), q, f"hybrid, {g}") for g, q in judged.items()}
     evaluation.query_milliseconds(index.search, dataset.of(main_group)[:50])  # compiles first
     times = evaluation.query_milliseconds(index.search, dataset.of(main_group))
     results: dict[str, Any] = {
@@ -204,7 +214,7 @@ def evaluate(args: argparse.Namespace) -> None:
         "query_ms_median": statistics.median(times),
         "query_ms_p95": statistics.quantiles(times, n=20)[-1] if len(times) > 1 else times[0],
         "documents": len(dataset.documents),
-        "queries": len(dataset.of(main_group)),
+        "queries": len(judged[main_group]),
         "group": main_group,
         "groups": {g: own[g] | {f"bm25_{k}": v for k, v in bm25[g].items()} for g in groups},
         "seed": args.seed,
@@ -214,7 +224,7 @@ def evaluate(args: argparse.Namespace) -> None:
             index.save(place)
             index.close()
             for kind in args.feedback:
-                results[kind] = measure_feedback(kind, place, dataset, args.seed)
+                results[kind] = measure_feedback(kind, place, dataset, args)
     print_table(results)
     print(json.dumps(results))
     if args.json:
@@ -222,14 +232,14 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def measure_feedback(
-    kind: str, place: str, dataset: evaluation.Dataset, seed: int
+    kind: str, place: str, dataset: evaluation.Dataset, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Scores before and after feedback, on the index saved at `place`; it is left as it was."""
     plan: protocols.Associations | protocols.Upvotes
     plan = (protocols.associations if kind == "associate" else protocols.upvotes)(
-        dataset, seed=seed
+        dataset, seed=args.seed
     )
-    groups = {name: queries for name, queries in plan._asdict().items() if name != "pairs"}
+    groups = {n: spread(q, args.sample) for n, q in plan._asdict().items() if n != "pairs"}
     results: dict[str, Any] = {"events": len(plan.pairs)}
     with tempfile.TemporaryDirectory() as copy, search.load(place, read_only=True) as index:
         before = {g: run(finder(index), q, f"before, {g}") for g, q in groups.items()}
@@ -248,6 +258,11 @@ def measure_feedback(
             results[f"{group}_{name}"] = [before[group][name], after[group][name]]
         results[f"{group}_queries"] = len(groups[group])
     return results
+
+
+def spread(queries: Sequence[Judged], count: int | None) -> Sequence[Judged]:
+    """About `count` of the queries, evenly spaced; all of them for None."""
+    return queries if count is None else queries[:: max(len(queries) // count, 1)]
 
 
 def finder(index: search.Index) -> Any:

@@ -15,9 +15,9 @@ Example:
   ['c']
 """
 
-from sparse_jax.search.documents import Document, read_jsonl
+from sparse_jax.search.documents import MAX_QUERY, Document, read_jsonl
 from sparse_jax.search.engine import Config
-from sparse_jax.search.index import MAX_QUERY, Index, Result, init, load
+from sparse_jax.search.index import Index, Result, init, load
 from sparse_jax.search.journal import Locked
 
 __all__ = [

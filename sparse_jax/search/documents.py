@@ -12,10 +12,22 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Document", "Documents", "check_text", "read_jsonl"]
+from sparse_jax.search.features import normalize
+
+__all__ = [
+    "MAX_QUERY",
+    "Document",
+    "Documents",
+    "check_documents",
+    "check_query",
+    "check_text",
+    "read_jsonl",
+]
 
 MAX_TEXT = 10_000_000
 """Most characters of one document."""
+MAX_QUERY = 10_000
+"""Most characters of a query."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +74,32 @@ def check_text(name: str, value: Any, most: int) -> str:
             f"the wrong encoding; read it as UTF-8"
         ) from None
     return value
+
+
+def check_query(query: str, name: str = "query") -> str:
+    """Refuses what can't be searched for.
+
+    Raises:
+      TypeError: if it is no string. ValueError: if it is too long, wrongly decoded, or empty.
+
+    Example:
+      >>> check_query(" ?! ")
+      Traceback (most recent call last):
+      ValueError: query = ' ?! ': has no letter or digit to search for
+    """
+    check_text(name, query, MAX_QUERY)
+    if not normalize(query).split():
+        raise ValueError(f"{name} = {query[:40]!r}: has no letter or digit to search for")
+    return query
+
+
+def check_documents(documents: Iterable[Document]) -> list[Document]:
+    """Refuses what is no `Document`."""
+    new = list(documents)
+    for document in new:
+        if not isinstance(document, Document):
+            raise TypeError(f"documents must be Document, got {type(document).__name__}")
+    return new
 
 
 class Documents:

@@ -17,17 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_jax.search import snapshot
-from sparse_jax.search.documents import Document, Documents, check_text
+from sparse_jax.search.documents import Document, Documents, check_documents, check_query
 from sparse_jax.search.engine import MOST_QUERIES, Config, Engine
-from sparse_jax.search.features import normalize
 from sparse_jax.search.feedback import Learner
 from sparse_jax.search.journal import Journal, read_journal, take_lock
 from sparse_jax.search.lexical import best
 
-__all__ = ["MAX_QUERY", "Index", "Result", "init", "load"]
-
-MAX_QUERY = 10_000
-"""Most characters of a query."""
+__all__ = ["Index", "Result", "init", "load"]
 
 _FEEDBACK = ("upvote", "associate")
 
@@ -149,7 +145,7 @@ class Index:
         Raises:
           ValueError: if an id is taken or comes twice; nothing is added then.
         """
-        new = _checked(documents)
+        new = check_documents(documents)
         with self._lock:
             self._documents.check_new(new)
             if new:
@@ -319,23 +315,6 @@ class Index:
         return Result(document.id, float(score), document)
 
 
-def check_query(query: str, name: str = "query") -> str:
-    """Refuses what can't be searched for.
-
-    Raises:
-      TypeError: if it is no string. ValueError: if it is too long, wrongly decoded, or empty.
-
-    Example:
-      >>> check_query(" ?! ")
-      Traceback (most recent call last):
-      ValueError: query = ' ?! ': has no letter or digit to search for
-    """
-    check_text(name, query, MAX_QUERY)
-    if not normalize(query).split():
-        raise ValueError(f"{name} = {query[:40]!r}: has no letter or digit to search for")
-    return query
-
-
 def init(documents: Iterable[Document], *, config: Config | None = None) -> Index:
     """Makes an index of documents, and trains its network on their own texts.
 
@@ -355,7 +334,7 @@ def init(documents: Iterable[Document], *, config: Config | None = None) -> Inde
       >>> index.search("apple tree", k=1)[0].id
       'a'
     """
-    new = _checked(documents)
+    new = check_documents(documents)
     if not new:
         raise ValueError("documents is empty: an index learns from its first documents; give one")
     store, engine = Documents(), Engine(config or Config())
@@ -401,14 +380,6 @@ def load(path: str | os.PathLike[str], *, read_only: bool = False) -> Index:
             os.close(taken)
         raise
     return index
-
-
-def _checked(documents: Iterable[Document]) -> list[Document]:
-    new = list(documents)
-    for document in new:
-        if not isinstance(document, Document):
-            raise TypeError(f"documents must be Document, got {type(document).__name__}")
-    return new
 
 
 def _pieces(documents: Sequence[Document], count: int, seed: int) -> list[str]:
