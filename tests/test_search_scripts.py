@@ -254,8 +254,20 @@ class Reader(html.parser.HTMLParser):
         assert tag not in {"script", "img"} and not any(a.startswith("on") for a in found)
 
 
+@pytest.fixture(scope="module")
+def first_start(tmp_path_factory):
+    """What the page makes where there is no index, in small."""
+    place = tmp_path_factory.mktemp("served") / "i"
+    with pytest.MonkeyPatch.context() as patch:
+        init = search.init
+        patch.setattr(search, "init", lambda documents: init(documents, config=TINY))
+        serve.open_index(str(place)).close()
+    return place
+
+
 @pytest.fixture
-def client(tmp_path):
+def client(first_start, tmp_path):
+    shutil.copytree(first_start, tmp_path / "i")
     with serve.open_index(str(tmp_path / "i")) as index:
         yield TestClient(serve.make_app(index), base_url="http://127.0.0.1:8765")
 
