@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from importlib.resources import files
 
 import bm25s
@@ -178,13 +181,14 @@ def test_bm25_is_that_of_the_library():
 def test_document_frequencies_span_segments():
     documents = sample()
     texts = [d.text for d in documents]
-    whole, grown = Engine(SMALL), Engine(SMALL)
+    tiny = dataclasses.replace(SMALL, dim=2, cold_steps=1)
+    whole, grown = Engine(tiny), Engine(tiny)
     whole.start(texts, [""] * len(texts))
     grown.start(texts[:300], [""] * 300)
     grown.mean_length = whole.mean_length
-    for text in texts[300:320]:
+    for text in texts[300:309]:
         grown.insert([text], [""])
-    grown.insert(texts[320:], [""] * 80)
+    grown.insert(texts[309:], [""] * 91)
     np.testing.assert_array_equal(whole.wide.document_frequency, grown.wide.document_frequency)
     # Lengths are held against the mean of the segment: a few percent apart, no more.
     query = whole.read("graphical user interface")
@@ -274,6 +278,33 @@ def test_the_cold_start_learns_and_is_repeatable():
     (untrained, _), (trained, engine), (_, again) = found(1), found(60), found(60)
     assert trained > untrained + 0.03  # .57 and .51
     np.testing.assert_array_equal(again.network.embedding, engine.network.embedding)
+
+
+BITS = """
+import hashlib, json, sys
+import jax, numpy as np
+from importlib.resources import files
+from sparse_jax import search
+text = (files("sparse_jax.search") / "sample.jsonl").read_text(encoding="utf-8")
+rows = [json.loads(line) for line in text.splitlines()[:300]]
+config = search.Config(num_features=1 << 13, dim=64, cold_steps=30, cold_batch=256)
+index = search.init([search.Document(r["id"], r["text"]) for r in rows], config=config)
+index.upvote("my favourite thing", rows[7]["id"])
+index.associate("zorblax", "dock library plank")
+leaves = jax.tree.leaves(index._engine.network)
+print(hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in leaves)).hexdigest())
+"""
+
+
+def test_bits_do_not_depend_on_the_number_of_threads():
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", BITS], env={**os.environ, "NPROC": n}, check=True,
+            capture_output=True, text=True,
+        ).stdout
+        for n in ("1", "2")
+    ]  # fmt: skip
+    assert len(found[0]) == 65 and found[0] == found[1]
 
 
 # ------------------------------------------------------------------------------------------- index
