@@ -37,7 +37,7 @@ class FeedbackConfig:
     enough: float = 0.8  # probability at which an upvote is learned
     embedding_rate: float = 0.06
     gain_rate: float = 3.0  # of associations
-    focus: float = 3.0  # in associations a feature's rates are times (idf / largest idf)^focus
+    focus: float = 6.0  # in associations a feature's rates are times (idf / largest idf)^focus
     output_rate: float = 0.005  # of upvotes
     remembered: int = 512  # pieces of documents in the replay
     recent: int = 4096  # events in the replay
