@@ -229,7 +229,7 @@ def test_learning_moves_the_rows_it_names_and_no_other():
     net = dataclasses.replace(net, output=jnp.asarray(rows), gain=gain)
     batch = items(rng, net)
     before = jax.tree.map(np.array, net)
-    rates = jnp.asarray([0.1, 0.1, 0.1], jnp.float32)
+    rates = jnp.asarray([0.1, 0.1, 0.1, 1.0], jnp.float32)
     rarity = jnp.ones(300, jnp.float32).at[9].set(0.0)
     moved, p0 = network.learn(net, batch, rates, rarity, distinct=8, scale=10.0, deep=0.5)
     changed = np.flatnonzero(np.any(np.asarray(moved.embedding) != before.embedding, axis=1))
@@ -255,7 +255,7 @@ def test_learning_costs_the_same_whatever_the_number_of_documents():
         features, documents, dim = 3000 * factor, 4000 * factor, 32
         net = network.init(jax.random.key(0), num_features=features, dim=dim, capacity=documents)
         step = network.learn.lower(
-            net, items(rng, net), jnp.ones(3), jnp.ones(features), distinct=8, scale=1.0, deep=1.0
+            net, items(rng, net), jnp.ones(4), jnp.ones(features), distinct=8, scale=1.0, deep=1.0
         ).compile()
         memory = step.memory_analysis()
         assert memory.alias_size_in_bytes >= (features + documents) * dim * 4

@@ -205,8 +205,8 @@ def learn(
     Args:
       network: donated.
       items: B queries.
-      rates: float32 [3], of embedding rows, gains and output rows.
-      rarity: float32 [num_features], a factor on the first two.
+      rates: float32 [4], of embedding rows, gains and output rows, and a factor on rarity.
+      rarity: float32 [num_features]; times that factor, and at most 1, it scales the first two.
       distinct: most distinct features of the items, static.
       scale: of scores in the softmax.
       deep: weight of the deep part.
@@ -233,7 +233,7 @@ def learn(
         return (each[None, :] @ jnp.ones((texts, 1), jnp.float32))[0, 0], jnp.exp(logs)
 
     grads, probabilities = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(rows, gains, weights)
-    rare = take_rows(rarity, features)
+    rare = jnp.minimum(rates[3] * take_rows(rarity, features), jnp.float32(1))
     moved = rows - rates[0] * rare[:, None] * grads[0]
     trusted = jnp.clip(gains - rates[1] * rare * grads[1], 0.0, _MOST_GAIN)
     turned = _unit(weights - rates[2] * grads[2])
