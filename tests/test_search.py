@@ -24,7 +24,7 @@ from sparse_jax.search.engine import Engine
 from sparse_jax.search.features import GRAM, PAIR, WORD, extract, normalize
 from sparse_jax.search.lexical import Postings, best, inverse_document_frequency
 
-SMALL = search.Config(num_features=1 << 14, dim=16, cold_steps=20, cold_batch=32)
+SMALL = search.Config(num_features=1 << 17, dim=16, cold_steps=20, cold_batch=32)
 WORDS = st.lists(
     st.text("abcdefé ", min_size=0, max_size=12).map(str.strip), min_size=0, max_size=6
 ).map(" ".join)
@@ -268,7 +268,9 @@ def test_the_cold_start_learns_and_is_repeatable():
     texts, titles = [d.text for d in documents], [""] * len(documents)
 
     def found(steps):
-        config = dataclasses.replace(SMALL, dim=32, cold_batch=64, cold_steps=steps)
+        config = dataclasses.replace(
+            SMALL, num_features=1 << 14, dim=32, cold_batch=64, cold_steps=steps
+        )
         engine = Engine(config)
         engine.start(texts, titles)
         queries = [" ".join(t.split()[-14:-4]) for t in texts]

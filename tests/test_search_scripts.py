@@ -31,7 +31,7 @@ ROWS = [
 ]
 
 
-TINY = search.Config(num_features=1 << 13, dim=16, cold_steps=10, cold_batch=64)
+TINY = search.Config(num_features=1 << 17, dim=16, cold_steps=10, cold_batch=64)
 
 
 @pytest.fixture(autouse=True)

@@ -37,9 +37,7 @@ class FeedbackConfig:
     enough: float = 0.8  # probability at which an upvote is learned
     embedding_rate: float = 0.06
     gain_rate: float = 3.0  # of associations
-    focus: float = (
-        6.0  # in associations a feature's rates are times (idf / largest in the text)^focus
-    )
+    focus: float = 6.0  # how much less the rates of common features are, in associations
     output_rate: float = 0.005  # of upvotes
     remembered: int = 512  # pieces of documents in the replay
     recent: int = 4096  # events in the replay
@@ -169,8 +167,8 @@ class Learner:
         config, value = self.config, 0.0
         items = [item, *self._replay()]
         stacked, distinct = _stack(items, config.replay + 1)
-        # Relative to the rarest feature of the text itself, or common words would learn nothing.
-        boost = 1 / max(float(np.asarray(rarity)[item.query.ids].max()), 1e-9)
+        # Half way to the rarest feature of the text itself, or common words would learn nothing.
+        boost = max(float(np.asarray(rarity)[item.query.ids].max()), 1e-9) ** -0.5
         rates = jnp.asarray([config.embedding_rate, gain_rate, output_rate, boost], jnp.float32)
         engine = self.engine
         for _ in range(config.steps):
