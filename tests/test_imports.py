@@ -26,15 +26,18 @@ LAYERS = [
     {"layers"},
     {"network", "wide"},
     {"training", "inference", "checkpoint", "tuner"},
-    {"lm", "search", "nn"},
+    {"lm", "search", "summarize", "nn"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # Who may import what; "" is `sparse_jax/__init__.py`.
 ONLY = {
-    "optax": {"optim", "fused", "training"},
+    "optax": {"optim", "fused", "training", "search", "lm"},
     "flax": {"nn"},
     "orbax": {"checkpoint"},
+    "bm25s": {"search"},
+    "starlette": set(),
+    "uvicorn": set(),
     "nanobind": set(),
     "torch": set(),
     "tensorflow": set(),
@@ -178,7 +181,7 @@ def importable() -> list[str]:
 
 @pytest.mark.parametrize("name", importable())
 def test_doctests(name):
-    needs = {"nn": "flax", "checkpoint": "orbax"}
+    needs = {"nn": "flax", "checkpoint": "orbax", "search": "bm25s"}
     parts = name.split(".")
     if len(parts) > 1 and parts[1] in needs:
         pytest.importorskip(needs[parts[1]])

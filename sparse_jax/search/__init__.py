@@ -1,0 +1,33 @@
+"""Search over a person's own documents that learns from feedback.
+
+A sparse network from hashed features of text (words, n-grams, pairs of words) to documents, BM25
+beside it, and a fixed fusion of the two. `init` makes an index and trains it on the documents
+themselves; `Index.insert`, `search`, `delete`, `upvote`, `associate`, `undo` and `save` do what
+they say; `load` opens what `save` wrote. Needs ``pip install 'sparse_jax[search]'``.
+
+Example:
+  >>> from sparse_jax import search
+  >>> documents = [search.Document("a", "red apples grow"), search.Document("b", "cars need fuel")]
+  >>> config = search.Config(num_features=1 << 12, dim=8, cold_steps=2)
+  >>> index = search.init(documents, config=config)
+  >>> index.insert([search.Document("c", "boats float", metadata={"kind": "ship"})])
+  >>> [found.id for found in index.search("boat", where={"kind": "ship"})]
+  ['c']
+"""
+
+from sparse_jax.search.documents import MAX_QUERY, Document, read_jsonl
+from sparse_jax.search.engine import Config
+from sparse_jax.search.index import Index, Result, init, load
+from sparse_jax.search.journal import Locked
+
+__all__ = [
+    "MAX_QUERY",
+    "Config",
+    "Document",
+    "Index",
+    "Locked",
+    "Result",
+    "init",
+    "load",
+    "read_jsonl",
+]

@@ -1,0 +1,97 @@
+"""The cold start: training the network on pieces of the documents themselves.
+
+An example is a run of 4 to 12 words of a document, one in three at its beginning, with words
+dropped at random, frequent ones more often; its label is the document it came from. Nothing else is
+used: no query, no log, and no title unless titles are part of what is indexed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_jax.search import network
+from sparse_jax.search.features import Features, Hasher
+
+if TYPE_CHECKING:
+    from sparse_jax.search.engine import Config
+
+__all__ = ["Pieces", "train"]
+
+
+class Pieces:
+    """Draws pieces of documents.
+
+    Args:
+      hasher: of the documents.
+    """
+
+    def __init__(self, hasher: Hasher) -> None:
+        self.hasher = hasher
+        tokens = hasher.tokens
+        self.filled = np.flatnonzero(np.diff(tokens.offsets))
+        frequency = np.bincount(tokens.types, minlength=len(tokens.words))
+        self.dropped = np.clip(0.2 + 0.08 * np.log1p(frequency / 50), 0.2, 0.75)
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, Features]:
+        """Documents int32 [count], and the features of a piece of each."""
+        documents = rng.choice(self.filled, count, replace=count > self.filled.size)
+        offsets, types = self.hasher.tokens.offsets, self.hasher.tokens.types
+        have = offsets[documents + 1] - offsets[documents]
+        size = np.minimum(rng.integers(4, 13, count), have)
+        start = (rng.random(count) * (have - size + 1)).astype(np.int64)
+        start[rng.random(count) < 0.3] = 0
+        begin = np.repeat(offsets[documents] + start - (np.cumsum(size) - size), size)
+        taken = types[np.arange(size.sum()) + begin]
+        row = np.repeat(np.arange(count), size)
+        keep = rng.random(taken.size) >= self.dropped[taken]
+        bounds = np.searchsorted(row[keep], np.arange(count + 1))
+        return documents.astype(np.int32), self.hasher.of(taken[keep], bounds)
+
+
+def train(
+    start: network.Network,
+    hasher: Hasher,
+    values: Callable[[Features], np.ndarray],
+    *,
+    config: Config,
+) -> network.Network:
+    """Trains from `start`, whose rows of documents are their encodings.
+
+    Args:
+      start: donated.
+      hasher: of the documents.
+      values: weights of features in the bag.
+      config: gives the steps, the batch and the seed.
+
+    Returns:
+      The trained network.
+    """
+    pieces = Pieces(hasher)
+    if not pieces.filled.size:
+        return start
+    batch = min(config.cold_batch, pieces.filled.size)
+    steps = min(config.cold_steps, max(12 * pieces.filled.size // batch, 30))
+    num_documents = jnp.int32(hasher.tokens.offsets.size - 1)
+    training = network.ColdStart(steps=steps)
+    gain, start = start.gain, dataclasses.replace(start, gain=None)  # not trained here
+    opt_state = training.init(start)
+    rng = np.random.Generator(np.random.Philox(config.seed))
+    key = jax.random.key(config.seed)
+    distinct = 1024
+    for i in range(steps):
+        documents, features = pieces.draw(rng, batch)
+        needed = np.unique(features.ids).size
+        if needed > distinct:  # compiled anew, but hardly ever
+            distinct = -(-needed * 5 // 4 // 1024) * 1024
+        bags = network.pad_bags(features.ids, values(features), features.rows, batch)
+        start, opt_state, _, _ = training.step(
+            jax.random.fold_in(key, i), start, opt_state, bags, documents, num_documents,
+            distinct=min(distinct, config.num_features),
+        )  # fmt: skip
+    return dataclasses.replace(start, gain=gain)

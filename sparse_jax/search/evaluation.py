@@ -1,0 +1,224 @@
+"""How good an index is: data sets of queries with known answers, nDCG@10, P@1 and recall@10.
+
+Protocol. Two kinds of JSONL are read:
+
+* rows ``{"id", "title", "text"}``: the title is a query whose one answer is the row's document.
+  Titles are **not** indexed and not trained on; the index sees the texts alone.
+* rows with a ``kind``: ``"doc"`` rows are indexed, by ``text`` and ``title``, and nothing else of
+  them; rows whose kind ends in ``query`` are queries, with ``rel`` (a list of ids) or graded
+  ``qrels`` (``{id: grade}``). A ``question`` of a doc row is a query as well, answered by that doc,
+  in a group of its own.
+
+No query is ever trained on. Where feedback is measured (`associations`, `upvotes`), it is a stated
+part of the queries, and what was learned from is reported apart from what wasn't.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bm25s
+import numpy as np
+
+from sparse_jax.search.documents import Document, read_jsonl
+from sparse_jax.search.features import normalize, tokenize
+from sparse_jax.search.lexical import best
+
+__all__ = [
+    "Dataset",
+    "Judged",
+    "bm25_baseline",
+    "gains_to_scores",
+    "measure",
+    "query_milliseconds",
+    "read_dataset",
+]
+
+
+class Judged(NamedTuple):
+    """A query and its answers: grades by id, all above 0."""
+
+    text: str
+    grades: Mapping[str, float]
+    group: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Documents and judged queries; `rows` are the doc rows as read."""
+
+    documents: list[Document]
+    queries: list[Judged]
+    rows: list[dict[str, Any]]
+
+    def of(self, group: str) -> list[Judged]:
+        return [q for q in self.queries if q.group == group]
+
+    @property
+    def groups(self) -> list[str]:
+        return list(dict.fromkeys(q.group for q in self.queries))
+
+
+def read_dataset(path: str | Path) -> Dataset:
+    """Reads a JSONL file of either kind; see the module's protocol.
+
+    Raises:
+      ValueError: at a row that doesn't fit, naming file, line and field; or if there is no query or
+        no document, or an answer is no document.
+    """
+    documents: list[Document] = []
+    queries: list[tuple[int, Judged]] = []
+    rows: list[dict[str, Any]] = []
+    for line, row in read_jsonl(path):
+        try:
+            kind = row.get("kind")
+            if kind is None:
+                documents.append(Document(_text(row, "id"), _text(row, "text")))
+                queries.append(
+                    (line, Judged(_text(row, "title"), {_text(row, "id"): 1.0}, "title"))
+                )
+                rows.append(row)
+            elif kind == "doc":
+                title = _text(row, "title") if "title" in row else ""
+                documents.append(Document(_text(row, "id"), _text(row, "text"), title))
+                rows.append(row)
+                if "question" in row:
+                    asked = Judged(_text(row, "question"), {row["id"]: 1.0}, "question")
+                    queries.append((line, asked))
+            elif isinstance(kind, str) and kind.endswith("query"):
+                queries.append((line, Judged(_text(row, "text"), _grades(row), kind)))
+            else:
+                raise ValueError(f'kind = {kind!r}: must be "doc" or end in "query"')
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {line}: {error}") from None
+    if not documents or not queries:
+        raise ValueError(f"{path}: {len(documents)} documents, {len(queries)} queries: needs both")
+    known: set[str] = set()
+    for document in documents:
+        if document.id in known:
+            raise ValueError(f"{path}: two documents have the id {document.id!r}")
+        known.add(document.id)
+    for line, query in queries:
+        for answer in query.grades:
+            if answer not in known:
+                raise ValueError(f"{path}, line {line}: the answer {answer!r} is no document's id")
+    return Dataset(documents, [q for _, q in queries], rows)
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"{name} = {value!r}: must be a string")
+    return value
+
+
+def _grades(row: Mapping[str, Any]) -> dict[str, float]:
+    """Answers with a grade above 0."""
+    if "qrels" in row:
+        given = row["qrels"]
+        if not isinstance(given, Mapping) or not all(
+            isinstance(g, int | float) for g in given.values()
+        ):
+            raise ValueError(f"qrels = {given!r}: must map ids to grades")
+        grades = {k: float(g) for k, g in given.items() if g > 0}
+    else:
+        given = row.get("rel")
+        if not isinstance(given, list) or not all(isinstance(i, str) for i in given):
+            raise ValueError(f"rel = {given!r}: must be a list of ids")
+        grades = dict.fromkeys(given, 1.0)
+    if not grades:
+        raise ValueError("the query has no answer with a grade above 0")
+    return grades
+
+
+def gains_to_scores(
+    found: Sequence[Sequence[str]], queries: Sequence[Judged], *, k: int = 10
+) -> dict[str, np.ndarray]:
+    """nDCG@k (linear gain), P@1 and recall@k of each query.
+
+    Args:
+      found: ids for each query, best first.
+      queries: with their grades.
+      k: how many places count.
+
+    Returns:
+      ``{"ndcg@k", "p@1", "recall@k"}``, float64 [queries] each.
+
+    Example:
+      >>> scores = gains_to_scores([["x", "a"]], [Judged("q", {"a": 1.0}, "query")])
+      >>> {name: round(float(v[0]), 3) for name, v in scores.items()}
+      {'ndcg@10': 0.631, 'p@1': 0.0, 'recall@10': 1.0}
+    """
+    out = np.zeros((3, len(queries)))
+    discount = 1 / np.log2(np.arange(k) + 2)
+    for i, (ids, query) in enumerate(zip(found, queries, strict=True)):
+        gains = [query.grades.get(id, 0.0) for id in ids[:k]]
+        ideal = sorted(query.grades.values(), reverse=True)[:k]
+        most = float(np.dot(ideal, discount[: len(ideal)]))
+        out[0, i] = np.dot(gains, discount[: len(gains)]) / most
+        out[1, i] = bool(gains) and gains[0] > 0
+        out[2, i] = sum(g > 0 for g in gains) / len(query.grades)
+    return dict(zip((f"ndcg@{k}", "p@1", f"recall@{k}"), out, strict=True))
+
+
+def measure(
+    search: Callable[[list[str]], Sequence[Sequence[str]]],
+    queries: Sequence[Judged],
+    *,
+    progress: Callable[[Sequence[int]], Iterable[int]] = lambda x: x,
+) -> dict[str, float]:
+    """Mean scores of a search function.
+
+    A query without a letter or digit counts as one that found nothing.
+
+    Args:
+      search: queries -> ids for each, best first.
+      queries: with their answers.
+      progress: wraps the sequence of steps, as tqdm does.
+
+    Returns:
+      The means of what `gains_to_scores` returns.
+    """
+    asked = [n for n, query in enumerate(queries) if normalize(query.text).split()]
+    found: list[Sequence[str]] = [[]] * len(queries)
+    for first in progress(range(0, len(asked), 256)):
+        part = asked[first : first + 256]
+        for n, ids in zip(part, search([queries[n].text for n in part]), strict=True):
+            found[n] = ids
+    return {name: float(v.mean()) for name, v in gains_to_scores(found, queries).items()}
+
+
+def query_milliseconds(search: Callable[[str], Any], queries: Sequence[Judged]) -> list[float]:
+    """How long each of up to 500 queries takes, one at a time, spread over the list."""
+    seconds = []
+    for query in queries[:: -(-len(queries) // 500)]:
+        if normalize(query.text).split():
+            started = time.perf_counter()
+            search(query.text)
+            seconds.append(1e3 * (time.perf_counter() - started))
+    return seconds
+
+
+def bm25_baseline(
+    documents: Sequence[Document], *, k1: float = 1.2, b: float = 0.75
+) -> Callable[[list[str]], list[list[str]]]:
+    """Plain BM25 over title and text by `bm25s`, and nothing else: queries -> 10 ids each."""
+    tokens = tokenize([f"{d.title} {d.text}" for d in documents])
+    numbers = {word: i for i, word in enumerate(tokens.words)}
+    engine = bm25s.BM25(k1=k1, b=b, method="lucene")
+    rows = np.split(tokens.types, tokens.offsets[1:-1])
+    engine.index((rows, numbers), create_empty_token=False, show_progress=False)
+    ids = [d.id for d in documents]
+
+    def one(query: str) -> list[str]:
+        words = [numbers[w] for w in dict.fromkeys(tokenize([query]).words) if w in numbers]
+        if not words:
+            return []
+        found = best(engine.get_scores_from_ids(words), 10)
+        return [ids[n] for n in found]
+
+    return lambda queries: [one(query) for query in queries]

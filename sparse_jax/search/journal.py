@@ -1,0 +1,130 @@
+"""An append-only log on disk, and directories that change as a whole.
+
+A line is `CRC32 JSON`. `append` returns once the line is on the disk, so whatever it acknowledged
+survives a kill and a power cut; a line torn by one is the last, fails its check, and is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Journal", "Locked", "read_journal", "sync_directory", "take_lock", "write_atomically"]
+
+
+class Locked(OSError):
+    """Another process writes to the index."""
+
+
+class Journal:
+    """A log open for writing.
+
+    Args:
+      path: the file; made if absent.
+
+    Raises:
+      ValueError: if a line before the last is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        good = read_journal(path)[1] if path.exists() else 0
+        self.file = open(path, "ab")
+        # A torn tail would otherwise become the beginning of the next line.
+        self.file.truncate(good)
+        self.size = good
+        sync_directory(path.parent)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Writes a record; returns when it is on the disk.
+
+        Raises:
+          OSError: if it can't be written; the log is then as it was.
+        """
+        line = _line(record)
+        try:
+            self.file.write(line)
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.file.fileno(), self.size)
+            raise
+        self.size += len(line)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def read_journal(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of a log, and how many bytes of it are whole.
+
+    Raises:
+      ValueError: if a line before the last is damaged: that is no torn write.
+    """
+    data = path.read_bytes()
+    records, start = [], 0
+    while start < len(data):
+        stop = data.find(b"\n", start)
+        line = data[start : stop if stop >= 0 else len(data)]
+        if stop < 0 or not _whole(line):
+            # Bytes of a torn write may be missing or zero, its newline there or not.
+            if stop >= 0 and data.find(b"\n", stop + 1) >= 0:
+                raise ValueError(
+                    f"{path}: byte {start}: the line fails its checksum and is not the last one; "
+                    f"the file was damaged after it was written: restore it from a backup"
+                )
+            break
+        records.append(json.loads(line[9:]))
+        start = stop + 1
+    return records, start
+
+
+def _whole(line: bytes) -> bool:
+    return line[8:9] == b" " and line[:8] == b"%08x" % zlib.crc32(line[9:])
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces a file: after a crash it has the old content or the new."""
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    sync_directory(path.parent)
+
+
+def take_lock(directory: Path) -> int:
+    """Takes the right to write to a directory, held until the descriptor is closed.
+
+    Raises:
+      Locked: if another process has it.
+    """
+    handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise Locked(
+            f"{directory} is being written by another process: stop it, or open with read_only=True"
+        ) from error
+    return handle

@@ -1,0 +1,175 @@
+"""A whole index on disk: documents as JSON lines, arrays as .npz, and a manifest with their names.
+
+The manifest is replaced in one step, after all it names is on the disk: a crash leaves the old
+index or the new one. Arrays are read with `allow_pickle=False`, so a file can't run code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_jax.search.documents import Document, Documents
+from sparse_jax.search.engine import Config, Engine
+from sparse_jax.search.feedback import FeedbackConfig, Item, Learner
+from sparse_jax.search.journal import sync_directory, write_atomically
+from sparse_jax.search.lexical import Postings
+from sparse_jax.search.network import Network
+
+__all__ = ["check", "clean", "read", "write"]
+
+FORMAT = 1
+
+
+def check(path: Path) -> dict[str, Any]:
+    """The manifest.
+
+    Raises:
+      FileNotFoundError: if there is no index. ValueError: if it is not one of this version.
+    """
+    place = path / "manifest.json"
+    if not place.is_file():
+        raise FileNotFoundError(f"{path} holds no index: make one first")
+    try:
+        manifest = json.loads(place.read_bytes())
+        found = manifest["format"]
+        names = manifest["snapshot"], manifest["log"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{place} is damaged ({error}): restore it from a backup") from None
+    if found != FORMAT:
+        raise ValueError(f"{path} has format {found}, this version reads {FORMAT}: index it anew")
+    # A manifest names siblings, never a place elsewhere.
+    if any(not isinstance(n, str) or Path(n).name != n for n in names):
+        raise ValueError(f"{place} is damaged: {names} are no names of siblings")
+    return manifest
+
+
+def write(path: Path, documents: Documents, engine: Engine, learner: Learner) -> Path:
+    """Writes a snapshot and makes it the current one; returns the path of its (empty) log."""
+    number = 1 + max((_number(p) for p in path.iterdir()), default=0)
+    folder, log = path / f"snapshot-{number}", path / f"log-{number}"
+    folder.mkdir()
+    lines = (json.dumps(d and d.record(), ensure_ascii=False) for d in documents.items)
+    _write(folder / "documents.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    settings = {
+        "engine": dataclasses.asdict(engine.config),
+        "feedback": dataclasses.asdict(learner.config),
+        "mean_length": engine.mean_length,
+        "count": learner.count,
+        "base": [item.query.text for item in learner.base],
+        "events": [item.query.text for item in learner.events],
+    }
+    _write(folder / "settings.json", json.dumps(settings, ensure_ascii=False).encode())
+    arrays = {
+        "embedding": np.asarray(engine.network.embedding),
+        "gain": np.asarray(engine.network.gain),
+        "output": np.asarray(engine.network.output)[: engine.num_documents],
+        "deep_idf": engine.deep_idf,
+        **{f"wide.{k}": v for k, v in engine.wide.arrays().items()},
+        **{f"bm25.{k}": v for k, v in engine.bm25.arrays().items()},
+        **_items("base", learner.base, learner.config),
+        **_items("events", learner.events, learner.config),
+    }
+    with open(folder / "arrays.npz", "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    log.touch()
+    sync_directory(folder)
+    sync_directory(path)
+    manifest = {"format": FORMAT, "snapshot": folder.name, "log": log.name}
+    write_atomically(path / "manifest.json", json.dumps(manifest).encode())
+    return log
+
+
+def read(path: Path) -> tuple[Documents, Engine, Learner, Path]:
+    """The current snapshot, and the path of its log.
+
+    Raises:
+      ValueError: if a file is missing or damaged.
+    """
+    manifest = check(path)
+    folder = path / manifest["snapshot"]
+    try:
+        return *_read(folder), path / manifest["log"]
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(
+            f"{folder} is damaged ({type(error).__name__}: {error}): restore it from a backup"
+        ) from error
+
+
+def clean(path: Path) -> None:
+    """Removes what the manifest doesn't name: older snapshots, and those cut short."""
+    manifest = check(path)
+    for found in path.iterdir():
+        if _number(found) and found.name not in (manifest["snapshot"], manifest["log"]):
+            if found.is_dir():
+                shutil.rmtree(found, ignore_errors=True)
+            else:
+                found.unlink(missing_ok=True)
+
+
+def _number(path: Path) -> int:
+    kind, _, number = path.name.partition("-")
+    return int(number) if kind in ("snapshot", "log") and number.isdigit() else 0
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _items(name: str, items: Sequence[Item], config: FeedbackConfig) -> dict[str, np.ndarray]:
+    out = {}
+    for field in ("candidates", "lexical", "targets"):
+        dtype = np.int32 if field == "candidates" else np.float32
+        rows = np.zeros((len(items), config.candidates), dtype)
+        for row, item in zip(rows, items, strict=True):
+            row[:] = getattr(item, field)
+        out[f"{name}.{field}"] = rows
+    return out
+
+
+def _read(folder: Path) -> tuple[Documents, Engine, Learner]:
+    documents = Documents()
+    with open(folder / "documents.jsonl", encoding="utf-8", newline="\n") as file:
+        rows = [json.loads(line) for line in file]
+    documents.restore([None if row is None else Document(**row) for row in rows])
+    settings = json.loads((folder / "settings.json").read_bytes())
+    fields = settings["engine"]
+    config = Config(**{**fields, "kind_weights": tuple(fields["kind_weights"])})
+    engine = Engine(config)
+    # A file of our own: np.load leaves its one open if it fails.
+    with open(folder / "arrays.npz", "rb") as data, np.load(data, allow_pickle=False) as arrays:
+        engine.mean_length = settings["mean_length"]
+        engine.deep_idf = arrays["deep_idf"]
+        for name in ("wide", "bm25"):
+            parts = {k.partition(".")[2]: arrays[k] for k in arrays if k.startswith(f"{name}.")}
+            setattr(engine, name, Postings.restore(config.num_features, parts))
+        engine.network = Network(
+            *(jnp.array(arrays[name]) for name in ("embedding", "gain", "output"))
+        )
+        learner = Learner(engine, FeedbackConfig(**settings["feedback"]))
+        learner.count = settings["count"]
+        for name in ("base", "events"):
+            columns = [arrays[f"{name}.{f}"] for f in ("candidates", "lexical", "targets")]
+            queries = [engine.read(text) for text in settings[name]]
+            items = [Item(q, *row) for q, *row in zip(queries, *columns, strict=True)]
+            setattr(learner, name, items)
+    if not len(documents.items) == engine.num_documents == engine.network.output.shape[0]:
+        raise ValueError(
+            f"{len(documents.items)} documents, {engine.num_documents} in the postings, "
+            f"{engine.network.output.shape[0]} in the network"
+        )
+    return documents, engine, learner
