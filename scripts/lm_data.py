@@ -80,6 +80,7 @@ def take_stretches(corpus: text.Corpus) -> tuple[text.Corpus, text.Corpus]:
 
     def join(parts: list[np.ndarray]) -> text.Corpus:
         ended = [np.append(p[:-1], np.int32(text.DOCUMENT)) for p in parts]
-        return text.Corpus(np.concatenate(ended).astype(np.int32), len(parts), 0)
+        tokens = np.concatenate(ended).astype(np.int32)
+        return text.Corpus(tokens, int(np.sum(tokens == text.DOCUMENT)), 0)
 
     return join(pieces[::2]), join(pieces[1::2])

@@ -50,10 +50,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--bpe-size", type=int, default=32_768, help="ids of the byte-level BPE (32768)")
     add("--rows", type=int, default=1 << 24, metavar="R",
         help="rows of the memory, 64 parameters each; 0 trains the trunk alone (16777216)")  # fmt: skip
-    add("--hidden", type=int, default=256, help="width of the trunk (256)")
+    add("--hidden", type=int, default=192, help="width of the trunk (192)")
     add("--no-evidence", action="store_true",
         help="leave out the counted followers and recent words: embeddings and trunk only")  # fmt: skip
-    add("--active", type=int, default=2048, metavar="A", help="sampled softmax (2048)")
+    add("--active", type=int, default=1536, metavar="A", help="sampled softmax (1536)")
     add("--batch-size", type=int, default=1024, help="tokens a step, in runs of 32 (1024)")
     add("--epochs", type=int, default=3, help="(3)")
     add("--lr", type=float, default=2e-3, help="peak rate of Adam, for all but the memory (2e-3)")

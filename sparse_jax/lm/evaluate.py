@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax.layers import matmul_rows
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm import model
 from sparse_jax.lm.batching import Batch, batches, positions
 from sparse_jax.lm.text import Corpus
 from sparse_jax.lm.training import find_inputs, forward, read
-from sparse_jax.layers import matmul_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +91,7 @@ def score(
     return Score(total, count, corpus.num_bytes if whole else 0, extra_bits if whole else 0.0)
 
 
-def _spread(
-    corpus: Corpus, runs: int, length: int, history: int, most: int | None
-) -> Any:
+def _spread(corpus: Corpus, runs: int, length: int, history: int, most: int | None) -> Any:
     made: Any = batches(corpus, runs, length, history, seed=None if most is None else 0)
     for number, batch in enumerate(made):
         if most is not None and number >= most:

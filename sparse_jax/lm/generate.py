@@ -151,9 +151,7 @@ def _sample_step(
     return chosen, *_append(history, known, chosen)
 
 
-def _append(
-    history: jax.Array, known: jax.Array, chosen: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _append(history: jax.Array, known: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Histories one token later. The end of a document begins a new one."""
     history = jnp.concatenate([history[:, 1:], chosen[:, None]], axis=1)
     ended = chosen == DOCUMENT

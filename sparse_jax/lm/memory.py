@@ -43,8 +43,8 @@ class Found:
 
     ids: jax.Array  # int32 [B * O], distinct rows, ascending, -1 = padding
     inverse: jax.Array  # int32 [B, O], place of each context's row in ids; -1 = it has none
-    counts: jax.Array  # int32 [B, O], occurrences of each context so far; 0 = new or none
-    followers: jax.Array  # uint32 [B, O, K]
+    counts: jax.Array  # int32 [B * O], occurrences so far of the owner of each distinct row
+    followers: jax.Array  # uint32 [B * O, K], of each distinct row
 
 
 def init(num_rows: int, width: int, *, slots: int = 8) -> Memory:
@@ -149,13 +149,12 @@ def find(
         memory = dataclasses.replace(memory, tags=new_tags)
     flat = row.reshape(-1)
     ids, inverse, _ = unique_ids(flat, num_rows=num_rows, size=flat.size)
-    found = Found(
-        ids=ids,
-        inverse=inverse.reshape(row.shape),
-        counts=take_rows(memory.counts, flat).reshape(row.shape),
-        followers=take_rows(memory.followers, flat).reshape(*row.shape, -1),
+    # Behind the barrier the rows are read before `observe` writes. Fused into what comes after,
+    # the reads would make XLA copy whole tables.
+    counts, followers = jax.lax.optimization_barrier(
+        (take_rows(memory.counts, ids), take_rows(memory.followers, ids))
     )
-    return memory, found
+    return memory, Found(ids, inverse.reshape(row.shape), counts, followers)
 
 
 def unpack(followers: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -192,7 +191,7 @@ def observe(memory: Memory, found: Found, targets: jax.Array) -> Memory:
     entry = jnp.arange(place.size, dtype=jnp.int32)
     last = jnp.full(size, -1, jnp.int32).at[place].max(entry, mode="drop")
     word = take_rows(targets, jnp.where(last < 0, -1, last // shape[1]))
-    ids, counts = unpack(take_rows(memory.followers, found.ids))
+    ids, counts = unpack(found.followers)
     same = (ids == word[:, None]) & (counts > 0)
     # The rarest slot, or the word's own.
     slot = jnp.argmin(jnp.where(same, -1, counts), axis=1)
@@ -204,7 +203,7 @@ def observe(memory: Memory, found: Found, targets: jax.Array) -> Memory:
     packed = (ids.astype(jnp.uint32) << jnp.uint32(COUNT_BITS)) | counts.astype(jnp.uint32)
     return dataclasses.replace(
         memory,
-        counts=add_rows(memory.counts, found.ids, seen),
+        counts=set_rows(memory.counts, found.ids, found.counts + seen),
         followers=set_rows(memory.followers, found.ids, packed),
     )
 

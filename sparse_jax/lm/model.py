@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from sparse_jax.layers import add_bias, matmul_columns
 from sparse_jax.lm import memory as mem
+from sparse_jax.rows import take_rows
 
 Params = dict[str, Any]
 
@@ -33,8 +34,8 @@ class Config:
     window: int = 8  # latest words the trunk reads
     recent: int = 64  # latest words that may be repeated
     embed: int = 64  # width of input words
-    hidden: int = 256
-    inner: int = 512
+    hidden: int = 192
+    inner: int = 384
     blocks: int = 1
     out: int = 128  # width of output words
     evidence: bool = True  # mix in the followers and recent words
@@ -123,8 +124,9 @@ def gather_evidence(found: mem.Found, targets: jax.Array | None) -> Evidence:
       targets: int32 [B], what to leave out once because the memory has counted it already, which
         is so from the second pass over a text on; -1 or None leaves nothing out.
     """
-    words, counts = mem.unpack(found.followers)
-    seen = found.counts
+    places, shape = found.inverse.reshape(-1), found.inverse.shape
+    words, counts = mem.unpack(take_rows(found.followers, places).reshape(*shape, -1))
+    seen = take_rows(found.counts, places).reshape(shape)
     if targets is not None:
         own = (words == targets[:, None, None]) & (counts > 0)
         counts = counts - own.astype(jnp.int32)

@@ -41,9 +41,7 @@ def spelling_bits(vocabulary: Vocabulary, texts: Iterable[str], table: np.ndarra
     return float(sum(table[pair].sum() for pair in _pairs(vocabulary, texts)))
 
 
-def _pairs(
-    vocabulary: Vocabulary, texts: Iterable[str]
-) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+def _pairs(vocabulary: Vocabulary, texts: Iterable[str]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
     """(bytes before, bytes after) of the unknown words of each text."""
     if vocabulary.lossless:
         return

@@ -183,7 +183,9 @@ def read_documents(paths: Sequence[str | Path]) -> Iterator[str]:
     for given in map(Path, paths):
         files = [given]
         if given.is_dir():
-            files = sorted(p for p in given.rglob("*") if p.suffix in {".txt", ".md", ".rst", ".gz"})
+            files = sorted(
+                p for p in given.rglob("*") if p.suffix in {".txt", ".md", ".rst", ".gz"}
+            )
             if not files:
                 raise FileNotFoundError(f"{given}: no .txt, .md, .rst or .gz file in this folder")
         for path in files:

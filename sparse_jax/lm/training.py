@@ -189,7 +189,7 @@ def make_step(
             size=min(active_size, config.vocabulary), num_rows=config.vocabulary,
         )  # fmt: skip
         places = chosen.positions[: at.targets.size]
-        log_q = _log_inclusion(chosen, state, at.targets.size)
+        log_q = log_inclusion(chosen, state.unigram, state.popular, at.targets.size)
         column = jnp.arange(log_q.size, dtype=jnp.int32)
         # A target is in its own set for certain; the others are a sample.
         correction = jnp.where(column[None, :] == places[:, None], jnp.float32(0), log_q[None, :])
@@ -204,7 +204,9 @@ def make_step(
         def loss(gathered: Any) -> tuple[jax.Array, jax.Array]:
             rows, out, bias = gathered
             made = forward(rows, inputs, config=config)
-            logits = layers.sparse_dense(out, bias, made.query)
+            # The barrier, in the gradient too, keeps the softmax's arithmetic out of the
+            # transpose that the product's gradient needs: there it runs column by column.
+            logits = jax.lax.optimization_barrier(layers.sparse_dense(out, bias, made.query))
             examples = jnp.arange(places.size, dtype=jnp.int32)
             log_softmax = -losses.softmax_cross_entropy(
                 logits, examples, places, mask=chosen.mask, log_inclusion=correction
@@ -250,18 +252,30 @@ def make_step(
     return step
 
 
-def _log_inclusion(chosen: active.ActiveSet, state: LMState, draws: int) -> jax.Array:
-    """Log probability that each id is in the set of a batch of `draws` targets, [A].
+def log_inclusion(
+    chosen: active.ActiveSet, unigram: jax.Array, popular: jax.Array, draws: int
+) -> jax.Array:
+    """Log probability that each id is in the active set of a batch of targets, float32 [A].
 
     The targets of a batch are themselves a sample from the unigram distribution, so a token is in
     with probability 1 − (1 − p)^B (1 − f), f being the chance of the uniform fill; a popular one
     for certain. Without this the batch's targets, in by merit, would stand for no one else, and
     the sampled softmax would be a biased guess of the full one.
+
+    Args:
+      chosen: of `active.shared_set`, whose labels were the targets and then `popular`.
+      unigram: float32 [V], share of each token in the text.
+      popular: int32 [P].
+      draws: B, targets of a batch.
+
+    References:
+      Bengio and Senécal 2008, "Adaptive Importance Sampling to Accelerate Training of a Neural
+      Probabilistic Language Model", section III.
     """
-    fill = jnp.exp(active.log_inclusion(chosen, num_rows=state.unigram.size))
+    fill = jnp.exp(active.log_inclusion(chosen, num_rows=unigram.size))
     chance = jnp.min(fill)  # of one that isn't a label; 1 if the set holds all rows
-    share = take_rows(state.unigram, chosen.ids)
+    share = take_rows(unigram, chosen.ids)
     missed = jnp.exp(jnp.float32(draws) * jnp.log1p(-share)) * (jnp.float32(1) - chance)
-    popular = jnp.zeros(state.unigram.size, bool).at[state.popular].set(True)
+    certain = jnp.zeros(unigram.size, bool).at[popular].set(True)
     log_q = jnp.log1p(-jnp.minimum(missed, jnp.float32(1 - 1e-6)))
-    return jnp.where(take_rows(popular, chosen.ids), jnp.float32(0), log_q)
+    return jnp.where(take_rows(certain, chosen.ids), jnp.float32(0), log_q)
