@@ -29,8 +29,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("directory", metavar="DIR", help="--checkpoint of train_lm.py")
-    add("--test", action="append", default=[], metavar="FILE",
-        help="text to score; default: what was held out of the training files")  # fmt: skip
+    add(
+        "--test",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="text to score; default: what was held out of the training files",
+    )
     add("--sparse", action="store_true", help="score through the hash tables, too")
     add("--tables", type=int, default=16, metavar="L", help="(16)")
     add("--bits", type=int, default=8, metavar="K", help="(8)")
@@ -86,9 +91,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for name, value in results.items():
-        print(
-            f"  {name:<24} {value:,.4f}" if isinstance(value, float) else f"  {name:<24} {value:,}"
-        )
+        shown = f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
+        print(f"  {name:<24} {shown}")
     print(json.dumps(results))
     if args.json:
         write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())

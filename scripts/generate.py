@@ -29,10 +29,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--tokens", type=int, default=80, help="tokens to write (80)")
     add("--temperature", type=float, default=0.8, help="0 takes the likeliest (0.8)")
     add("--top-k", type=int, default=0, metavar="K", help="choose from the likeliest K (0: all)")
-    add("--top-p", type=float, default=0.95, metavar="P",
-        help="choose from the likeliest that make up P (0.95)")  # fmt: skip
-    add("--repetition-penalty", type=float, default=1.0, metavar="R",
-        help="multiply log p of recent tokens by R (1.0: none)")  # fmt: skip
+    add(
+        "--top-p",
+        type=float,
+        default=0.95,
+        metavar="P",
+        help="choose from the likeliest that make up P (0.95)",
+    )
+    add(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        metavar="R",
+        help="multiply log p of recent tokens by R (1.0: none)",
+    )
     add("--unknown", action="store_true", help="let the unknown word be written")
     add("--beams", type=int, default=0, metavar="N", help="search the likeliest text with N beams")
     add("--seed", type=int, default=0, help="(0)")

@@ -71,7 +71,7 @@ class KneserNey:
         return keys, inverse, first
 
     def _keys(self, tokens: np.ndarray, shorter: np.ndarray, n: int) -> np.ndarray:
-        """Keys of the grams of n words from `shorter`, ids of those one word shorter; −1 is none."""
+        """Keys of the grams of n words, from the ids of those one word shorter; −1 is none."""
         context = np.full(tokens.size, -1, np.int64)
         context[1:] = shorter[:-1]
         if n > 2 and self.document is not None:

@@ -48,21 +48,37 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--vocabulary", choices=("word", "bpe"), default="word", help="(word)")
     add("--min-count", type=int, default=5, help="words seen less often are unknown (5)")
     add("--bpe-size", type=int, default=32_768, help="ids of the byte-level BPE (32768)")
-    add("--rows", type=int, default=1 << 24, metavar="R",
-        help="rows of the memory, 64 parameters each; 0 trains the trunk alone (16777216)")  # fmt: skip
+    add(
+        "--rows",
+        type=int,
+        default=1 << 24,
+        metavar="R",
+        help="rows of the memory, 64 parameters each; 0 trains the trunk alone (16777216)",
+    )
     add("--hidden", type=int, default=192, help="width of the trunk (192)")
-    add("--no-evidence", action="store_true",
-        help="leave out the counted followers and recent words: embeddings and trunk only")  # fmt: skip
+    add(
+        "--no-evidence",
+        action="store_true",
+        help="leave out the counted followers and recent words: embeddings and trunk only",
+    )
     add("--active", type=int, default=1536, metavar="A", help="sampled softmax (1536)")
     add("--batch-size", type=int, default=1024, help="tokens a step, in runs of 32 (1024)")
     add("--epochs", type=int, default=3, help="(3)")
     add("--lr", type=float, default=2e-3, help="peak rate of Adam, for all but the memory (2e-3)")
     add("--memory-lr", type=float, default=0.05, help="of the memory's Adagrad (0.05)")
     add("--seed", type=int, default=0, help="(0)")
-    add("--max-seconds", type=float, metavar="S",
-        help="stop training after this long; the learning rate then ends on time")  # fmt: skip
-    add("--patience", type=int, metavar="N",
-        help="stop when validation has not improved for N looks, one each tenth of an epoch")  # fmt: skip
+    add(
+        "--max-seconds",
+        type=float,
+        metavar="S",
+        help="stop training after this long; the learning rate then ends on time",
+    )
+    add(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="stop when validation has not improved for N looks, one each tenth of an epoch",
+    )
     add("--checkpoint", metavar="DIR", help="save here, every --save-every steps and at the end")
     add("--save-every", type=int, default=2000, metavar="STEPS", help="(2000)")
     add("--resume", action="store_true", help="go on from the last save in --checkpoint")

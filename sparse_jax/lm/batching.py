@@ -21,7 +21,8 @@ class Batch(NamedTuple):
 
 def num_batches(corpus: Corpus, runs: int, length: int) -> int:
     """Batches of one pass: the last one is padded."""
-    return -(-(-(-corpus.tokens.size // length)) // runs)
+    all_runs = -(-corpus.tokens.size // length)
+    return -(-all_runs // runs)
 
 
 def batches(

@@ -150,8 +150,8 @@ class WordVocabulary:
         return {"kind": "word", "words": list(self.words)}
 
 
-_NO_SPACE_BEFORE = frozenset(".,;:!?)]}%'’\"”")
-_NO_SPACE_BEHIND = frozenset("([{'’\"“$#\\")
+_NO_SPACE_BEFORE = frozenset(".,;:!?)]}%'\u2019\"\u201d")
+_NO_SPACE_BEHIND = frozenset("([{'\u2019\"\u201c$#\\")
 
 
 def join_words(words: Iterable[str]) -> str:
@@ -172,6 +172,9 @@ def join_words(words: Iterable[str]) -> str:
     return "".join(out)
 
 
+_SUFFIXES = frozenset((".txt", ".md", ".rst", ".gz"))
+
+
 def read_documents(paths: Sequence[str | Path]) -> Iterator[str]:
     """Texts of files (.gz too) and of the .txt, .md, .rst and .gz files in folders, in order.
 
@@ -183,9 +186,7 @@ def read_documents(paths: Sequence[str | Path]) -> Iterator[str]:
     for given in map(Path, paths):
         files = [given]
         if given.is_dir():
-            files = sorted(
-                p for p in given.rglob("*") if p.suffix in {".txt", ".md", ".rst", ".gz"}
-            )
+            files = sorted(p for p in given.rglob("*") if p.suffix in _SUFFIXES)
             if not files:
                 raise FileNotFoundError(f"{given}: no .txt, .md, .rst or .gz file in this folder")
         for path in files:
