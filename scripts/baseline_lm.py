@@ -148,11 +148,15 @@ def main(argv: list[str] | None = None) -> int:
             bpe_size=args.bpe_size,
         )  # fmt: skip
         run = run_kneser_ney if args.model == "kn" else run_transformer
-        results = {"model": args.model, **run(args, data), "vocabulary": data.vocabulary.size,
-                   "train_tokens": data.train.tokens.size, "peak_rss_bytes": peak_rss_bytes()}  # fmt: skip
+        results = {"model": args.model, **run(args, data)}
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    results |= {
+        "vocabulary": data.vocabulary.size,
+        "train_tokens": data.train.tokens.size,
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
     print(json.dumps(results))
     if args.json:
         write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
