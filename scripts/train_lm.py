@@ -26,7 +26,7 @@ import lm_data
 import numpy as np
 import optax
 from lm_report import cost, count_parameters, print_table
-from report import peak_rss_bytes, write_atomically
+from report import peak_rss_bytes, sha256, write_atomically
 from tqdm import tqdm
 
 from sparse_jax import checkpoint, optim
@@ -65,7 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch-size", type=int, default=1024, help="tokens a step, in runs of 32 (1024)")
     add("--epochs", type=int, default=3, help="(3)")
     add("--lr", type=float, default=2e-3, help="peak rate of Adam, for all but the memory (2e-3)")
-    add("--memory-lr", type=float, default=0.05, help="of the memory's Adagrad (0.05)")
+    add("--memory-lr", type=float, default=0.15, help="of the memory's Adagrad (0.15)")
     add("--seed", type=int, default=0, help="(0)")
     add(
         "--max-seconds",
@@ -292,7 +292,14 @@ class Run:
             "memory_rows_used": None if memory is None else float(jnp.mean(memory.tags > 0)),
             "history": self.history,
             "seed": self.args.seed,
+            "weights_sha256": weights_sha256(self.state),
         }
+
+
+def weights_sha256(state: training.LMState) -> str:
+    """Digest of everything trained, the memory's counts included: equal runs have equal ones."""
+    leaves = jax.tree_util.tree_leaves_with_path((state.params, state.memory))
+    return sha256({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
 
 
 def save_model(

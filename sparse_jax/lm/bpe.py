@@ -21,6 +21,10 @@ class BpeVocabulary:
 
     lossless = True
 
+    def __post_init__(self) -> None:
+        # Names of special tokens in a text are text; the library doesn't save this.
+        self.tokenizer.encode_special_tokens = True
+
     @classmethod
     def fit(cls, texts: Iterable[str], *, size: int = 32_768) -> BpeVocabulary:
         """Trains the merges on some texts.
@@ -49,7 +53,6 @@ class BpeVocabulary:
 
     def encode(self, text: str) -> np.ndarray:
         """Token ids of a text, int32, without an end of document."""
-        # Names of special tokens in the text are text.
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         return np.array(ids, np.int32)
 

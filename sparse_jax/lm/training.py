@@ -158,7 +158,7 @@ def forward(rows: Read, inputs: Inputs, *, config: model.Config) -> Forward:
 
 def make_step(
     tx: Any, *, config: model.Config, active_size: int = 2048, lr: float = 2e-3,
-    memory_lr: float = 0.05,
+    memory_lr: float = 0.15,
 ) -> Callable[..., tuple[LMState, StepMetrics]]:  # fmt: skip
     """The training step: step(state, tokens, since, rate, repeated) → (state, metrics).
 
