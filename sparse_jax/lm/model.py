@@ -113,7 +113,8 @@ class Evidence:
     words: jax.Array  # int32 [B, O, K]
     shares: jax.Array  # float32 [B, O, K]; sums to 1 over K where there is any, else 0
     features: jax.Array  # float32 [B, O * 4], for the trunk and the mixture
-    known: jax.Array  # bool [B, O]; whether the context was seen before
+    others: jax.Array  # int32 [B, O]; occurrences of the context, this one left out
+    known: jax.Array  # bool [B, O]; whether its row is read
 
 
 def gather_evidence(found: mem.Found, targets: jax.Array | None) -> Evidence:
@@ -142,7 +143,7 @@ def gather_evidence(found: mem.Found, targets: jax.Array | None) -> Evidence:
         ],
         axis=2,
     )
-    return Evidence(words, share, features.reshape(seen.shape[0], -1), seen > 0)
+    return Evidence(words, share, features.reshape(seen.shape[0], -1), seen, seen > 0)
 
 
 def normalize(x: jax.Array) -> jax.Array:
@@ -152,7 +153,7 @@ def normalize(x: jax.Array) -> jax.Array:
 
 def trunk(
     params: Params, words: jax.Array, rows: jax.Array | None, evidence: Evidence | None,
-    has_recent: jax.Array, *, config: Config,
+    has_recent: jax.Array, repeated: jax.Array | None = None, *, config: Config,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """The query and the mixture.
 
@@ -162,6 +163,8 @@ def trunk(
       rows: float32 [B, O * d], the memory rows, zeros where there are none; or None.
       evidence: of the same contexts, or None.
       has_recent: bool [B], whether there are recent words to repeat.
+      repeated: bool [], whether this text trains for another time: the mixture then stays as it
+        was learned on text never seen before, where the softmax was no surer than it should be.
       config: static.
 
     Returns:
@@ -180,8 +183,13 @@ def trunk(
         return query, jnp.zeros((h.shape[0], 1), jnp.float32)
     if evidence is not None:
         h = jnp.concatenate([h, evidence.features], axis=1)
-    gate = jax.nn.relu(add_bias(matmul_columns(h, params["gate"]), params["gate_bias"]))
-    logits = add_bias(matmul_columns(gate, params["mix"]), params["mix_bias"])
+    held = {name: params[name] for name in ("gate", "gate_bias", "mix", "mix_bias")}
+    if repeated is not None:
+        h, held = jax.tree.map(
+            lambda x: jnp.where(repeated, jax.lax.stop_gradient(x), x), (h, held)
+        )
+    gate = jax.nn.relu(add_bias(matmul_columns(h, held["gate"]), held["gate_bias"]))
+    logits = add_bias(matmul_columns(gate, held["mix"]), held["mix_bias"])
     # A part that nothing is known of has no say.
     says = [jnp.ones_like(has_recent)[:, None], has_recent[:, None]]
     if evidence is not None:

@@ -90,6 +90,7 @@ class Inputs(NamedTuple):
     word_places: jax.Array  # int32 [B, C] into words
     found: mem.Found | None
     evidence: model.Evidence | None
+    repeated: jax.Array | None = None  # bool [], whether this text trains for another time
 
 
 def find_inputs(
@@ -109,7 +110,7 @@ def find_inputs(
         memory, found = mem.find(memory, hashes, tags, claim=claim)
         leave_out = None if repeated is None else jnp.where(repeated, at.targets, -1)
         evidence = model.gather_evidence(found, leave_out)
-    return memory, Inputs(at, words, places.reshape(history.shape), found, evidence)
+    return memory, Inputs(at, words, places.reshape(history.shape), found, evidence, repeated)
 
 
 def read(params: model.Params, memory: mem.Memory | None, inputs: Inputs) -> Read:
@@ -147,7 +148,7 @@ def forward(rows: Read, inputs: Inputs, *, config: model.Config) -> Forward:
     back = config.recent
     known = jnp.arange(back, 0, -1, dtype=jnp.int32)[None, :] <= inputs.at.known[:, None]
     query, log_mix = model.trunk(
-        rows.trunk, words, context, inputs.evidence, known[:, -1], config=config
+        rows.trunk, words, context, inputs.evidence, known[:, -1], inputs.repeated, config=config
     )
     if not config.evidence:
         return Forward(query, log_mix, jnp.zeros((size, back), jnp.float32))
@@ -179,11 +180,12 @@ def make_step(
         state: LMState, tokens: jax.Array, since: jax.Array, rate: jax.Array, repeated: jax.Array
     ) -> tuple[LMState, StepMetrics]:
         at = positions(tokens, since)
-        key, draw = jax.random.split(state.key)
+        key, draw, drop = jax.random.split(state.key, 3)
         memory, inputs = find_inputs(
             state.memory, at, config=config, distinct=tokens.size + 1, claim=True,
             repeated=repeated,
         )  # fmt: skip
+        inputs = _hide_rows(drop, inputs)
         chosen = active.shared_set(
             draw, jnp.concatenate([at.targets, state.popular]),
             size=min(active_size, config.vocabulary), num_rows=config.vocabulary,
@@ -250,6 +252,23 @@ def make_step(
         return new, StepMetrics(value, share, found_share, touched)
 
     return step
+
+
+def _hide_rows(key: jax.Array, inputs: Inputs) -> Inputs:
+    """In later passes, treats a context of c occurrences as new with probability 1 / c.
+
+    A row has learned from the very occurrence that it is read for; of c occurrences that is a
+    share of 1 / c. Those that have no other are hidden always, by `gather_evidence`.
+    """
+    if inputs.evidence is None:
+        return inputs
+    others = inputs.evidence.others
+    chance = jnp.float32(1) / (others + 1).astype(jnp.float32)
+    hidden = jax.random.uniform(key, others.shape) < chance
+    if inputs.repeated is not None:
+        hidden = hidden & inputs.repeated
+    evidence = dataclasses.replace(inputs.evidence, known=inputs.evidence.known & ~hidden)
+    return inputs._replace(evidence=evidence)
 
 
 def log_inclusion(
