@@ -12,14 +12,13 @@ import sys
 import time
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import lm_data
-from lm_load import Saved, load_model
+from lm_load import Saved, load_model, make_head
 from report import peak_rss_bytes, write_atomically
 
 from sparse_jax.index import IndexConfig
-from sparse_jax.lm import batching, evaluate, sparse_head
+from sparse_jax.lm import evaluate, sparse_head
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -64,12 +63,7 @@ def score(args: argparse.Namespace, saved: Saved) -> dict[str, Any]:
         tables = IndexConfig(
             num_tables=args.tables, num_bits=args.bits, max_candidates=args.candidates
         )
-        some = next(batching.batches(data.validation, 32, 32, saved.config.history))
-        head = sparse_head.init(
-            jax.random.key(0), params, saved.state.unigram,
-            sparse_head.sample_queries(params, memory, *some, config=saved.config),
-            config=tables, popular=args.popular,
-        )  # fmt: skip
+        head = make_head(saved, tables, args.popular)
         found, scored = sparse_head.score(head, params, memory, data.test, config=saved.config)
         results |= {
             "sparse_test_perplexity": found.perplexity,

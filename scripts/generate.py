@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 import numpy as np
-from lm_load import Saved, load_model
+from lm_load import Saved, load_model, make_head
 
 from sparse_jax.lm import generate
 
@@ -46,6 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--unknown", action="store_true", help="let the unknown word be written")
     add("--beams", type=int, default=0, metavar="N", help="search the likeliest text with N beams")
     add("--seed", type=int, default=0, help="(0)")
+    add("--sparse", action="store_true", help="score only what hash tables name, and popular words")
     add("--copies", type=int, default=1, metavar="N", help="write N texts for each prompt")
     args = parser.parse_args(argv)
     for name in ("tokens", "copies"):
@@ -73,7 +74,10 @@ def write(args: argparse.Namespace, saved: Saved) -> None:
             text = saved.vocabulary.decode([*prompt, *tokens])
             print(f"{text}\n  (log p {score:.2f}, best of {len(found)} beams)\n")
         return
-    stream = generate.stream(*model, prompts, config=saved.config, how=how, seed=args.seed)
+    stream = generate.stream(
+        *model, prompts, config=saved.config, how=how, seed=args.seed,
+        head=make_head(saved) if args.sparse else None,
+    )  # fmt: skip
     written: list[np.ndarray] = []
     shown = ""
     started = time.perf_counter()

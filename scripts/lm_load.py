@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from sparse_jax import checkpoint, optim
-from sparse_jax.lm import bpe, model, training
+from sparse_jax import checkpoint, index, optim
+from sparse_jax.lm import bpe, generate, model, sparse_head, training
 
 
 class Saved(NamedTuple):
@@ -45,3 +46,19 @@ def load_model(directory: str) -> Saved:
     if found is None:
         raise ValueError(f"{directory} has no finished checkpoint yet")
     return Saved(found[0], config, bpe.load_vocabulary(told["vocabulary"]), told["files"])
+
+
+def make_head(
+    saved: Saved, tables: index.IndexConfig | None = None, popular: int = 1024
+) -> sparse_head.SparseHead:
+    """The softmax through hash tables, its queries centred on text of the model's own."""
+    params, memory = saved.state.params, saved.state.memory
+    stream = generate.stream(params, memory, [[]] * 32, config=saved.config)
+    written = np.stack([next(stream) for _ in range(saved.config.history + 32)], axis=1)
+    since = np.full((32, 32), saved.config.history, np.int32)
+    queries = sparse_head.sample_queries(
+        params, memory, jnp.asarray(written), jnp.asarray(since), config=saved.config
+    )
+    return sparse_head.init(
+        jax.random.key(0), params, saved.state.unigram, queries, config=tables, popular=popular
+    )

@@ -332,8 +332,11 @@ def test_the_sparse_softmax_is_normalized():
     for row in np.asarray(ids):
         own = row[row >= 0]
         assert np.unique(own).size == own.size
-    total = sum(
-        jnp.exp(sparse_head.log_softmax_of(head, ids, logits, jnp.full(ids.shape[0], w, jnp.int32)))
-        for w in range(V)
-    )
-    np.testing.assert_allclose(total, 1.0, atol=1e-5)
+    whole = sparse_head.log_softmax(head, state.params, queries)
+    np.testing.assert_allclose(jnp.exp(whole).sum(axis=1), 1.0, atol=1e-5)
+    targets = jnp.arange(queries.shape[0], dtype=jnp.int32) % V
+    own = sparse_head.log_softmax_of(head, ids, logits, targets)
+    np.testing.assert_allclose(own, whole[jnp.arange(targets.size), targets], atol=1e-5)
+    history, known, _ = histories()
+    log_p = generate.next_log_probs(state.params, state.memory, history, known, head, config=CONFIG)
+    np.testing.assert_allclose(jnp.exp(log_p).sum(axis=1), 1.0, atol=1e-5)

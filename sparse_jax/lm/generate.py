@@ -13,7 +13,7 @@ import numpy as np
 
 from sparse_jax.layers import matmul_rows
 from sparse_jax.lm import memory as mem
-from sparse_jax.lm import model
+from sparse_jax.lm import model, sparse_head
 from sparse_jax.lm.batching import Positions
 from sparse_jax.lm.text import DOCUMENT, UNKNOWN
 from sparse_jax.lm.training import Forward, Inputs, find_inputs, forward, read
@@ -73,24 +73,29 @@ def next_forward(
 
 
 def next_log_probs(
-    params: model.Params, memory: mem.Memory | None, history: jax.Array, known: jax.Array, *,
-    config: model.Config,
+    params: model.Params, memory: mem.Memory | None, history: jax.Array, known: jax.Array,
+    head: sparse_head.SparseHead | None = None, *, config: model.Config,
 ) -> jax.Array:  # fmt: skip
-    """Exact log p of every token after each history.
+    """log p of every token after each history: exact, or through the hash tables.
 
     Args:
       params: of the model.
       memory: of the model.
       history: int32 [B, C], the tokens before, DOCUMENT before a document's start.
       known: int32 [B], how many of them are the document's.
+      head: None for the exact softmax; else the one that scores what its tables name.
       config: static.
 
     Returns:
       float32 [B, V], each row normalized.
     """
     made, inputs = next_forward(params, memory, history, known, config=config)
-    logits = matmul_rows(made.query, params["out"]) + params["bias"][None, :]
-    return mix_all(jax.nn.log_softmax(logits, axis=1), made, inputs, config=config)
+    if head is None:
+        logits = matmul_rows(made.query, params["out"]) + params["bias"][None, :]
+        log_softmax = jax.nn.log_softmax(logits, axis=1)
+    else:
+        log_softmax = sparse_head.log_softmax(head, params, made.query)
+    return mix_all(log_softmax, made, inputs, config=config)
 
 
 def mix_all(
@@ -140,9 +145,9 @@ def adjust(log_p: jax.Array, history: jax.Array, known: jax.Array, how: Sampling
 @functools.partial(jax.jit, static_argnames=("config", "how"))
 def _sample_step(
     params: model.Params, memory: mem.Memory | None, key: jax.Array, history: jax.Array,
-    known: jax.Array, *, config: model.Config, how: Sampling,
+    known: jax.Array, head: sparse_head.SparseHead | None, *, config: model.Config, how: Sampling,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
-    log_p = next_log_probs(params, memory, history, known, config=config)
+    log_p = next_log_probs(params, memory, history, known, head, config=config)
     scores = adjust(log_p, history, known, how)
     if how.temperature == 0.0:
         chosen = jnp.argmax(scores, axis=1).astype(jnp.int32)
@@ -162,6 +167,7 @@ def _append(history: jax.Array, known: jax.Array, chosen: jax.Array) -> tuple[ja
 def stream(
     params: model.Params, memory: mem.Memory | None, prompts: list[Any], *,
     config: model.Config, how: Sampling | None = None, seed: int = 0,
+    head: sparse_head.SparseHead | None = None,
 ) -> Iterator[np.ndarray]:  # fmt: skip
     """One token for each prompt at a time, int32 [B], without end.
 
@@ -172,6 +178,7 @@ def stream(
       config: the model's.
       how: of drawing; default: from the model's own distribution.
       seed: of the draws: the same seed and prompts give the same text.
+      head: as for `next_log_probs`.
     """
     if not prompts:
         raise ValueError("prompts is empty: give at least one, which may be an empty list")
@@ -182,7 +189,7 @@ def stream(
     while True:
         key, draw = jax.random.split(key)
         chosen, history, known = _sample_step(
-            params, memory, draw, history, known, config=config, how=how or Sampling()
+            params, memory, draw, history, known, head, config=config, how=how or Sampling()
         )
         yield np.asarray(chosen)
 

@@ -108,6 +108,16 @@ def log_softmax_of(
     return jnp.log(jnp.float32(1 - head.floor) * jnp.sum(hit, axis=1) + head.floor * share + 1e-30)
 
 
+def log_softmax(head: SparseHead, params: model.Params, query: jax.Array) -> jax.Array:
+    """log p of the whole vocabulary, float32 [B, V]: the floor where nothing was scored."""
+    ids, logits = scored(head, params, query)
+    share = jnp.float32(1 - head.floor) * jax.nn.softmax(logits, axis=1)
+    p = jnp.broadcast_to(head.floor * head.unigram[None, :], (query.shape[0], head.unigram.size))
+    rows = jnp.arange(query.shape[0], dtype=jnp.int32)[:, None]
+    p = p.at[rows, jnp.where(ids < 0, head.unigram.size, ids)].add(share, mode="drop")
+    return jnp.log(p)
+
+
 @functools.partial(jax.jit, static_argnames="config")
 def log_likelihood(
     head: SparseHead, params: model.Params, memory: mem.Memory | None, tokens: jax.Array,
