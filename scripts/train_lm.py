@@ -80,7 +80,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="stop when validation has not improved for N looks, one each tenth of an epoch",
     )
     add("--checkpoint", metavar="DIR", help="save here, every --save-every steps and at the end")
-    add("--save-every", type=int, default=2000, metavar="STEPS", help="(2000)")
+    add("--save-every", type=int, default=5000, metavar="STEPS", help="(5000)")
     add("--resume", action="store_true", help="go on from the last save in --checkpoint")
     add("--json", metavar="FILE", help="write the results here")
     args = parser.parse_args(argv)

@@ -101,6 +101,18 @@ def test_scores_and_writes(model, text):
         assert len(written.stdout.split()) >= 4
 
 
+def test_baselines_score_the_same_tokens(model, text):
+    _, results = model
+    small = ["--width", "32", "--depth", "1", "--heads", "2", "--window", "32", "--active", "256"]
+    for name, options in (("kn", []), ("transformer", [*small, "--epochs", "2", "--lr", "1e-2"])):
+        done = run("baseline_lm", name, text, *options)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout.splitlines()[-1])
+        for key in ("test_tokens", "vocabulary", "train_tokens"):
+            assert found[key] == results[key]
+        assert 1 < found["test_perplexity"] < results["vocabulary"] / 2
+
+
 @pytest.mark.parametrize(
     ("script", "options", "message"),
     [
