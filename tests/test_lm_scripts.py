@@ -4,42 +4,56 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "scripts"))
 
+import baseline_lm  # noqa: E402
+import eval_lm  # noqa: E402
+import generate  # noqa: E402
 import lm_data  # noqa: E402
+import train_lm  # noqa: E402
 from kneser_ney import KneserNey, modified_discounts  # noqa: E402
 
+from sparse_jax.lm.text import Corpus, python_topics  # noqa: E402
+
 SMALL = ["--rows", "20000", "--hidden", "32", "--active", "256", "--batch-size", "256"]
+SMALL += ["--epochs", "3"]
 KEYS = """parameters tokens_per_second test_perplexity test_bits_per_byte peak_rss_bytes
 madds_per_token dense_madds_per_token""".split()
 
 
-def command(script: str, *options: str) -> list[str]:
-    return [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *options]
+def call(module, capsys, *options: str) -> tuple[int, str, str]:
+    """Runs a script's main in this process: (status, output, errors)."""
+    try:
+        status = module.main(list(options))
+    except SystemExit as done:  # of argparse
+        status = done.code
+    told = capsys.readouterr()
+    return status, told.out, told.err
 
 
-def run(script: str, *options: str, env: dict[str, str] | None = None):
-    return subprocess.run(
-        command(script, *options), capture_output=True, text=True, timeout=300,
-        env=os.environ | (env or {}),
-    )  # fmt: skip
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiles():
+    """Tiny arrays: most of the time would go into LLVM."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory) -> str:
     """A small part of Python's own reference text, as a file of documents."""
-    from sparse_jax.lm.text import python_topics
-
     path = tmp_path_factory.mktemp("text") / "topics.txt"
     path.write_text("\f".join(python_topics()[:25])[:60_000], encoding="utf-8")
     return str(path)
@@ -49,65 +63,74 @@ def text(tmp_path_factory) -> str:
 def model(tmp_path_factory, text):
     """(checkpoint directory, results) of one short run."""
     folder = tmp_path_factory.mktemp("model")
-    done = run("train_lm", text, *SMALL, "--epochs", "3", "--checkpoint", f"{folder}/c",
-               "--json", f"{folder}/r.json", env={"NPROC": "1"})  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    results = json.loads((folder / "r.json").read_text())
-    assert json.loads(done.stdout.splitlines()[-1]) == results
-    return f"{folder}/c", results
+    status = train_lm.main(
+        [text, *SMALL, "--checkpoint", f"{folder}/c", "--json", f"{folder}/r.json"]
+    )
+    assert status == 0
+    return f"{folder}/c", json.loads((folder / "r.json").read_text())
 
 
 def test_trains_and_reports(model):
     _, results = model
     assert set(KEYS) <= set(results)
-    assert results["test_perplexity"] < 0.5 * results["vocabulary"] ** 0.7
+    # The most frequent words' shares alone give about 140.
+    assert results["test_perplexity"] < 50
     assert results["parameters"] > 20_000 * 64
     assert 0 < results["madds_per_token"] < results["dense_madds_per_token"]
 
 
-def test_a_killed_run_resumes_to_the_same_bits_at_another_thread_count(model, text, tmp_path):
+def test_a_killed_run_resumes_to_the_same_bits(model, text, tmp_path, capsys):
     _, whole = model
-    options = [text, *SMALL, "--epochs", "3", "--checkpoint", f"{tmp_path}/c", "--save-every", "10"]
-    env = os.environ | {"NPROC": "2"}
+    options = [text, *SMALL, "--checkpoint", f"{tmp_path}/c", "--save-every", "10"]
+    command = [sys.executable, str(ROOT / "scripts" / "train_lm.py"), *options]
+    # One thread here, as many as there are in this process. Its compiler must be this one's, too.
+    env = os.environ | {"NPROC": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     with subprocess.Popen(
-        command("train_lm", *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env
     ) as child:
         deadline = time.monotonic() + 200
-        while not list(tmp_path.glob("c/0*")) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        done = re.compile(r"\d+_step_\d+")
+        while time.monotonic() < deadline and child.poll() is None:
+            if any(done.fullmatch(path.name) for path in tmp_path.glob("c/*")):
+                break
+            time.sleep(0.01)
         child.send_signal(signal.SIGKILL)
         child.wait(timeout=60)
-    rest = run("train_lm", *options, "--resume", "--json", f"{tmp_path}/r.json", env={"NPROC": "2"})
-    assert rest.returncode == 0, rest.stderr
-    assert "resumed at step" in rest.stdout
+    status, out, err = call(train_lm, capsys, *options, "--resume", "--json", f"{tmp_path}/r.json")
+    assert status == 0, err
+    assert "resumed at step" in out
     results = json.loads((tmp_path / "r.json").read_text())
     assert results["test_perplexity"] == whole["test_perplexity"]
     assert results["weights_sha256"] == whole["weights_sha256"]
+    status, _, err = call(train_lm, capsys, *options, "--resume", "--lr", "1")
+    assert status == 2 and "--lr" in err
 
 
-def test_scores_and_writes(model, text):
+def test_scores_and_writes(model, text, capsys):
     folder, results = model
-    scored = run("eval_lm", folder, "--sparse", "--candidates", "32", "--popular", "64")
-    assert scored.returncode == 0, scored.stderr
-    found = json.loads(scored.stdout.splitlines()[-1])
+    status, out, err = call(
+        eval_lm, capsys, folder, "--sparse", "--candidates", "32", "--popular", "64"
+    )
+    assert status == 0, err
+    found = json.loads(out.splitlines()[-1])
     assert found["test_perplexity"] == pytest.approx(results["test_perplexity"], rel=1e-6)
+    assert found["test_bits_per_byte"] == pytest.approx(results["test_bits_per_byte"], rel=1e-6)
     assert found["sparse_words_scored"] < results["vocabulary"] / 2
     assert found["sparse_test_perplexity"] < 2 * found["test_perplexity"]
 
     for options in (["--tokens", "8"], ["--tokens", "4", "--beams", "2"]):
-        written = run("generate", folder, "The statement", *options)
-        assert written.returncode == 0, written.stderr
-        assert written.stdout.startswith("The statement")
-        assert len(written.stdout.split()) >= 4
+        status, out, err = call(generate, capsys, folder, "The statement", *options)
+        assert status == 0, err
+        assert len(out.split()) >= 4
 
 
-def test_baselines_score_the_same_tokens(model, text):
+def test_baselines_score_the_same_tokens(model, text, capsys):
     _, results = model
     small = ["--width", "32", "--depth", "1", "--heads", "2", "--window", "32", "--active", "256"]
     for name, options in (("kn", []), ("transformer", [*small, "--epochs", "2", "--lr", "1e-2"])):
-        done = run("baseline_lm", name, text, *options)
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout.splitlines()[-1])
+        status, out, err = call(baseline_lm, capsys, name, text, *options)
+        assert status == 0, err
+        found = json.loads(out.splitlines()[-1])
         for key in ("test_tokens", "vocabulary", "train_tokens"):
             assert found[key] == results[key]
         assert 1 < found["test_perplexity"] < results["vocabulary"] / 2
@@ -116,18 +139,17 @@ def test_baselines_score_the_same_tokens(model, text):
 @pytest.mark.parametrize(
     ("script", "options", "message"),
     [
-        ("train_lm", ["--resume"], "--resume needs --checkpoint"),
-        ("train_lm", ["--batch-size", "40"], "--batch-size 40: must be a multiple of 32"),
-        ("train_lm", ["no-such-file.txt"], "no-such-file.txt"),
-        ("eval_lm", ["no-such-folder"], "no-such-folder has no model.json"),
-        ("generate", ["no-such-folder"], "no-such-folder has no model.json"),
+        (train_lm, ["--resume"], "--resume needs --checkpoint"),
+        (train_lm, ["--batch-size", "40"], "--batch-size 40: must be a multiple of 32"),
+        (train_lm, ["no-such-file.txt"], "no-such-file.txt"),
+        (eval_lm, ["no-such-folder"], "no-such-folder has no model.json"),
+        (generate, ["no-such-folder"], "no-such-folder has no model.json"),
     ],
 )
-def test_errors_name_the_cause(script, options, message):
-    done = run(script, *options)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_errors_name_the_cause(script, options, message, capsys):
+    status, _, err = call(script, capsys, *options)
+    assert status == 2
+    assert message in err
 
 
 # Data -------------------------------------------------------------------------------------------
@@ -139,8 +161,6 @@ def test_test_and_validation_text_is_not_trained_on():
     assert sorted(train + test) == sorted(texts) and len(test) == 2
     head, tail = lm_data.hold_out(["line\n" * 100])
     assert head[0] + tail[0] == "line\n" * 100 and 0.03 < len(tail[0]) / 500 < 0.07
-    from sparse_jax.lm.text import Corpus
-
     corpus = Corpus(np.arange(10, 9010, dtype=np.int32), 1, 0)
     rest, taken = lm_data.take_stretches(corpus)
     assert not set(rest.tokens[rest.tokens > 1]) & set(taken.tokens[taken.tokens > 1])
