@@ -62,8 +62,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="leave out the counted followers and recent words: embeddings and trunk only",
     )
     add("--active", type=int, default=1536, metavar="A", help="sampled softmax (1536)")
-    add("--batch-size", type=int, default=1024, help="tokens a step, in runs of 32 (1024)")
-    add("--epochs", type=int, default=3, help="(3)")
+    add(
+        "--batch-size",
+        type=int,
+        help="tokens a step, in runs of 32; default: 1024, less for small texts",
+    )
+    add("--epochs", type=int, default=1, help="passes over the text (1)")
     add("--lr", type=float, default=2e-3, help="peak rate of Adam, for all but the memory (2e-3)")
     add("--memory-lr", type=float, default=0.15, help="of the memory's Adagrad (0.15)")
     add("--seed", type=int, default=0, help="(0)")
@@ -90,7 +94,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} {value}: must be at least 1")
-    if args.batch_size < 32 or args.batch_size % 32:
+    if args.batch_size is not None and (args.batch_size < 32 or args.batch_size % 32):
         parser.error(f"--batch-size {args.batch_size}: must be a multiple of 32")
     for name in ("rows", "seed"):
         if getattr(args, name) < 0:
@@ -99,6 +103,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if not getattr(args, name) > 0:
             parser.error(f"--{name.replace('_', '-')} {getattr(args, name)}: must be above 0")
     return args
+
+
+def choose_batch_size(train_tokens: int) -> int:
+    """The largest of 128, 256, 512 and 1024 that leaves 800 steps to a pass.
+
+    On 99,184 tokens of Python's reference text, one pass at 128, 256 and 1024 ends at a test
+    perplexity of 6.64, 6.83 and 7.30.
+    """
+    return max([128, *(size for size in (256, 512, 1024) if train_tokens >= 800 * size)])
 
 
 def make_config(args: argparse.Namespace, vocabulary_size: int) -> model.Config:
@@ -340,6 +353,7 @@ def main(argv: list[str] | None = None) -> int:
             args.files, args.test, kind=args.vocabulary, min_count=args.min_count,
             bpe_size=args.bpe_size,
         )  # fmt: skip
+        args.batch_size = args.batch_size or choose_batch_size(data.train.tokens.size)
         print(f"{data.train.tokens.size:,} training tokens in {data.train.num_documents:,} "
               f"documents, {data.test.tokens.size:,} test tokens, "
               f"vocabulary of {data.vocabulary.size:,}", flush=True)  # fmt: skip

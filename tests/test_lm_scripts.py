@@ -152,6 +152,11 @@ def test_errors_name_the_cause(script, options, message, capsys):
     assert message in err
 
 
+def test_small_texts_get_small_batches():
+    sizes = [train_lm.choose_batch_size(n) for n in (0, 102_399, 204_800, 409_600, 10**7)]
+    assert sizes == [128, 128, 256, 512, 1024]
+
+
 # Data -------------------------------------------------------------------------------------------
 
 
