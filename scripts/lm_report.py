@@ -1,0 +1,76 @@
+"""What a language-model run tells: parameters, multiply-adds, a table for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from sparse_jax.lm import model, training
+
+
+def count_parameters(state: training.LMState) -> int:
+    """Trained numbers: all weights and the memory's rows, not its tags, counts and followers."""
+    weights = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return int(weights + (0 if state.memory is None else state.memory.rows.size))
+
+
+def cost(config: model.Config, active: int, batch_size: int) -> dict[str, Any]:
+    """Multiply-adds of training on a token, and what share of the parameters it touches.
+
+    Forward and backward are three products of the forward's size, an update of a number by Adam
+    six multiply-adds, by Adagrad three. Dense is the same network with every lookup a product
+    with the whole table, as a one-hot input makes it, the softmax over the whole vocabulary, and
+    every number updated each step. `dense_softmax_madds_per_token` leaves lookups cheap and makes
+    the softmax dense alone.
+    """
+    c, active = config, min(active, config.vocabulary)
+    trunk = sum(
+        leaf.size
+        for leaf in jax.tree.leaves(jax.eval_shape(lambda: model.init(jax.random.key(0), c)[0]))
+    ) - c.vocabulary * (c.embed + c.out + 2)
+    orders = len(c.orders) if c.rows else 0
+    reads = c.window * c.embed + orders * c.width
+    evidence = (orders * c.slots * 2 + c.recent) if c.evidence else 0
+    sparse = (
+        3 * trunk + 6 * trunk / batch_size  # products, and their update once a batch
+        + 3 * active * (c.out + 1) + 6 * active * (c.out + 1) / batch_size
+        + 6 * c.window * c.embed + 3 * orders * c.width + evidence
+    )  # fmt: skip
+    dense_softmax = sparse + (3 + 6 / batch_size) * (c.vocabulary - active) * (c.out + 1)
+    tables = c.vocabulary * (c.embed + 1) + c.rows * c.width
+    dense = (
+        dense_softmax + 2 * c.window * c.vocabulary * c.embed + 2 * orders * c.rows * c.width
+        + 6 * tables / batch_size
+    )  # fmt: skip
+    parameters = trunk + c.vocabulary * (c.embed + c.out + 2) + c.rows * c.width
+    touched = trunk + active * (c.out + 1) + reads + c.recent
+    return {
+        "madds_per_token": sparse,
+        "dense_madds_per_token": dense,
+        "dense_softmax_madds_per_token": dense_softmax,
+        "madds_saved": 1 - sparse / dense,
+        "touched_share": touched / parameters,
+    }
+
+
+def print_table(results: dict[str, Any]) -> None:
+    """The figures, for people."""
+    used = results.get("memory_rows_used")
+    rows = [
+        ("parameters", f"{results['parameters']:,}, of which a token touches "
+                       f"{results['touched_share']:.3%}"),
+        ("test perplexity", f"{results['test_perplexity']:.3f} a token, "
+                            f"{results['test_bits_per_byte']:.4f} bits a byte"),
+        ("training", f"{results['train_seconds']:.1f} s, {results['steps']:,} steps, "
+                     f"{results['tokens_per_second']:,.0f} tokens/s"),
+        ("multiply-adds a token", f"{results['madds_per_token'] / 1e6:,.2f} M, dense "
+                                  f"{results['dense_madds_per_token'] / 1e6:,.0f} M: "
+                                  f"{results['madds_saved']:.2%} saved"),
+        ("memory rows used", "none" if used is None else f"{used:.1%}"),
+        ("peak memory", f"{results['peak_rss_bytes'] / 2**20:,.0f} MiB"),
+    ]  # fmt: skip
+    print()
+    for name, value in rows:
+        print(f"  {name:<22} {value}")
+    print()

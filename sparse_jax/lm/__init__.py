@@ -1,0 +1,32 @@
+"""A language model of a billion parameters that trains from scratch on one CPU.
+
+`text` and `bpe` make tokens, `batching` batches; `memory` holds the row-sparse table, `model` the
+trunk and the mixture, `training` the step; `evaluate` scores exactly, `sparse_head` through hash
+tables, `generate` writes.
+"""
+
+from sparse_jax.lm import (
+    batching,
+    bpe,
+    evaluate,
+    generate,
+    memory,
+    model,
+    sparse_head,
+    spelling,
+    text,
+    training,
+)
+
+__all__ = [
+    "batching",
+    "bpe",
+    "evaluate",
+    "generate",
+    "memory",
+    "model",
+    "sparse_head",
+    "spelling",
+    "text",
+    "training",
+]

@@ -1,0 +1,96 @@
+"""Batches of a corpus: short runs of consecutive tokens with the tokens before them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_jax.lm.text import DOCUMENT, Corpus
+
+
+class Batch(NamedTuple):
+    """S runs of T tokens to predict."""
+
+    tokens: np.ndarray  # int32 [S, C + T]; the last T are the targets, those before are history
+    since: np.ndarray  # int32 [S, T]; tokens of its document before each target, -1 = padding
+
+
+def num_batches(corpus: Corpus, runs: int, length: int) -> int:
+    """Batches of one pass: the last one is padded."""
+    all_runs = -(-corpus.tokens.size // length)
+    return -(-all_runs // runs)
+
+
+def batches(
+    corpus: Corpus, runs: int, length: int, history: int, *,
+    seed: int | None = None, epoch: int = 0, start: int = 0,
+) -> Iterator[Batch]:  # fmt: skip
+    """All tokens of a corpus once, in runs that are shuffled as wholes.
+
+    Args:
+      corpus: the tokens.
+      runs: S.
+      length: T.
+      history: C.
+      seed: of the order, a function of (seed, epoch) alone; None keeps the text's order.
+      epoch: number of the pass.
+      start: batches to leave out at the beginning.
+
+    Example:
+      >>> corpus = Corpus(np.array([7, 8, 1], np.int32), 1, 0)
+      >>> batch = next(batches(corpus, 1, 4, 2))
+      >>> batch.tokens.tolist(), batch.since.tolist()
+      ([[1, 1, 7, 8, 1, 1]], [[0, 1, 2, -1]])
+    """
+    for name, value in (("runs", runs), ("length", length), ("history", history)):
+        if value < 1:
+            raise ValueError(f"{name} = {value}: must be at least 1")
+    n = corpus.tokens.size
+    pad = np.full(history, DOCUMENT, np.int32)
+    tail = np.full(length, DOCUMENT, np.int32)
+    tokens = np.concatenate([pad, corpus.tokens, tail])
+    since = np.concatenate([corpus.since_start(history), np.full(length, -1, np.int32)])
+    begins = np.arange(0, n, length)
+    if seed is not None:
+        begins = np.random.default_rng([seed, epoch]).permutation(begins)
+    for at in range(start, num_batches(corpus, runs, length)):
+        chosen = begins[at * runs : (at + 1) * runs]
+        empty = runs - chosen.size
+        window = chosen[:, None] + np.arange(history + length)
+        known = since[chosen[:, None] + np.arange(length)]
+        yield Batch(
+            np.pad(tokens[window], ((0, empty), (0, 0)), constant_values=DOCUMENT),
+            np.pad(known, ((0, empty), (0, 0)), constant_values=-1),
+        )
+
+
+class Positions(NamedTuple):
+    """The B = S·T positions of a batch."""
+
+    history: jax.Array  # int32 [B, C], DOCUMENT before the document's start
+    known: jax.Array  # int32 [B], tokens of the document before it, at most C; 0 for padding
+    targets: jax.Array  # int32 [B]; -1 = padding
+
+
+def positions(tokens: jax.Array, since: jax.Array) -> Positions:
+    """Each position of a batch with its own history; nothing crosses a document's start.
+
+    Example:
+      >>> tokens, since = jnp.array([[7, 1, 8, 9]], jnp.int32), jnp.array([[0, 1]], jnp.int32)
+      >>> at = positions(tokens, since)
+      >>> at.history.tolist(), at.targets.tolist()
+      ([[1, 1], [1, 8]], [8, 9])
+    """
+    runs, length = since.shape
+    back = tokens.shape[1] - length
+    index = jnp.arange(length, dtype=jnp.int32)[:, None] + jnp.arange(back, dtype=jnp.int32)[None]
+    history = tokens[:, index].reshape(runs * length, back)
+    known = since.reshape(-1)
+    age = jnp.arange(back, 0, -1, dtype=jnp.int32)
+    history = jnp.where(age[None, :] <= known[:, None], history, DOCUMENT)
+    targets = tokens[:, back:].reshape(-1)
+    return Positions(history, jnp.maximum(known, 0), jnp.where(known < 0, -1, targets))

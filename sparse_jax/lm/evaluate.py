@@ -1,0 +1,99 @@
+"""Exact perplexity: the whole vocabulary is normalized, every token of the text is counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_jax.layers import matmul_rows
+from sparse_jax.lm import memory as mem
+from sparse_jax.lm import model
+from sparse_jax.lm.batching import Batch, batches, positions
+from sparse_jax.lm.text import Corpus
+from sparse_jax.lm.training import find_inputs, forward, read
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Sums over a text; perplexities come from the exact log likelihood."""
+
+    nats: float  # minus the log likelihood
+    tokens: int
+    num_bytes: int
+    extra_bits: float = 0.0  # for the spelling of unknown words
+
+    @property
+    def perplexity(self) -> float:
+        """Of a token."""
+        return math.exp(self.nats / max(self.tokens, 1))
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Over all bytes of the text, the spelling of unknown words included."""
+        return (self.nats / math.log(2) + self.extra_bits) / max(self.num_bytes, 1)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def log_likelihood(
+    params: model.Params, memory: mem.Memory | None, tokens: jax.Array, since: jax.Array, *,
+    config: model.Config,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """Exact log p of each target of a batch, [S, T] each: of the model, and of its softmax alone.
+
+    Padding gets 0.
+    """
+    at = positions(tokens, since)
+    _, inputs = find_inputs(memory, at, config=config, distinct=tokens.size + 1, claim=False)
+    made = forward(read(params, memory, inputs), inputs, config=config)
+    logits = matmul_rows(made.query, params["out"]) + params["bias"][None, :]
+    target = jnp.maximum(at.targets, 0)[:, None]
+    own = jnp.take_along_axis(logits, target, axis=1)[:, 0]
+    log_softmax = own - jax.nn.logsumexp(logits, axis=1)
+    log_p = log_softmax
+    if config.evidence:
+        log_p = model.mix_target(
+            log_softmax, made.log_mix, at.targets, inputs.evidence,
+            at.history[:, -config.recent :], made.recent,
+        )  # fmt: skip
+    real = at.targets >= 0
+    keep = lambda x: jnp.where(real, x, jnp.float32(0)).reshape(since.shape)  # noqa: E731
+    return keep(log_p), keep(log_softmax)
+
+
+def score(
+    params: model.Params, memory: mem.Memory | None, corpus: Corpus, *, config: model.Config,
+    runs: int = 16, length: int = 32, extra_bits: float = 0.0, most_batches: int | None = None,
+) -> Score:  # fmt: skip
+    """The exact score of a corpus, in batches of S·T positions.
+
+    Args:
+      params: of the model.
+      memory: of the model.
+      corpus: what to score; all of it unless most_batches says otherwise.
+      config: the model's.
+      runs: S.
+      length: T.
+      extra_bits: what spelling the unknown words costs.
+      most_batches: stop early, for a look during training; spread evenly over the text.
+    """
+    total, count = 0.0, 0
+    for batch in _spread(corpus, runs, length, config.history, most_batches):
+        log_p, _ = log_likelihood(params, memory, *map(jnp.asarray, batch), config=config)
+        total -= float(np.sum(np.asarray(log_p), dtype=np.float64))
+        count += int(np.sum(batch.since >= 0))
+    whole = count == corpus.tokens.size
+    return Score(total, count, corpus.num_bytes if whole else 0, extra_bits if whole else 0.0)
+
+
+def _spread(corpus: Corpus, runs: int, length: int, history: int, most: int | None) -> Any:
+    made: Any = batches(corpus, runs, length, history, seed=None if most is None else 0)
+    for number, batch in enumerate(made):
+        if most is not None and number >= most:
+            return
+        yield Batch(*batch)

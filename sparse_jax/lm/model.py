@@ -1,0 +1,225 @@
+"""The language model: n-gram memory → dense trunk → softmax, mixed with what followed before.
+
+    p(w | history) = λ_0 softmax(W q)_w + Σ_n λ_n followers_n(w) + λ_recent recent(w)
+
+with q from a residual MLP that reads the latest words' embeddings and the memory rows of the
+contexts of each order, and λ from the same trunk and the counts of those contexts. Each part sums
+to one over the vocabulary, so p does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparse_jax.layers import add_bias, matmul_columns
+from sparse_jax.lm import memory as mem
+from sparse_jax.rows import take_rows
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Static sizes of a model. The defaults have 1.08 · 10^9 parameters at V = 51,000."""
+
+    vocabulary: int
+    rows: int = 1 << 24  # R, of the memory; 0 leaves it out
+    width: int = 64  # d, of a memory row
+    orders: tuple[int, ...] = (1, 2, 3, 4, 5, 8, 16)  # tokens of context
+    slots: int = 8  # followers that a row keeps
+    window: int = 8  # latest words the trunk reads
+    recent: int = 64  # latest words that may be repeated
+    embed: int = 64  # width of input words
+    hidden: int = 192
+    inner: int = 384
+    blocks: int = 1
+    out: int = 128  # width of output words
+    evidence: bool = True  # mix in the followers and recent words
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.vocabulary <= mem.MOST_IDS:
+            raise ValueError(f"vocabulary = {self.vocabulary}: must be 1 to {mem.MOST_IDS}")
+        if self.orders != tuple(sorted(set(self.orders))) or self.orders[:1] < (1,):
+            raise ValueError(f"orders = {self.orders}: must be ascending and at least 1")
+
+    @property
+    def history(self) -> int:
+        """Tokens before a position that it may look at."""
+        return max(self.window, self.recent, self.orders[-1])
+
+
+def init(key: jax.Array, config: Config) -> tuple[Params, mem.Memory | None]:
+    """(params, memory): tables `embed` [V, e], `out` [V, o], `bias` [V] and the dense trunk."""
+    keys = iter(jax.random.split(key, 8 + 2 * config.blocks))
+
+    def matrix(rows: int, columns: int, scale: float = 1.0) -> jax.Array:
+        bound = scale / rows**0.5
+        return jax.random.normal(next(keys), (rows, columns), jnp.float32) * jnp.float32(bound)
+
+    c, orders = config, len(config.orders)
+    trunk: Params = {
+        "read_words": matrix(c.window * c.embed, c.hidden),
+        "read_bias": jnp.zeros(c.hidden, jnp.float32),
+        "query": matrix(c.hidden, c.out),
+        "query_bias": jnp.zeros(c.out, jnp.float32),
+        "blocks": [
+            {
+                "up": matrix(c.hidden, c.inner, 1.4),
+                "up_bias": jnp.zeros(c.inner, jnp.float32),
+                "down": matrix(c.inner, c.hidden, 0.5),
+            }
+            for _ in range(c.blocks)
+        ],
+    }
+    parts = 1
+    if c.rows:
+        trunk["read_memory"] = matrix(orders * c.width, c.hidden)
+        trunk["read_counts"] = matrix(_features(c), c.hidden)
+    if c.evidence:
+        parts += 1 + (orders if c.rows else 0)
+        trunk["copy"] = jnp.zeros(c.recent, jnp.float32)
+        inputs = c.hidden + (_features(c) if c.rows else 0)
+        trunk["gate"] = matrix(inputs, 64)
+        trunk["gate_bias"] = jnp.zeros(64, jnp.float32)
+        trunk["mix"] = jnp.zeros((64, parts), jnp.float32)
+        trunk["mix_bias"] = jnp.zeros(parts, jnp.float32).at[0].set(1.0)
+    params: Params = {
+        "embed": jax.random.normal(next(keys), (c.vocabulary, c.embed), jnp.float32),
+        "out": matrix(c.vocabulary, c.out, (c.vocabulary / c.out) ** 0.5),
+        "bias": jnp.zeros(c.vocabulary, jnp.float32),
+        "copyable": jnp.zeros(c.vocabulary, jnp.float32),
+        "trunk": trunk,
+    }
+    memory = mem.init(c.rows, c.width, slots=c.slots) if c.rows else None
+    return params, memory
+
+
+_PER_ORDER = 4
+
+
+def _features(config: Config) -> int:
+    return _PER_ORDER * len(config.orders)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What followed each context of a position before, without the occurrence it trains on."""
+
+    words: jax.Array  # int32 [B, O, K]
+    shares: jax.Array  # float32 [B, O, K]; sums to 1 over K where there is any, else 0
+    features: jax.Array  # float32 [B, O * 4], for the trunk and the mixture
+    others: jax.Array  # int32 [B, O]; occurrences of the context, this one left out
+    known: jax.Array  # bool [B, O]; whether its row is read
+
+
+def gather_evidence(found: mem.Found, targets: jax.Array | None) -> Evidence:
+    """Counts of followers, with one occurrence of the target left out.
+
+    Args:
+      found: of `memory.find`.
+      targets: int32 [B], what to leave out once because the memory has counted it already, which
+        is so from the second pass over a text on; -1 or None leaves nothing out.
+    """
+    places, shape = found.inverse.reshape(-1), found.inverse.shape
+    words, counts = mem.unpack(take_rows(found.followers, places).reshape(*shape, -1))
+    seen = take_rows(found.counts, places).reshape(shape)
+    if targets is not None:
+        own = (words == targets[:, None, None]) & (counts > 0)
+        counts = counts - own.astype(jnp.int32)
+        seen = jnp.maximum(seen - (targets >= 0).astype(jnp.int32)[:, None], 0)
+    total = jnp.sum(counts, axis=2)
+    share = counts.astype(jnp.float32) / jnp.maximum(total, 1).astype(jnp.float32)[..., None]
+    features = jnp.stack(
+        [
+            jnp.log1p(seen.astype(jnp.float32)),
+            jnp.max(share, axis=2),
+            jnp.log1p(jnp.sum(counts > 0, axis=2).astype(jnp.float32)),
+            (total > 0).astype(jnp.float32),
+        ],
+        axis=2,
+    )
+    return Evidence(words, share, features.reshape(seen.shape[0], -1), seen, seen > 0)
+
+
+def normalize(x: jax.Array) -> jax.Array:
+    """Each row over its root mean square (Zhang and Sennrich 2019), without a learned gain."""
+    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + jnp.float32(1e-6))
+
+
+def trunk(
+    params: Params, words: jax.Array, rows: jax.Array | None, evidence: Evidence | None,
+    has_recent: jax.Array, repeated: jax.Array | None = None, *, config: Config,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """The query and the mixture.
+
+    Args:
+      params: `params["trunk"]` of `init`.
+      words: float32 [B, window * e], embeddings of the latest words.
+      rows: float32 [B, O * d], the memory rows, zeros where there are none; or None.
+      evidence: of the same contexts, or None.
+      has_recent: bool [B], whether there are recent words to repeat.
+      repeated: bool [], whether this text trains for another time: the mixture then stays as it
+        was learned on text never seen before, where the softmax was no surer than it should be.
+      config: static.
+
+    Returns:
+      (q [B, out], log λ [B, parts]): parts are the softmax, recent words, then each order.
+    """
+    h = add_bias(matmul_columns(words, params["read_words"]), params["read_bias"])
+    if rows is not None and evidence is not None:
+        h = h + matmul_columns(rows, params["read_memory"])
+        h = h + matmul_columns(evidence.features, params["read_counts"])
+    for block in params["blocks"]:
+        inner = add_bias(matmul_columns(normalize(h), block["up"]), block["up_bias"])
+        h = h + matmul_columns(jax.nn.relu(inner), block["down"])
+    h = normalize(h)
+    query = add_bias(matmul_columns(h, params["query"]), params["query_bias"])
+    if not config.evidence:
+        return query, jnp.zeros((h.shape[0], 1), jnp.float32)
+    if evidence is not None:
+        h = jnp.concatenate([h, evidence.features], axis=1)
+    held = {name: params[name] for name in ("gate", "gate_bias", "mix", "mix_bias")}
+    if repeated is not None:
+        h, held = jax.tree.map(
+            lambda x: jnp.where(repeated, jax.lax.stop_gradient(x), x), (h, held)
+        )
+    gate = jax.nn.relu(add_bias(matmul_columns(h, held["gate"]), held["gate_bias"]))
+    logits = add_bias(matmul_columns(gate, held["mix"]), held["mix_bias"])
+    # A part that nothing is known of has no say.
+    says = [jnp.ones_like(has_recent)[:, None], has_recent[:, None]]
+    if evidence is not None:
+        says.append(jnp.any(evidence.shares > 0, axis=2))
+    logits = jnp.where(jnp.concatenate(says, 1), logits, jnp.float32(-1e9))
+    return query, jax.nn.log_softmax(logits, axis=1)
+
+
+def recent_weights(copy: jax.Array, copyable: jax.Array, known: jax.Array) -> jax.Array:
+    """Weights of the recent words, [B, recent]: they sum to 1, or are all 0 at a document's start.
+
+    Args:
+      copy: float32 [recent], learned for each distance.
+      copyable: float32 [B, recent], learned for each word.
+      known: bool [B, recent], which positions may be looked at.
+    """
+    scores = jnp.where(known, copyable + copy[None, :], jnp.float32(-1e9))
+    weights = jax.nn.softmax(scores, axis=1)
+    return jnp.where(known, weights, jnp.float32(0))
+
+
+def mix_target(
+    log_softmax: jax.Array, log_mix: jax.Array, targets: jax.Array,
+    evidence: Evidence | None, history: jax.Array, weights: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """log p of each target, [B], from its log probability under the softmax alone."""
+    recent = jnp.sum(jnp.where(history == targets[:, None], weights, jnp.float32(0)), axis=1)
+    others = jnp.exp(log_mix[:, 1]) * recent
+    if evidence is not None:
+        hit = evidence.words == targets[:, None, None]
+        by_order = jnp.sum(jnp.where(hit, evidence.shares, jnp.float32(0)), axis=2)
+        others = others + jnp.sum(jnp.exp(log_mix[:, 2:]) * by_order, axis=1)
+    return jnp.logaddexp(log_mix[:, 0] + log_softmax, jnp.log(others + jnp.float32(1e-30)))

@@ -1,0 +1,166 @@
+"""The softmax through hash tables: scores only for what the tables and the popular list name.
+
+    p(w) = (1 − ε) softmax over those names + ε · unigram(w)
+
+which is normalized over the whole vocabulary, so that its perplexity can be told beside the exact
+model's: the difference is what leaving the other words unscored costs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_jax import index
+from sparse_jax.layers import matmul_rows
+from sparse_jax.lm import evaluate, model
+from sparse_jax.lm import memory as mem
+from sparse_jax.lm.batching import batches, positions
+from sparse_jax.lm.text import Corpus
+from sparse_jax.lm.training import find_inputs, forward, read
+from sparse_jax.rows import take_rows
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SparseHead:
+    """The output table's index, and what is scored in any case."""
+
+    lsh: index.LshIndex
+    popular: jax.Array  # int32 [P], always scored
+    is_popular: jax.Array  # bool [V]
+    unigram: jax.Array  # float32 [V]
+    config: index.IndexConfig = dataclasses.field(metadata={"static": True})
+    floor: float = dataclasses.field(metadata={"static": True})  # ε
+
+
+def init(
+    key: jax.Array, params: model.Params, unigram: jax.Array, queries: jax.Array, *,
+    config: index.IndexConfig | None = None, popular: int = 1024, floor: float = 0.02,
+) -> SparseHead:  # fmt: skip
+    """Hashes the output table.
+
+    Args:
+      key: of the hash functions.
+      params: of the model.
+      unigram: float32 [V], share of each token in the training text.
+      queries: float32 [B, out], some queries of the model (`sample_queries`): their mean is taken
+        off before hashing.
+      config: of the index; by default 16 SimHash tables whose best 256 candidates are scored.
+      popular: P, the most frequent tokens, scored always.
+      floor: ε.
+
+    Raises:
+      ValueError: if floor is not between 0 and 1.
+    """
+    if not 0 < floor < 1:
+        raise ValueError(
+            f"floor = {floor}: must be between 0 and 1, so that every word has a share"
+        )
+    config = config or index.IndexConfig(num_tables=16, num_bits=8, max_candidates=256)
+    top = jnp.argsort(-unigram, stable=True)[: min(popular, unigram.size)].astype(jnp.int32)
+    lsh = index.observe(index.init(key, params["out"], config=config), queries)
+    return SparseHead(
+        lsh=lsh, popular=top,
+        is_popular=jnp.zeros(unigram.size, bool).at[top].set(True), unigram=unigram,
+        config=config, floor=floor,
+    )  # fmt: skip
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def sample_queries(
+    params: model.Params, memory: mem.Memory | None, tokens: jax.Array, since: jax.Array, *,
+    config: model.Config,
+) -> jax.Array:  # fmt: skip
+    """The model's queries on a batch, float32 [S·T, out]."""
+    at = positions(tokens, since)
+    _, inputs = find_inputs(memory, at, config=config, distinct=tokens.size + 1, claim=False)
+    return forward(read(params, memory, inputs), inputs, config=config).query
+
+
+def scored(head: SparseHead, params: model.Params, query: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(token ids int32 [B, P + M], logits float32 [B, P + M]): distinct, −1 and −inf for none."""
+    found = index.candidates(head.lsh, query, config=head.config).ids
+    again = take_rows(head.is_popular, found.reshape(-1)).reshape(found.shape)
+    found = jnp.where(again, -1, found)
+    flat = found.reshape(-1)
+    rows = take_rows(params["out"], flat).reshape(*found.shape, -1)
+    near = jnp.einsum("bmd,bd->bm", rows, query)
+    near = near + take_rows(params["bias"], flat).reshape(found.shape)
+    near = jnp.where(found < 0, -jnp.inf, near)
+    always = matmul_rows(query, take_rows(params["out"], head.popular))
+    always = always + take_rows(params["bias"], head.popular)[None, :]
+    popular = jnp.broadcast_to(head.popular[None, :], always.shape)
+    return jnp.concatenate([popular, found], 1), jnp.concatenate([always, near], 1)
+
+
+def log_softmax_of(
+    head: SparseHead, ids: jax.Array, logits: jax.Array, targets: jax.Array
+) -> jax.Array:
+    """log p of each target, [B], from what was scored."""
+    log_p = jax.nn.log_softmax(logits, axis=1)
+    hit = jnp.where(ids == targets[:, None], jnp.exp(log_p), jnp.float32(0))
+    share = take_rows(head.unigram, targets)
+    return jnp.log(jnp.float32(1 - head.floor) * jnp.sum(hit, axis=1) + head.floor * share + 1e-30)
+
+
+def log_softmax(head: SparseHead, params: model.Params, query: jax.Array) -> jax.Array:
+    """log p of the whole vocabulary, float32 [B, V]: the floor where nothing was scored."""
+    ids, logits = scored(head, params, query)
+    share = jnp.float32(1 - head.floor) * jax.nn.softmax(logits, axis=1)
+    p = jnp.broadcast_to(head.floor * head.unigram[None, :], (query.shape[0], head.unigram.size))
+    rows = jnp.arange(query.shape[0], dtype=jnp.int32)[:, None]
+    p = p.at[rows, jnp.where(ids < 0, head.unigram.size, ids)].add(share, mode="drop")
+    return jnp.log(p)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def log_likelihood(
+    head: SparseHead, params: model.Params, memory: mem.Memory | None, tokens: jax.Array,
+    since: jax.Array, *, config: model.Config,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """(log p of each target [S, T], mean number of words scored), 0 for padding."""
+    at = positions(tokens, since)
+    _, inputs = find_inputs(memory, at, config=config, distinct=tokens.size + 1, claim=False)
+    made = forward(read(params, memory, inputs), inputs, config=config)
+    ids, logits = scored(head, params, made.query)
+    log_p = log_softmax_of(head, ids, logits, at.targets)
+    if config.evidence:
+        log_p = model.mix_target(
+            log_p, made.log_mix, at.targets, inputs.evidence,
+            at.history[:, -config.recent :], made.recent,
+        )  # fmt: skip
+    count = jnp.mean(jnp.sum((ids >= 0).astype(jnp.float32), axis=1))
+    real = at.targets >= 0
+    return jnp.where(real, log_p, jnp.float32(0)).reshape(since.shape), count
+
+
+def score(
+    head: SparseHead, params: model.Params, memory: mem.Memory | None, corpus: Corpus, *,
+    config: model.Config, most_batches: int | None = None,
+) -> tuple[evaluate.Score, float]:  # fmt: skip
+    """(score of a corpus through the tables, mean number of words scored a token).
+
+    Args:
+      head: of `init`.
+      params: of the model.
+      memory: of the model.
+      corpus: what to score.
+      config: the model's.
+      most_batches: of 256 tokens from all over the text; None scores all of it.
+    """
+    total, count, words, steps = 0.0, 0, 0.0, 0
+    made = batches(corpus, 8, 32, config.history, seed=None if most_batches is None else 0)
+    for number, batch in enumerate(made):
+        if most_batches is not None and number >= most_batches:
+            break
+        log_p, seen = log_likelihood(head, params, memory, *map(jnp.asarray, batch), config=config)
+        total -= float(np.sum(np.asarray(log_p), dtype=np.float64))
+        count += int(np.sum(batch.since >= 0))
+        words, steps = words + float(seen), steps + 1
+    whole = count == corpus.tokens.size
+    return evaluate.Score(total, count, corpus.num_bytes if whole else 0), words / max(steps, 1)

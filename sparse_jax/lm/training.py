@@ -1,0 +1,300 @@
+"""One training step of the language model: jitted, donated, no operation over all rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_jax import active, layers, losses
+from sparse_jax.lm import memory as mem
+from sparse_jax.lm import model
+from sparse_jax.lm.batching import Positions, positions
+from sparse_jax.rows import RowSparse, take_rows, unique_ids
+
+TABLES = ("embed", "out", "bias", "copyable")
+"""Parameters that a step touches by rows."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LMState:
+    """Everything that lives across steps."""
+
+    params: model.Params
+    memory: mem.Memory | None
+    opt_state: Any
+    key: jax.Array  # PRNG key of the sampled softmax
+    step: jax.Array  # int32 []
+    unigram: jax.Array  # float32 [V], share of each token in the training text
+    popular: jax.Array  # int32 [P], tokens that every active set holds
+
+
+class StepMetrics(NamedTuple):
+    """What a step tells, each float32 []."""
+
+    loss: jax.Array  # mean negative log likelihood, estimated from the active set
+    log_mix: jax.Array  # mean share of the softmax in the mixture
+    found: jax.Array  # contexts with a row that was seen before, of all
+    touched: jax.Array  # distinct memory rows
+
+
+def init_state(
+    key: jax.Array, tx: Any, counts: Any, *, config: model.Config, popular: int = 512
+) -> LMState:
+    """A fresh state.
+
+    Args:
+      key: PRNG key.
+      tx: an Optax transformation without its learning rate that takes row-sparse gradients, such
+        as `rowwise(optax.scale_by_adam())`.
+      counts: [V], occurrences of each token in the training text.
+      config: the model's.
+      popular: P, the most frequent tokens, which are in every active set.
+
+    Returns:
+      An `LMState`.
+    """
+    key, own = jax.random.split(key)
+    params, memory = model.init(key, config)
+    counts = jnp.asarray(counts, jnp.float32)
+    if counts.shape != (config.vocabulary,):
+        raise ValueError(f"counts has shape {counts.shape}: must be [{config.vocabulary}]")
+    share = (counts + 0.5) / jnp.sum(counts + 0.5)
+    # The bias begins at the log frequency, so that the first loss is the unigram model's.
+    params["bias"] = jnp.log(share)
+    top = jnp.argsort(-counts, stable=True)[: min(popular, config.vocabulary)]
+    return LMState(
+        params=params, memory=memory, opt_state=tx.init(params), key=own,
+        step=jnp.zeros((), jnp.int32), unigram=share, popular=top.astype(jnp.int32),
+    )  # fmt: skip
+
+
+class Read(NamedTuple):
+    """What a batch reads, gathered once: the loss is differentiated with respect to this."""
+
+    embed: jax.Array  # float32 [U, e], of the distinct words of the batch
+    copyable: jax.Array  # float32 [U]
+    memory: jax.Array | None  # float32 [B·O, d], distinct rows
+    trunk: model.Params
+
+
+class Inputs(NamedTuple):
+    """Where what was read goes."""
+
+    at: Positions
+    words: jax.Array  # int32 [U], distinct words, -1 = padding
+    word_places: jax.Array  # int32 [B, C] into words
+    found: mem.Found | None
+    evidence: model.Evidence | None
+    repeated: jax.Array | None = None  # bool [], whether this text trains for another time
+
+
+def find_inputs(
+    memory: mem.Memory | None, at: Positions, *, config: model.Config, distinct: int,
+    claim: bool, repeated: jax.Array | None = None,
+) -> tuple[mem.Memory | None, Inputs]:  # fmt: skip
+    """Looks up what a batch needs; the words and rows themselves are gathered by `read`."""
+    history = at.history[:, -config.history :]
+    words, places, _ = unique_ids(
+        history.reshape(-1), num_rows=config.vocabulary, size=min(distinct, config.vocabulary)
+    )
+    found = evidence = None
+    if memory is not None:
+        # The end of the document before is context too, as the sign of a start.
+        hashes, tags = mem.hash_contexts(at.history, at.known + 1, config.orders)
+        tags = jnp.where((at.targets >= 0)[:, None] | (not claim), tags, jnp.uint32(0))
+        memory, found = mem.find(memory, hashes, tags, claim=claim)
+        leave_out = None if repeated is None else jnp.where(repeated, at.targets, -1)
+        evidence = model.gather_evidence(found, leave_out)
+    return memory, Inputs(at, words, places.reshape(history.shape), found, evidence, repeated)
+
+
+def read(params: model.Params, memory: mem.Memory | None, inputs: Inputs) -> Read:
+    """Gathers the rows of a batch."""
+    return Read(
+        embed=take_rows(params["embed"], inputs.words),
+        copyable=take_rows(params["copyable"], inputs.words),
+        memory=None if memory is None else take_rows(memory.rows, inputs.found.ids),  # type: ignore[union-attr]
+        trunk=params["trunk"],
+    )
+
+
+class Forward(NamedTuple):
+    """The model's output but for the softmax."""
+
+    query: jax.Array  # float32 [B, out]
+    log_mix: jax.Array  # float32 [B, parts]
+    recent: jax.Array  # float32 [B, recent], weights of the recent words
+
+
+def forward(rows: Read, inputs: Inputs, *, config: model.Config) -> Forward:
+    """From gathered rows to the query and the mixture."""
+    size = inputs.at.targets.size
+    window = inputs.word_places[:, -config.window :].reshape(-1)
+    words = rows.embed.at[window].get(mode="promise_in_bounds").reshape(size, -1)
+    context = None
+    if rows.memory is not None and inputs.found is not None and inputs.evidence is not None:
+        own = take_rows(rows.memory, inputs.found.inverse.reshape(-1))
+        own = own.reshape(size, len(config.orders), config.width)
+        # A context known from this very occurrence alone counts as new: the trunk reads zeros, and
+        # the gradient still reaches the row.
+        hidden = ~inputs.evidence.known[..., None]
+        own = jnp.where(hidden, own - jax.lax.stop_gradient(own), own)
+        context = own.reshape(size, -1)
+    back = config.recent
+    known = jnp.arange(back, 0, -1, dtype=jnp.int32)[None, :] <= inputs.at.known[:, None]
+    query, log_mix = model.trunk(
+        rows.trunk, words, context, inputs.evidence, known[:, -1], inputs.repeated, config=config
+    )
+    if not config.evidence:
+        return Forward(query, log_mix, jnp.zeros((size, back), jnp.float32))
+    places = inputs.word_places[:, -back:]
+    copyable = rows.copyable.at[places].get(mode="promise_in_bounds")
+    return Forward(query, log_mix, model.recent_weights(rows.trunk["copy"], copyable, known))
+
+
+def make_step(
+    tx: Any, *, config: model.Config, active_size: int = 2048, lr: float = 2e-3,
+    memory_lr: float = 0.15,
+) -> Callable[..., tuple[LMState, StepMetrics]]:  # fmt: skip
+    """The training step: step(state, tokens, since, rate, repeated) → (state, metrics).
+
+    `tokens` and `since` are a `Batch`'s, `rate` float32 [] what the schedule makes of the
+    learning rates, 1 at its peak; `repeated` bool [], whether the memory has counted
+    these tokens in an earlier pass. Jit it with the state donated.
+
+    Args:
+      tx: as given to `init_state`.
+      config: the model's.
+      active_size: A, tokens the sampled softmax is taken over: the batch's targets, the popular
+        ones and a uniform sample.
+      lr: learning rate of `tx`'s updates.
+      memory_lr: learning rate of the memory's rows.
+    """
+
+    def step(
+        state: LMState, tokens: jax.Array, since: jax.Array, rate: jax.Array, repeated: jax.Array
+    ) -> tuple[LMState, StepMetrics]:
+        at = positions(tokens, since)
+        key, draw, drop = jax.random.split(state.key, 3)
+        memory, inputs = find_inputs(
+            state.memory, at, config=config, distinct=tokens.size + 1, claim=True,
+            repeated=repeated,
+        )  # fmt: skip
+        inputs = _hide_rows(drop, inputs)
+        chosen = active.shared_set(
+            draw, jnp.concatenate([at.targets, state.popular]),
+            size=min(active_size, config.vocabulary), num_rows=config.vocabulary,
+        )  # fmt: skip
+        places = chosen.positions[: at.targets.size]
+        log_q = log_inclusion(chosen, state.unigram, state.popular, at.targets.size)
+        column = jnp.arange(log_q.size, dtype=jnp.int32)
+        # A target is in its own set for certain; the others are a sample.
+        correction = jnp.where(column[None, :] == places[:, None], jnp.float32(0), log_q[None, :])
+        gathered = (
+            read(state.params, memory, inputs),
+            take_rows(state.params["out"], chosen.ids),
+            take_rows(state.params["bias"], chosen.ids),
+        )
+        real = (at.targets >= 0).astype(jnp.float32)
+        total = jnp.maximum(jnp.sum(real), jnp.float32(1))
+
+        def loss(gathered: Any) -> tuple[jax.Array, jax.Array]:
+            rows, out, bias = gathered
+            made = forward(rows, inputs, config=config)
+            # The barrier, in the gradient too, keeps the softmax's arithmetic out of the
+            # transpose that the product's gradient needs: there it runs column by column.
+            logits = jax.lax.optimization_barrier(layers.sparse_dense(out, bias, made.query))
+            examples = jnp.arange(places.size, dtype=jnp.int32)
+            log_softmax = -losses.softmax_cross_entropy(
+                logits, examples, places, mask=chosen.mask, log_inclusion=correction
+            )
+            log_p = log_softmax
+            if config.evidence:
+                log_p = model.mix_target(
+                    log_softmax, made.log_mix, at.targets, inputs.evidence,
+                    at.history[:, -config.recent :], made.recent,
+                )  # fmt: skip
+            return -jnp.sum(log_p * real) / total, made.log_mix[:, 0]
+
+        (value, log_mix), grads = jax.value_and_grad(loss, has_aux=True)(gathered)
+        rows, out, bias = grads
+        vocabulary = config.vocabulary
+        as_tree = {
+            "embed": RowSparse(inputs.words, rows.embed, num_rows=vocabulary),
+            "copyable": RowSparse(inputs.words, rows.copyable, num_rows=vocabulary),
+            "out": RowSparse(chosen.ids, out, num_rows=vocabulary),
+            "bias": RowSparse(chosen.ids, bias, num_rows=vocabulary),
+            "trunk": rows.trunk,
+        }
+        updates, opt_state = tx.update(as_tree, state.opt_state, state.params)
+        params = jax.tree.map(
+            lambda p, u: p + u * (-rate * jnp.float32(lr)), state.params, updates,
+            is_leaf=lambda x: isinstance(x, RowSparse),
+        )  # fmt: skip
+        found_share = touched = jnp.zeros((), jnp.float32)
+        if memory is not None and inputs.found is not None and inputs.evidence is not None:
+            memory = mem.update_rows(
+                memory, inputs.found.ids, rows.memory * total, rate=rate * jnp.float32(memory_lr)
+            )
+            memory = mem.observe(memory, inputs.found, jnp.where(repeated, -1, at.targets))
+            found_share = jnp.mean(inputs.evidence.known.astype(jnp.float32))
+            touched = jnp.sum(inputs.found.ids >= 0).astype(jnp.float32)
+        new = LMState(
+            params=params, memory=memory, opt_state=opt_state, key=key, step=state.step + 1,
+            unigram=state.unigram, popular=state.popular,
+        )  # fmt: skip
+        share = jnp.sum(jnp.exp(log_mix) * real) / total
+        return new, StepMetrics(value, share, found_share, touched)
+
+    return step
+
+
+def _hide_rows(key: jax.Array, inputs: Inputs) -> Inputs:
+    """In later passes, treats a context of c occurrences as new with probability 1 / c.
+
+    A row has learned from the very occurrence that it is read for; of c occurrences that is a
+    share of 1 / c. Those that have no other are hidden always, by `gather_evidence`.
+    """
+    if inputs.evidence is None:
+        return inputs
+    others = inputs.evidence.others
+    chance = jnp.float32(1) / (others + 1).astype(jnp.float32)
+    hidden = jax.random.uniform(key, others.shape) < chance
+    if inputs.repeated is not None:
+        hidden = hidden & inputs.repeated
+    evidence = dataclasses.replace(inputs.evidence, known=inputs.evidence.known & ~hidden)
+    return inputs._replace(evidence=evidence)
+
+
+def log_inclusion(
+    chosen: active.ActiveSet, unigram: jax.Array, popular: jax.Array, draws: int
+) -> jax.Array:
+    """Log probability that each id is in the active set of a batch of targets, float32 [A].
+
+    The targets of a batch are themselves a sample from the unigram distribution, so a token is in
+    with probability 1 − (1 − p)^B (1 − f), f being the chance of the uniform fill; a popular one
+    for certain. Without this the batch's targets, in by merit, would stand for no one else, and
+    the sampled softmax would be a biased guess of the full one.
+
+    Args:
+      chosen: of `active.shared_set`, whose labels were the targets and then `popular`.
+      unigram: float32 [V], share of each token in the text.
+      popular: int32 [P].
+      draws: B, targets of a batch.
+
+    References:
+      Bengio and Senécal 2008, "Adaptive Importance Sampling to Accelerate Training of a Neural
+      Probabilistic Language Model", section III.
+    """
+    fill = jnp.exp(active.log_inclusion(chosen, num_rows=unigram.size))
+    chance = jnp.min(fill)  # of one that isn't a label; 1 if the set holds all rows
+    share = take_rows(unigram, chosen.ids)
+    missed = jnp.exp(jnp.float32(draws) * jnp.log1p(-share)) * (jnp.float32(1) - chance)
+    certain = jnp.zeros(unigram.size, bool).at[popular].set(True)
+    log_q = jnp.log1p(-jnp.minimum(missed, jnp.float32(1 - 1e-6)))
+    return jnp.where(take_rows(certain, chosen.ids), jnp.float32(0), log_q)
