@@ -42,6 +42,31 @@ def test_trains_and_reports(tmp_path):
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_preset_beats_its_network_alone_and_reports_its_size(tmp_path):
+    command = [sys.executable, str(SCRIPT), *FILES, "--preset", "fast", "--json", f"{tmp_path}/p"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "p").read_text())
+    assert set(KEYS) | {"preset", "wide_weight", "wide_pairs", "predict_us"} <= set(results)
+    assert results["p@1"] > 0.4
+    assert results["model_bytes"] > 8 * results["wide_pairs"]
+
+
+def test_compares_ours_with_the_peers_that_are_there(tmp_path):
+    script = str(ROOT / "scripts" / "compare_xmc.py")
+    command = [sys.executable, script, *FILES, "--ways", "network, uniform; neighbours; Parabel"]
+    done = subprocess.run(
+        [*command, "--json", f"{tmp_path}/c.json", "--plot", f"{tmp_path}/c.png"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "c.json").read_text())
+    assert {"network, uniform", "neighbours"} <= set(rows)  # jax needs scipy: it is there
+    assert rows["neighbours"]["p@1"] > 0.3
+    assert ("Parabel" in rows) != ("Parabel: not measured" in done.stdout)
+    assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def test_one_thread_or_two_and_a_resumed_run_give_the_same_weights(tmp_path):
     out, checkpoint = f"{tmp_path}/r.json", f"{tmp_path}/checkpoint"
     whole = run("--epochs", "2", "--rehash", "10", "--json", out, env={"NPROC": "1"})
@@ -77,6 +102,7 @@ def test_ctrl_c_saves_and_ends_cleanly(tmp_path):
         (["--lr", "0"], "--lr 0.0: must be above 0"),
         (["--resume"], "--resume needs --checkpoint"),
         (["--bits", "0"], "--bits 0: must be at least 1"),
+        (["--preset", "fast", "--checkpoint", "x"], "--preset can't be saved midway yet"),
     ],
 )
 def test_errors_name_the_option_and_the_cure(options, message):
