@@ -82,7 +82,8 @@ def run_peer(args: argparse.Namespace, way: str, directory: Path) -> tuple[np.nd
     if subprocess.run([args.python, "-c", f"import {module}"], capture_output=True).returncode:
         print(f"{way}: not measured, {args.python} has no {module}: pip install {module}")
         return None
-    subprocess.run([args.python, str(HERE / "compare_peer.py"), way, str(directory)], check=True)
+    command = [args.python, str(HERE / "compare_peer.py"), way, str(directory)]
+    subprocess.run(command, check=True, capture_output=True)  # Omikuji logs every example
     with np.load(directory / "predicted.npz") as z:
         return z["predicted"], json.loads(str(z["figures"]))
 
