@@ -52,7 +52,7 @@ def sparse_step(counts: StepCounts) -> dict[str, float]:
         "hash": float(c.batch_size * c.hash_madds),
         # A slot read, counted in the map, keyed and ranked.
         "query": 4.0 * c.batch_size * c.bucket_slots,
-        # Passes over one small integer a label: scores, owners, places, taken.
+        # An upper bound: what plain JAX did in passes over all labels is O(active) in the kernel.
         "active_set": (4.0 if uses_tables else 3.0) * c.num_labels,
         "rehash": c.rehashed_rows * (c.hash_madds + c.bucket_slots),
     }

@@ -22,7 +22,8 @@ PACKAGE = ROOT / "sparse_jax"
 LAYERS = [
     {"_ffi", "_kernels", "_tables_jax", "_bag", "_adam", "_softmax"},
     {"hashing", "tables", "rows", "metrics", "data", "topk"},
-    {"active", "losses", "optim", "fused", "schedules", "index", "accounting", "clusters"},
+    {"active", "losses", "optim", "_optim_probe", "_optim_rows", "fused", "schedules", "index"}
+    | {"accounting", "clusters"},
     {"layers"},
     {"network", "wide"},
     {"training", "inference", "checkpoint", "tuner"},
@@ -32,7 +33,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # Who may import what; "" is `sparse_jax/__init__.py`.
 ONLY = {
-    "optax": {"optim", "fused", "training", "search", "lm"},
+    "optax": {"optim", "_optim_probe", "_optim_rows", "fused", "training", "search", "lm"},
     "flax": {"nn"},
     "orbax": {"checkpoint"},
     "bm25s": {"search"},
