@@ -6,17 +6,11 @@
 #include <cstdlib>
 #include <vector>
 
+#include "check.h"
+
 namespace {
 
 using sparse_jax::ParallelFor;
-
-#define CHECK(condition)                                                   \
-  do {                                                                     \
-    if (!(condition)) {                                                    \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                        \
-    }                                                                      \
-  } while (false)
 
 using Work = std::function<void()>;
 

@@ -8,15 +8,9 @@
 #include <random>
 #include <set>
 
-namespace {
+#include "check.h"
 
-#define CHECK(condition)                                                   \
-  do {                                                                     \
-    if (!(condition)) {                                                    \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                        \
-    }                                                                      \
-  } while (false)
+namespace {
 
 using Ints = std::vector<int32_t>;
 using Floats = std::vector<float>;

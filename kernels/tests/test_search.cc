@@ -6,20 +6,13 @@
 #include <random>
 #include <utility>
 
+#include "check.h"
 #include "sparse_jax/clusters.h"
 #include "sparse_jax/topk.h"
 
 namespace {
 
 using namespace sparse_jax;
-
-#define CHECK(condition)                                                   \
-  do {                                                                     \
-    if (!(condition)) {                                                    \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                        \
-    }                                                                      \
-  } while (false)
 
 using Ints = std::vector<int32_t>;
 using Floats = std::vector<float>;

@@ -7,19 +7,12 @@
 #include <random>
 #include <set>
 
+#include "check.h"
 #include "sparse_jax/active.h"
 #include "sparse_jax/optimizer.h"
 #include "sparse_jax/softmax.h"
 
 namespace {
-
-#define CHECK(condition)                                                   \
-  do {                                                                     \
-    if (!(condition)) {                                                    \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                        \
-    }                                                                      \
-  } while (false)
 
 using Ints = std::vector<int32_t>;
 using Floats = std::vector<float>;

@@ -7,20 +7,14 @@
 #include <map>
 #include <random>
 
+#include "check.h"
+
 namespace {
 
 using sparse_jax::kNone;
 using sparse_jax::Policy;
 using sparse_jax::Priority;
 using sparse_jax::TablesView;
-
-#define CHECK(condition)                                                   \
-  do {                                                                     \
-    if (!(condition)) {                                                    \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                        \
-    }                                                                      \
-  } while (false)
 
 using Ints = std::vector<int32_t>;
 

@@ -1,21 +1,13 @@
 // The wide classifier against a dense matrix, and arrays that lie.
 #include "sparse_jax/wide.h"
 
-#include <cassert>
 #include <cmath>
 #include <cstdio>
 #include <random>
 
-namespace sj = sparse_jax;
+#include "check.h"
 
-// asserts must hold in every build type.
-#define CHECK(condition)                                             \
-  do {                                                               \
-    if (!(condition)) {                                              \
-      std::printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);    \
-      std::abort();                                                  \
-    }                                                                \
-  } while (false)
+namespace sj = sparse_jax;
 
 namespace {
 

@@ -9,19 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
+
 namespace {
 
 using sparse_jax::ParseXmc;
 using sparse_jax::XmcArrays;
 using sparse_jax::XmcStatus;
-
-#define CHECK(condition)                                                      \
-  do {                                                                        \
-    if (!(condition)) {                                                       \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);    \
-      std::exit(1);                                                           \
-    }                                                                         \
-  } while (false)
 
 // An exact-size heap copy, so that ASan sees a read one past the end.
 XmcStatus Parse(const std::string& text, XmcArrays* out) {

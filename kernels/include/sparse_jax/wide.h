@@ -41,10 +41,10 @@ struct Violation {
   float gradient;  // of the loss with respect to the label's score
 };
 
-// scores[l] = bias[l] + sum over the entries of example b of value * weight(feature, l).
-inline void WideScores(const WideView& view, const float* weights, const float* bias,
-                       const WideBatch& batch, int64_t b, float* scores) {
-  std::copy(bias, bias + view.num_labels, scores);
+// visit(label, value * weight) for what the features of example b point to.
+template <typename Visit>
+void ForEachTerm(const WideView& view, const float* weights, const WideBatch& batch, int64_t b,
+                 Visit&& visit) {
   const auto& sorted = batch.by_example;
   for (int32_t i = sorted.starts[static_cast<size_t>(b)];
        i < sorted.starts[static_cast<size_t>(b) + 1]; ++i) {
@@ -54,9 +54,17 @@ inline void WideScores(const WideView& view, const float* weights, const float* 
     const float x = batch.values[e];
     const int64_t end = view.End(f);
     for (int64_t k = view.Begin(f); k < end; ++k) {
-      if (view.Holds(view.labels[k])) scores[view.labels[k]] += x * weights[k];
+      if (view.Holds(view.labels[k])) visit(view.labels[k], x * weights[k]);
     }
   }
+}
+
+// scores[l] = bias[l] + sum over the entries of example b of value * weight(feature, l).
+inline void WideScores(const WideView& view, const float* weights, const float* bias,
+                       const WideBatch& batch, int64_t b, float* scores) {
+  std::copy(bias, bias + view.num_labels, scores);
+  ForEachTerm(view, weights, batch, b,
+              [scores](int32_t label, float term) { scores[label] += term; });
 }
 
 // Scratch of one thread: sums over a few labels at a time, all zero between uses.
@@ -110,18 +118,8 @@ inline float WideViolations(const WideView& view, const float* weights, const fl
   found->clear();
   sums->Resize(view.num_labels);
   for (const int32_t label : hot) sums->Touch(label);
-  const auto& sorted = batch.by_example;
-  for (int32_t i = sorted.starts[static_cast<size_t>(b)];
-       i < sorted.starts[static_cast<size_t>(b) + 1]; ++i) {
-    const int32_t e = sorted.order[static_cast<size_t>(i)];
-    const int32_t f = batch.features[e];
-    if (!view.Has(f)) continue;
-    const float x = batch.values[e];
-    const int64_t end = view.End(f);
-    for (int64_t k = view.Begin(f); k < end; ++k) {
-      if (view.Holds(view.labels[k])) sums->Add(view.labels[k], x * weights[k]);
-    }
-  }
+  ForEachTerm(view, weights, batch, b,
+              [sums](int32_t label, float term) { sums->Add(label, term); });
   float loss = 0;
   for (const int32_t label : own) {
     const float sum = sums->Get(label);
