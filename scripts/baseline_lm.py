@@ -23,7 +23,7 @@ import numpy as np
 import optax
 import transformer
 from kneser_ney import KneserNey
-from report import peak_rss_bytes, write_atomically
+from report import peak_rss_bytes, write_json
 from tqdm import tqdm
 
 from sparse_jax import optim
@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     print(json.dumps(results))
     if args.json:
-        write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
+        write_json(args.json, results)
     return 0
 
 

@@ -17,7 +17,6 @@ is the CPU time of all threads, which other work on the machine changes less.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 import time
@@ -27,7 +26,7 @@ import changing
 import numpy as np
 import searchers
 import trained
-from report import peak_rss_bytes, write_atomically
+from report import peak_rss_bytes, save_figure, write_json
 from train_xmc import DEFAULT_FILES
 
 SHARES = [0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16]
@@ -209,7 +208,6 @@ def report(results: dict[str, Any]) -> None:
 
 def draw(path: str, results: dict[str, Any]) -> None:
     """Recall against time, one panel for each batch size."""
-    import io
 
     import matplotlib
 
@@ -233,10 +231,7 @@ def draw(path: str, results: dict[str, Any]) -> None:
         axis.grid(alpha=0.3)
     axes[0][0].legend(frameon=False, fontsize=8)
     figure.suptitle(f"{results['labels']:,} trained rows of {results['dim']}")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.rsplit(".", 1)[-1], dpi=120)
-    plt.close(figure)
-    write_atomically(path, buffer.getvalue())
+    save_figure(path, figure)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -271,7 +266,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     report(results)
     if args.json:
-        write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
+        write_json(args.json, results)
     if args.plot:
         draw(args.plot, results)
     return 0

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from bench_data import Shape
 from bench_peers import PEERS
-from report import peak_rss_bytes, write_atomically
+from report import peak_rss_bytes, write_json
 
 OURS = {
     "ours_shared": ("lsh", "shared"),
@@ -310,7 +310,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print_results(results)
     if args.json:
-        write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
+        write_json(args.json, results)
     return 0
 
 

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import io
-import json
 import platform
 import sys
 import time
@@ -31,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import searchers
 import trained
-from report import peak_rss_bytes, write_atomically
+from report import peak_rss_bytes, save_figure, write_json
 from train_xmc import DEFAULT_FILES
 
 from sparse_jax import tables, tuner
@@ -225,10 +223,7 @@ def draw(path: str, points: list[dict[str, Any]], batch_sizes: list[int]) -> Non
     for axis in (left, right):
         axis.legend(frameon=False, fontsize=8)
         axis.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.rsplit(".", 1)[-1], dpi=120)
-    plt.close(figure)
-    write_atomically(path, buffer.getvalue())
+    save_figure(path, figure)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -250,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     results["peak_rss_bytes"] = peak_rss_bytes()
     if args.json:
-        write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
+        write_json(args.json, results)
     if args.plot and not args.tune:
         draw(args.plot, results["points"], args.batch_sizes)
     return 0

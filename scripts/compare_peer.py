@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -11,16 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-
-def peak_rss_bytes() -> int:
-    """As `report.peak_rss_bytes`, which needs sparse_jax."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        high = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(high[0].split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+from report import peak_rss_bytes
 
 
 def parabel(train: str, test: Any, directory: Path) -> tuple[np.ndarray, dict[str, float]]:
@@ -40,10 +30,7 @@ def _omikuji(
 
     chosen = omikuji.Model.default_hyper_param()
     for name, value in options.items():
-        if name == "cluster_balanced":
-            chosen.cluster_balanced = value
-        else:
-            setattr(chosen, name, value)
+        setattr(chosen, name, value)
     started = time.perf_counter()
     model = omikuji.Model.train_on_data(train, chosen)
     seconds = time.perf_counter() - started

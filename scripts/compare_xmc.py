@@ -35,19 +35,18 @@ OURS = {
     "network, uniform": ["--strategy", "uniform"],
     "network, dense": ["--strategy", "dense"],
 }
-
-
 PEERS = {"Parabel": "omikuji", "Bonsai": "omikuji", "neighbours": "scipy"}  # and their package
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
+    known = [*OURS, *PEERS]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="TRAIN and TEST; default: debian-depends")
-    add("--ways", help=f"some of: {'; '.join([*OURS, *PEERS])}, with ; between them (all)")
+    add("--ways", help=f"some of: {'; '.join(known)}, with ; between them (all)")
     add("--python", default=sys.executable, help="the interpreter that has the peers (this one)")
     add("--seed", type=int, default=0, help="(0)")
     add("--json", metavar="FILE", help="write the table here")
@@ -55,12 +54,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if len(args.files) not in (0, 2):
         parser.error(f"got {len(args.files)} file(s): give TRAIN and TEST, or neither")
-    args.ways = [w.strip() for w in args.ways.split(";")] if args.ways else [*OURS, *PEERS]
-    unknown = set(args.ways) - {*OURS, *PEERS}
+    args.ways = [w.strip() for w in args.ways.split(";")] if args.ways else known
+    unknown = set(args.ways) - {*known}
     if unknown:
-        parser.error(
-            f"--ways {'; '.join(sorted(unknown))}: must be of {'; '.join([*OURS, *PEERS])}"
-        )
+        parser.error(f"--ways {'; '.join(sorted(unknown))}: must be of {'; '.join(known)}")
     return args
 
 
@@ -113,11 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     train, test = train_xmc.load(train_xmc.parse_args(args.files))
     inverse = metrics.inverse_propensities(train.label_offsets, train.label_ids, train.num_labels)
     rows: dict[str, dict[str, Any]] = {}
-    print(
-        f"{'':18}"
-        + "".join(f"{c:>8}" for c in COLUMNS)
-        + "  train s  predict µs  RSS MiB  model MiB"
-    )
+    print(f"{'':18}" + "".join(f"{c:>8}" for c in COLUMNS) + HEADS)
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         prepare(train, test, directory)
@@ -133,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
             rows[way] = row
             print(_line(way, row), flush=True)
     if args.json:
-        report.write_atomically(args.json, (json.dumps(rows, indent=1) + "\n").encode())
+        report.write_json(args.json, rows)
     if args.plot:
         draw(args.plot, rows)
     return 0
@@ -149,8 +142,6 @@ def _line(way: str, row: dict[str, Any]) -> str:
 
 def draw(path: str, rows: dict[str, dict[str, Any]]) -> None:
     """P@1 against training seconds."""
-    import io
-
     import matplotlib
 
     matplotlib.use("Agg")
@@ -163,10 +154,7 @@ def draw(path: str, rows: dict[str, dict[str, Any]]) -> None:
         axes.annotate(way, (row["train_seconds"], row["p@1"]), xytext=(4, 4),
                       textcoords="offset points", fontsize=8)  # fmt: skip
     axes.set(xlabel="training seconds", ylabel="P@1 on the test set")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=Path(path).suffix.lstrip(".") or "png", dpi=120)
-    plt.close(figure)
-    report.write_atomically(path, buffer.getvalue())
+    report.save_figure(path, figure)
 
 
 if __name__ == "__main__":

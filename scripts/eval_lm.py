@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import lm_data
 from lm_load import Saved, load_model, make_head
-from report import peak_rss_bytes, write_atomically
+from report import peak_rss_bytes, write_json
 
 from sparse_jax.index import IndexConfig
 from sparse_jax.lm import evaluate, sparse_head
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"  {name:<24} {shown}")
     print(json.dumps(results))
     if args.json:
-        write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
+        write_json(args.json, results)
     return 0
 
 

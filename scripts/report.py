@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import resource
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from sparse_jax import network
 
 
 def peak_rss_bytes() -> int:
@@ -26,7 +26,7 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def sha256(params: network.Params) -> str:
+def sha256(params: Mapping[str, Any]) -> str:
     """Digest of all weights: equal runs have equal digests."""
     digest = hashlib.sha256()
     for name in sorted(params):
@@ -46,6 +46,21 @@ def write_atomically(path: str, content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def write_json(path: str, results: Any) -> None:
+    """Figures for other programs."""
+    write_atomically(path, (json.dumps(results, indent=1) + "\n").encode())
+
+
+def save_figure(path: str, figure: Any) -> None:
+    """Writes a matplotlib figure, in the format that the path's suffix names, and closes it."""
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=Path(path).suffix.lstrip(".") or "png", dpi=120)
+    plt.close(figure)
+    write_atomically(path, buffer.getvalue())
 
 
 def draw(path: str, history: list[dict[str, float]], results: dict[str, Any]) -> None:
@@ -68,10 +83,7 @@ def draw(path: str, history: list[dict[str, float]], results: dict[str, Any]) ->
         f"{results['strategy']}: {results['active_fraction']:.1%} of the outputs a step, "
         f"{results['madds_saved']:.1%} of multiply-adds saved"
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=Path(path).suffix.lstrip(".") or "png", dpi=120)
-    plt.close(figure)
-    write_atomically(path, buffer.getvalue())
+    save_figure(path, figure)
 
 
 def print_table(results: dict[str, Any]) -> None:

@@ -26,13 +26,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from report import write_json
 from tqdm import tqdm
 
 from sparse_jax import search
 from sparse_jax.search import evaluation, protocols
 from sparse_jax.search.documents import check_text
 from sparse_jax.search.evaluation import Judged
-from sparse_jax.search.journal import write_atomically
 
 PROTOCOL = """\
 protocol of `evaluate`:
@@ -228,7 +228,7 @@ def evaluate(args: argparse.Namespace) -> None:
     print_table(results)
     print(json.dumps(results))
     if args.json:
-        write_atomically(Path(args.json), (json.dumps(results, indent=1) + "\n").encode())
+        write_json(args.json, results)
 
 
 def measure_feedback(

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import signal
 import sys
 import time
 from pathlib import Path
@@ -25,8 +24,9 @@ import jax.numpy as jnp
 import lm_data
 import numpy as np
 import optax
+from interrupt import Interrupt
 from lm_report import cost, count_parameters, print_table
-from report import peak_rss_bytes, sha256, write_atomically
+from report import peak_rss_bytes, sha256, write_atomically, write_json
 from tqdm import tqdm
 
 from sparse_jax import checkpoint, optim
@@ -326,25 +326,6 @@ def save_model(
     write_atomically(str(Path(directory) / "model.json"), json.dumps(about).encode())
 
 
-class Interrupt:
-    """Turns Ctrl-C into a flag, so that no step is cut in two; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> Interrupt:
-        self.before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
-
-    def _ask(self, *_: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
@@ -367,7 +348,7 @@ def main(argv: list[str] | None = None) -> int:
     print_table(results)
     print(json.dumps(results))
     if args.json:
-        write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
+        write_json(args.json, results)
     return 0
 
 

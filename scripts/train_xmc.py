@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -24,7 +23,8 @@ import jax
 import numpy as np
 import optax
 import presets
-from report import draw, peak_rss_bytes, print_table, sha256, write_atomically
+from interrupt import Interrupt
+from report import draw, peak_rss_bytes, print_table, sha256, write_json
 from tqdm import tqdm
 
 from sparse_jax import (
@@ -265,7 +265,7 @@ class Run:
 
     def fit(self) -> None:
         """Trains until done, out of time, or interrupted; saves in each case."""
-        stop = _Interrupt()
+        stop = Interrupt()
         bar = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=None,
                    dynamic_ncols=True)  # fmt: skip
         pending: list[training.StepMetrics] = []
@@ -294,7 +294,7 @@ class Run:
             saved = f", saved in {self.args.checkpoint}" if self.args.checkpoint else ""
             print(f"\ninterrupted at step {self.step} of {self.total_steps}{saved}")
 
-    def _out_of_time(self, clock: float, stop: _Interrupt) -> bool:
+    def _out_of_time(self, clock: float, stop: Interrupt) -> bool:
         spent = self.train_seconds + time.perf_counter() - clock
         return stop.asked or (self.args.max_seconds is not None and spent >= self.args.max_seconds)
 
@@ -327,12 +327,16 @@ class Run:
             self.train.label_offsets, self.train.label_ids, self.train.num_labels
         )
         scores = metrics.evaluate(predicted, test.label_offsets, test.label_ids, inverse)
+        return scores | self.costs()
+
+    def costs(self) -> dict[str, Any]:
+        """What training took; nothing of the test set."""
         means = dict(zip(training.StepMetrics._fields, self.sums / max(self.step, 1), strict=True))
         counts = self._counts(means)
         dense = accounting.dense_step(counts)
         own = dense if self.args.strategy == "dense" else accounting.sparse_step(counts)
         examples = self.step * self.args.batch_size
-        return scores | {
+        return {
             "train_seconds": self.train_seconds,
             "compile_seconds": self.compile_seconds,
             "examples_per_second": examples / max(self.train_seconds, 1e-9),
@@ -378,25 +382,6 @@ class Run:
         )
 
 
-class _Interrupt:
-    """Turns Ctrl-C into a flag, so that no step is cut in two; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> _Interrupt:
-        self.before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
-
-    def _ask(self, *_: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
@@ -418,7 +403,7 @@ def main(argv: list[str] | None = None) -> int:
     print_table(results)
     print(json.dumps(results))
     if args.json:
-        write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
+        write_json(args.json, results)
     if args.plot:
         draw(args.plot, history, results)
     return 0

@@ -159,11 +159,7 @@ def _hidden(params: network.Params, points: data.XmcData, most: int) -> np.ndarr
     count = min(most, points.num_points)
     some = points.take(np.linspace(0, points.num_points - 1, count).astype(np.int64))
     capacity = data.plan_capacity(some, 256, seed=None, epochs=1)
-    layer = jax.jit(
-        lambda batch: network.hidden_layer(
-            params["embedding"], params["hidden_bias"], batch.feature_ids, batch
-        )
-    )
+    layer = jax.jit(lambda batch: network.encode(params, batch))
     parts = [np.asarray(layer(batch)) for batch in data.batches(some, 256, capacity=capacity)]
     return np.concatenate(parts)[:count]
 

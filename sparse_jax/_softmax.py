@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sparse_jax import _ffi
+from sparse_jax._bag import _no_gradient
 
 
 @jax.custom_vjp
@@ -101,7 +101,3 @@ def _loss_and_gradient_jax(
         jnp.where(some[:, 0], loss, jnp.float32(0)),
         best,
     )
-
-
-def _no_gradient(ids: jax.Array) -> np.ndarray:
-    return np.zeros(ids.shape, jax.dtypes.float0)

@@ -18,7 +18,7 @@ from sparse_jax import index as lsh
 from sparse_jax.clusters import ClusterIndex
 from sparse_jax.data import Batch, XmcData, batches, plan_capacity
 from sparse_jax.index import IndexConfig, LshIndex
-from sparse_jax.network import Params, hidden_layer
+from sparse_jax.network import Params, encode
 
 
 def predict_dense(params: Params, batch: Batch, *, k: int) -> jax.Array:
@@ -32,7 +32,7 @@ def predict_dense(params: Params, batch: Batch, *, k: int) -> jax.Array:
     Returns:
       int32 [B, k], best first; equal logits in order of id.
     """
-    return topk.rows(_hidden(params, batch), params["output"], params["output_bias"], k=k).ids
+    return topk.rows(encode(params, batch), params["output"], params["output_bias"], k=k).ids
 
 
 def predict_sparse(
@@ -65,7 +65,7 @@ def predict_sparse(
     """
     if k > max_candidates:
         raise ValueError(f"k = {k}: must be at most max_candidates = {max_candidates}")
-    hidden = _hidden(params, batch)
+    hidden = encode(params, batch)
     config = dataclasses.replace(config, max_candidates=max_candidates)
     found = lsh.candidates(index, hidden, config=config).ids
     return topk.among(hidden, params["output"], params["output_bias"], found, k=k).ids
@@ -85,7 +85,7 @@ def fit_clusters(
     Returns:
       A `clusters.ClusterIndex`; `clusters.update` keeps it over rows that change.
     """
-    hidden = jax.jit(_hidden)
+    hidden = jax.jit(encode)
     queries = [hidden(params, batch)[np.asarray(batch.row_mask)] for batch in batches]
     fit = jax.jit(clusters.fit, static_argnames="num_lists")
     return fit(
@@ -121,7 +121,7 @@ def predict_clustered(
     """
     output, bias = params["output"], params["output_bias"]
     options = {"k": k, "max_rows": max_rows, "rescored": rescored}
-    return clusters.search(index, _hidden(params, batch), output, bias, **options).ids
+    return clusters.search(index, encode(params, batch), output, bias, **options).ids
 
 
 def predict_all(
@@ -144,7 +144,3 @@ def predict_all(
         rows = slice(i * batch_size, min((i + 1) * batch_size, data.num_points))
         out[rows] = np.asarray(predict(batch))[: rows.stop - rows.start]
     return out
-
-
-def _hidden(params: Params, batch: Batch) -> jax.Array:
-    return hidden_layer(params["embedding"], params["hidden_bias"], batch.feature_ids, batch)

@@ -78,3 +78,16 @@ def hidden_layer(
         return h
     kept = jax.random.bernoulli(key, 1 - dropout, h.shape)
     return jnp.where(kept, h * jnp.float32(1 / (1 - dropout)), jnp.float32(0))
+
+
+def encode(params: Params, batch: Batch) -> jax.Array:
+    """The hidden vectors of a batch under whole parameters, as in prediction.
+
+    Args:
+      params: as `init_params` makes them.
+      batch: B points.
+
+    Returns:
+      float32 [B, d].
+    """
+    return hidden_layer(params["embedding"], params["hidden_bias"], batch.feature_ids, batch)
