@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_jax import _softmax
+from sparse_jax.rows import draw_rows
 
 
 @jax.tree_util.register_dataclass
@@ -35,8 +36,10 @@ def sparse_dense_init(key: jax.Array, in_dim: int, num_units: int) -> dict[str, 
       (100, 8)
     """
     bound = 1.0 / max(in_dim, 1) ** 0.5
-    shape = (num_units, in_dim)
-    weights = jax.random.uniform(key, shape, jnp.float32, minval=-bound, maxval=bound)
+    weights = draw_rows(
+        lambda key, shape: jax.random.uniform(key, shape, jnp.float32, minval=-bound, maxval=bound),
+        key, num_units, in_dim,
+    )  # fmt: skip
     return {"weights": weights, "bias": jnp.zeros(num_units, jnp.float32)}
 
 

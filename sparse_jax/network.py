@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from sparse_jax.data import Batch
 from sparse_jax.layers import add_bias, sparse_dense_init
-from sparse_jax.rows import embedding_bag
+from sparse_jax.rows import draw_rows, embedding_bag
 
 Params = dict[str, jax.Array]
 
@@ -31,7 +31,12 @@ def init_params(key: jax.Array, *, num_features: int, num_labels: int, hidden: i
     output = sparse_dense_init(outputs, hidden, num_labels)
     scale = jnp.float32(_EMBEDDING_SCALE * hidden**-0.5)
     return {
-        "embedding": jax.random.normal(features, (num_features, hidden), jnp.float32) * scale,
+        "embedding": draw_rows(
+            lambda key, shape: jax.random.normal(key, shape, jnp.float32) * scale,
+            features,
+            num_features,
+            hidden,
+        ),
         "hidden_bias": jnp.zeros(hidden, jnp.float32),
         "output": output["weights"],
         "output_bias": output["bias"],

@@ -22,6 +22,7 @@ from sparse_jax._bag import unique_ids_ffi, weighted_sum
 __all__ = [
     "RowSparse",
     "add_rows",
+    "draw_rows",
     "embedding_bag",
     "set_rows",
     "take_rows",
@@ -58,6 +59,43 @@ def _scatter_index(ids: jax.Array, num_rows: int) -> jax.Array:
     ids = jnp.asarray(ids)
     past_end = num_rows + jnp.arange(ids.shape[0], dtype=jnp.int32)
     return jnp.where((ids >= 0) & (ids < num_rows), ids, past_end)
+
+
+def draw_rows(
+    draw: Callable[[jax.Array, tuple[int, int]], jax.Array],
+    key: jax.Array,
+    num_rows: int,
+    dim: int,
+    *,
+    block: int = 1 << 16,
+) -> jax.Array:
+    """A table of random rows, drawn in blocks: its random bits are never all in memory at once.
+
+    Args:
+      draw: draw(key, shape) -> float32, such as `jax.random.normal`.
+      key: PRNG key.
+      num_rows: N.
+      dim: d.
+      block: rows drawn together; a table of no more is the single call draw(key, (N, d)).
+
+    Returns:
+      float32 [N, d].
+
+    Example:
+      >>> draw_rows(jax.random.normal, jax.random.key(0), 5, 2, block=2).shape
+      (5, 2)
+    """
+    if num_rows <= block:
+        return draw(key, (num_rows, dim))
+    keys = jax.random.split(key, -(-num_rows // block))
+
+    def fill(number: jax.Array, table: jax.Array) -> jax.Array:
+        # The last block begins early enough to be whole, over rows of the one before.
+        start = jnp.minimum(number * block, num_rows - block)
+        rows = draw(keys[number], (block, dim))
+        return jax.lax.dynamic_update_slice_in_dim(table, rows, start, 0)
+
+    return jax.lax.fori_loop(0, len(keys), fill, jnp.zeros((num_rows, dim), jnp.float32))
 
 
 def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:

@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_jax.rows import RowSparse, add_rows, embedding_bag, set_rows, take_rows, unique_ids
+from sparse_jax.rows import (
+    RowSparse,
+    add_rows,
+    draw_rows,
+    embedding_bag,
+    set_rows,
+    take_rows,
+    unique_ids,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +43,17 @@ def test_take_add_set_rows_ignore_padding():
     np.testing.assert_array_equal(take_rows(table, ids), [[5, 6], [0, 0], [1, 2], [0, 0]])
     np.testing.assert_array_equal(add_rows(table, ids, rows), [[11, 12], [3, 4], [15, 16], [7, 8]])
     np.testing.assert_array_equal(set_rows(table, ids, rows), [[10, 10], [3, 4], [10, 10], [7, 8]])
+
+
+def test_draw_rows_fills_every_block_from_keys_of_its_own():
+    key = jax.random.key(3)
+    whole = draw_rows(jax.random.normal, key, 6, 4)
+    np.testing.assert_array_equal(whole, jax.random.normal(key, (6, 4)))
+    blocks = np.asarray(draw_rows(jax.random.normal, key, 7, 4, block=3))
+    drawn = [jax.random.normal(k, (3, 4)) for k in jax.random.split(key, 3)]
+    np.testing.assert_array_equal(blocks[:4], np.concatenate([drawn[0], drawn[1]])[:4])
+    np.testing.assert_array_equal(blocks[4:], drawn[2])
+    assert np.unique(blocks).size == blocks.size
 
 
 @pytest.mark.parametrize("bad", [-1, -2, 4, 2**31 - 1])
