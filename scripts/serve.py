@@ -113,6 +113,7 @@ def page(
     listed = f"<ol>{items}</ol>" if results else "<p>Nothing yet.</p>" if query else ""
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<link rel="icon" href="data:,">
 <title>{escape(query) or "Search"}</title><style>{STYLE}</style>
 <main>
 <h1>Search</h1>
