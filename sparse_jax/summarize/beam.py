@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections import Counter
 from typing import Any
 
@@ -47,9 +49,7 @@ def next_log_probs(
     source = encoded.source
     place = jnp.where((source >= 0) & (source < config.outputs), source, config.outputs + first)
     copied = jnp.exp(made.log_mix[..., 1:]) * made.copying
-    p = jnp.concatenate(
-        [jnp.exp(made.log_mix[..., :1]) * softmax, jnp.zeros_like(copied)], axis=2
-    )
+    p = jnp.concatenate([jnp.exp(made.log_mix[..., :1]) * softmax, jnp.zeros_like(copied)], axis=2)
     rows = jnp.arange(batch, dtype=jnp.int32)[:, None, None]
     columns = jnp.arange(beams, dtype=jnp.int32)[None, :, None]
     p = p.at[rows, columns, place[:, None, :]].add(copied)
@@ -137,9 +137,7 @@ def search(
     scores = jnp.broadcast_to(start, (batch, beams))
     summary = jnp.full((batch, beams, config.window + config.summary), END, jnp.int32)
     for step in range(config.summary):
-        scores, summary = _advance(
-            params, encoded, scores, summary, jnp.int32(step), config=config
-        )
+        scores, summary = _advance(params, encoded, scores, summary, jnp.int32(step), config=config)
         if bool(jnp.all(summary[:, :, config.window + step] == END)):
             break
     found, log_p = np.asarray(summary)[:, :, config.window :], np.asarray(scores)
@@ -156,25 +154,23 @@ def _overlap(one: Counter[Any], other: Counter[Any]) -> float:
     return 2 * both / max(sum(one.values()) + sum(other.values()), 1)
 
 
-def consensus(candidates: list[tuple[float, list[int]]], *, length: float = 1.0) -> list[int]:
+def consensus(candidates: list[tuple[float, list[int]]]) -> list[int]:
     """The candidate whose words and pairs of words the others, by their likelihood, share most.
 
-    The weight of a candidate is its likelihood to the power 1 / words^length.
+    A candidate weighs its likelihood a word, exp(log p / (words + 1)), so that long ones count.
 
     Args:
       candidates: of `search`.
-      length: how much a longer summary is excused for being less likely.
 
     Example:
-      >>> consensus([(-1.0, [7]), (-1.1, [2, 3]), (-1.2, [2, 4])], length=0.0)
+      >>> consensus([(-1.0, [7]), (-1.1, [2, 3]), (-1.2, [2, 4])])
       [2, 3]
 
     Reference: Kumar and Byrne, Minimum Bayes-risk decoding for statistical machine translation,
     2004.
     """
-    scores = np.array([s / (len(c) + 1) ** length for s, c in candidates])
-    weights = np.exp(scores - scores.max())
-    bags = [(Counter(c), Counter(zip(c, c[1:], strict=False))) for _, c in candidates]
+    weights = [math.exp(s / (len(c) + 1)) for s, c in candidates]
+    bags = [(Counter(c), Counter(itertools.pairwise(c))) for _, c in candidates]
     gains = [
         sum(
             w * (_overlap(words, other_words) + _overlap(pairs, other_pairs))

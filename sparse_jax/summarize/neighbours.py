@@ -54,6 +54,8 @@ class Neighbours:
         skip = [-1] * len(texts) if skip is None else list(skip)
         numbers = np.full((len(texts), count), -1, np.int32)
         cosines = np.zeros((len(texts), count), np.float32)
+        if not count:
+            return numbers, cosines
         for i, (text, own) in enumerate(zip(texts, skip, strict=True)):
             bag = np.unique(text)
             weights = self._weights(bag)

@@ -1,0 +1,341 @@
+"""Abstractive summaries: words, neighbours, the mixture, the step, the beam, and the script."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparse_jax import optim, summarize
+from sparse_jax.summarize import beam, pointer, training
+from sparse_jax.summarize.neighbours import Neighbours
+from sparse_jax.summarize.words import END, UNKNOWN, Words, join, split
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "scripts"))
+
+import summarize as script  # noqa: E402  (scripts/summarize.py)
+
+SAMPLE = [
+    json.loads(line)
+    for line in (files("sparse_jax.search") / "sample.jsonl").read_text("utf-8").splitlines()
+]
+CONFIG = pointer.Config(
+    size=14, outputs=9, text=7, neighbours=2, neighbour=3, summary=4, window=3, embed=4, read=4,
+    hidden=8,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiles():
+    """Tiny arrays: most of the time would go into LLVM."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Random weights, large enough that the distributions are uneven."""
+    found = pointer.init(jax.random.key(1), CONFIG)
+    keys = jax.random.split(jax.random.key(2), 50)
+    leaves, tree = jax.tree.flatten(found)
+    moved = [x + jax.random.normal(k, x.shape) * 0.5 for k, x in zip(keys, leaves, strict=False)]
+    return jax.tree.unflatten(tree, moved)
+
+
+@pytest.fixture(scope="module")
+def batch() -> training.Batch:
+    """Three pairs; ids 9 to 13 can only be copied, and words repeat."""
+    source = [
+        [2, 10, 3, 10, 4, -1, -1, 5, 12, -1, -1, -1, -1],
+        [13, 2, 2, 3, 11, 6, 8, 2, 3, 7, 13, 9, 2],
+        [4, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1],
+    ]
+    targets = [[2, 10, 3, END], [13, 8, END, -1], [4, UNKNOWN, END, -1]]
+    cosines = [[0.5, 0.0], [0.9, 0.8], [0.0, 0.0]]
+    return training.Batch(
+        np.array(source, np.int32), np.array(cosines, np.float32), np.array(targets, np.int32)
+    )
+
+
+def decoded(params, batch):
+    """(encoded, written, log p of every next word) at all positions of the summaries."""
+    source = jnp.asarray(batch.source)
+    encoded = beam._read(params, source, jnp.asarray(batch.cosines), config=CONFIG)
+    written = training.written_before(source, jnp.asarray(batch.targets), window=CONFIG.window)
+    return encoded, written, beam.next_log_probs(params, encoded, written, config=CONFIG)
+
+
+# Words ------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text())
+def test_tokens_give_the_text_back(text):
+    assert join(split(text)) == " ".join(text.split())
+
+
+def test_ids_and_letters():
+    words = Words.fit(["Fast tool", "fast Tool for X"], ["a Tool, FAST"] * 3, buckets=5)
+    assert words.forms[: words.outputs] == ("\n", "\0")  # nothing was in three summaries
+    assert {"Fast", "fast"} & set(words.forms) and "FAST" not in words.forms
+    words = Words.fit(["Fast tool"] * 3, ["rare Tool"] * 3, buckets=5)
+    assert words.forms[2:] == ("Fast", "tool", "rare") and words.outputs == 4
+    ids, tokens = words.encode("TOOL unseen")
+    assert ids[0] == 3 and ids[1] >= len(words.forms) and words.size == len(words.forms) + 5
+    assert words.decode([2, ids[1], 3], [(ids, tokens)]) == "Fast unseen TOOL"
+
+
+def test_neighbours_against_all_cosines():
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(0, 60, rng.integers(1, 12)).astype(np.int32) for _ in range(40)]
+    memory = Neighbours(texts, num_words=60)
+    vectors = np.zeros((40, 60))
+    for row, text in zip(vectors, texts, strict=True):
+        row[text] = memory.rarity[text]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = vectors @ vectors.T - 2 * np.eye(40)
+    numbers, found = memory.nearest(texts, count=3, skip=range(40))
+    np.testing.assert_allclose(found, np.maximum(-np.sort(-cosines, axis=1)[:, :3], 0), atol=1e-6)
+    assert not np.any(numbers == np.arange(40)[:, None])
+    none, _ = memory.nearest([np.zeros(0, np.int32)], count=2)
+    assert none.tolist() == [[-1, -1]]
+
+
+# The distribution -------------------------------------------------------------------------------
+
+
+def test_the_distribution_sums_to_one(params, batch):
+    _, _, log_p = decoded(params, batch)
+    assert log_p.shape == (3, 4, CONFIG.outputs + CONFIG.source)
+    np.testing.assert_allclose(np.exp(log_p).sum(axis=2), 1, atol=1e-5)
+
+
+def test_training_and_decoding_agree(params, batch):
+    encoded, written, log_p = decoded(params, batch)
+    latest = params["embed"][written.latest].reshape(3, 4, -1)
+    made = pointer.decode(params["trunk"], encoded, latest, written, config=CONFIG)
+    logits = made.query @ params["out"].T + params["bias"]
+    log_softmax = np.asarray(jax.nn.log_softmax(logits, axis=2))
+    for b, t in zip(*np.nonzero(batch.targets >= 0), strict=True):
+        word = int(batch.targets[b, t])
+        output = word < CONFIG.outputs
+        place = word if output else CONFIG.outputs + batch.source[b].tolist().index(word)
+        softmax = np.full((3, 4), log_softmax[b, t, word] if output else -1e9, np.float32)
+        got = pointer.log_prob(made, jnp.asarray(batch.source), jnp.asarray(batch.targets), softmax)
+        np.testing.assert_allclose(got[b, t], log_p[b, t, place], atol=1e-4)
+
+
+def test_copying_against_numpy(params, batch):
+    encoded, written, _ = decoded(params, batch)
+    query = np.asarray(jax.random.normal(jax.random.key(5), (3, 4, CONFIG.read + 5)))
+    keys = np.asarray(encoded.keys[..., CONFIG.read :])
+    bias = np.where(batch.source >= 0, np.asarray(encoded.copyable), -1e9)
+    got = pointer._attend(jnp.asarray(query), keys, pointer._match(encoded, written), bias)
+    starts = {0, 7, 10}  # of the text and of each neighbour
+    for b, t in itertools.product(range(3), range(4)):
+        before = [END, END, *np.maximum(batch.targets[b, :t], 0)]
+        scores = np.zeros(CONFIG.source)
+        for l, word in enumerate(batch.source[b]):
+            shown = [END if l in starts else max(batch.source[b, l - 1], 0),
+                     END if {l, l - 1} & starts else max(batch.source[b, l - 2], 0)]  # fmt: skip
+            uses = list(batch.targets[b, :t]).count(word) if word >= 0 else 0
+            match = [shown[0] == before[-1], shown == before[:-3:-1], shown[1] == before[-1],
+                     uses > 0, uses > 1]  # fmt: skip
+            scores[l] = query[b, t, : CONFIG.read] @ keys[b, l] / CONFIG.read**0.5
+            scores[l] += query[b, t, CONFIG.read :] @ np.array(match, float) + bias[b, l]
+        expected = np.exp(scores - scores.max())
+        np.testing.assert_allclose(got[b, t], expected / expected.sum(), atol=1e-5)
+
+
+# The step ---------------------------------------------------------------------------------------
+
+
+def started(config=CONFIG):
+    tx = optim.rowwise(optax.scale_by_adam())
+    counts = np.arange(config.outputs)[::-1]
+    state = training.init_state(jax.random.key(0), tx, counts, config=config, popular=2)
+    step = training.make_step(tx, config=config, active_size=6, lr=1e-2)
+    return state, jax.jit(step)
+
+
+def test_a_step_changes_only_what_it_touches(batch):
+    state, step = started()
+    first = training.Batch(*(x[2:] for x in batch))  # words 0, 1 and 4
+    new, loss = step(state, first, jnp.float32(1))
+    assert np.isfinite(loss)
+    for name in ("embed", "copyable"):
+        moved = np.asarray(state.params[name] != new.params[name]).reshape(CONFIG.size, -1)
+        assert set(np.flatnonzero(moved.any(axis=1))) <= {END, UNKNOWN, 4}
+        assert moved[4].any()
+    changed = np.asarray(state.params["bias"] != new.params["bias"])
+    assert 4 <= changed.sum() <= 6  # the active set's
+
+
+def test_training_learns_to_copy_and_stops_where_told(batch):
+    state, step = started()
+    losses = []
+    for _ in range(60):
+        state, loss = step(state, batch, jnp.float32(1))
+        losses.append(float(loss))
+    assert np.mean(losses[-5:]) < 0.4 * np.mean(losses[:5])
+    found = beam.search(state.params, batch.source, batch.cosines, config=CONFIG, beams=3)
+    assert found[1][0][1] == [13, 8]  # 13 can only be copied
+
+
+# The beam ---------------------------------------------------------------------------------------
+
+
+def exhaustive(params, batch, row: int) -> dict[tuple[int, ...], float]:
+    """log p of every summary without a repeated pair, of one source."""
+    one = training.Batch(*(x[row : row + 1] for x in batch))
+    source = one.source[0].tolist()
+    encoded = beam._read(params, jnp.asarray(one.source), jnp.asarray(one.cosines), config=CONFIG)
+    found: dict[tuple[int, ...], float] = {}
+    open_: dict[tuple[int, ...], float] = {(): 0.0}
+    for step in range(CONFIG.summary):
+        prefixes = list(open_)
+        targets = np.full((len(prefixes), CONFIG.summary), -1, np.int32)
+        for out, prefix in zip(targets, prefixes, strict=True):
+            out[:step] = prefix
+        many = jax.tree.map(lambda x, n=len(prefixes): jnp.repeat(x, n, axis=0), encoded)
+        written = training.written_before(many.source, jnp.asarray(targets), window=CONFIG.window)
+        written = jax.tree.map(lambda x, s=step: x[:, s : s + 1], written)
+        log_p = np.asarray(beam.next_log_probs(params, many, written, config=CONFIG))[:, 0]
+        grown: dict[tuple[int, ...], float] = {}
+        for prefix, scores in zip(prefixes, log_p, strict=True):
+            found[prefix] = open_[prefix] + float(scores[END])
+            pairs = set(itertools.pairwise(prefix))
+            for place, score in enumerate(scores):
+                word = place if place < CONFIG.outputs else source[place - CONFIG.outputs]
+                if score > -60 and word > UNKNOWN and (*prefix[-1:], word) not in pairs:
+                    grown[(*prefix, word)] = open_[prefix] + float(score)
+        open_ = grown
+    return found
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_wide_beam_finds_the_best_of_all(params, batch, row):
+    every = exhaustive(params, batch, row)
+    best = sorted(every.items(), key=lambda x: -x[1])[:3]
+    found = beam.search(params, batch.source, batch.cosines, config=CONFIG, beams=200)[row][:3]
+    assert [tuple(words) for _, words in found] == [words for words, _ in best]
+    np.testing.assert_allclose([s for s, _ in found], [s for _, s in best], atol=1e-4)
+    with pytest.raises(ValueError, match="beams = 0"):
+        beam.search(params, batch.source, batch.cosines, config=CONFIG, beams=0)
+
+
+# From texts to lines ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return [(row["text"], row["title"]) for row in SAMPLE[:64]]
+
+
+@pytest.fixture(scope="module")
+def model(pairs):
+    return summarize.fit(pairs, epochs=2, batch_size=32)
+
+
+def test_one_seed_one_model_and_what_is_saved_comes_back(model, pairs, tmp_path):
+    texts = [text for text, _ in pairs[:3]]
+    lines = model.summarize(texts, beams=2)
+    again = summarize.fit(pairs, epochs=2, batch_size=32)
+    assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), model.params, again.params))
+    model.save(tmp_path)
+    assert not [p for p in tmp_path.rglob("*") if p.suffix in {".pkl", ".pickle"}]
+    assert summarize.load(tmp_path).summarize(texts, beams=2) == lines
+    assert model.summarize(["", *texts[:1]], beams=2)[0] == ""
+    with pytest.raises(ValueError, match=r"summarizer\.json"):
+        summarize.load(tmp_path / "nothing")
+
+
+def test_errors_and_stopping(pairs):
+    with pytest.raises(ValueError, match="at least 2"):
+        summarize.fit(pairs[:1])
+    with pytest.raises(ValueError, match="pair 1 is empty"):
+        summarize.fit([("a", "b"), ("a", " ")])
+    calls = []
+
+    def tell(step: int, total: int, loss: float) -> bool:
+        calls.append((step, total))
+        return True
+
+    summarize.fit(pairs[:4], epochs=50, batch_size=2, neighbours=0, tell=tell)
+    assert calls == [(20, 100)]
+
+
+# The script -------------------------------------------------------------------------------------
+
+
+def call(capsys, *options: str) -> tuple[int, str, str]:
+    try:
+        status = script.main(list(options))
+    except SystemExit as done:  # of argparse
+        status = done.code
+    told = capsys.readouterr()
+    return status, told.out, told.err
+
+
+def test_groups_of_families():
+    rows = [("a", "one two", "x"), ("b", "three", "X"), ("c", "three", "y"), ("d", "four", "z")]
+    found = [script.Pair(*row) for row in rows]
+    assert script.groups(found, "family") == ["a", "a", "a", "d"]
+    assert script.groups(found, "package") == ["a", "b", "c", "d"]
+
+
+def test_rouge_by_hand():
+    pytest.importorskip("rouge_score")
+    got = script.rouge(["the small red cat"], ["The cat, small"])
+    assert got["rouge1"] == pytest.approx(100 * 2 * 3 / 7)
+    assert got["rouge2"] == 0.0
+    assert got["rougeL"] == pytest.approx(100 * 2 * 2 / 7)
+
+
+def test_script_end_to_end(tmp_path, capsys):
+    pytest.importorskip("rouge_score")
+    data = tmp_path / "pairs.jsonl"
+    rows = [json.dumps({k: row[k] for k in ("id", "title", "text")}) for row in SAMPLE[:150]]
+    data.write_text("\n".join(rows), "utf-8")
+    out = tmp_path / "r.json"
+    status, told, _ = call(capsys, "evaluate", str(data), "--epochs", "1", "--json", str(out))
+    assert status == 0 and "LEAD-1" in told
+    results = json.loads(out.read_text())
+    for name in ("rouge1", "rouge2", "rougeL"):
+        for of in ("", "lead1_", "nearest_"):
+            assert 0 <= results[of + name] <= 100
+    assert results["train_pairs"] + results["test_pairs"] == 150 and results["train_seconds"] > 0
+    assert {"id", "reference", "summary"} == set(results["samples"][0])
+    folder = str(tmp_path / "model")
+    assert call(capsys, "train", str(data), "--epochs", "1", "--out", folder)[0] == 0
+    text = tmp_path / "text.txt"
+    text.write_text(SAMPLE[0]["text"], "utf-8")
+    status, told, _ = call(capsys, str(text), "--model", folder)
+    assert status == 0 and told.endswith("\n")
+    assert call(capsys, str(text), "--max-words", "10")[1].strip()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "no pair"), ("{}", 'line 1: no "text"'), ("{", "no JSON"),
+     ('{"source": ["a"], "target": [" "]}', 'no "title"')],
+)  # fmt: skip
+def test_script_errors(tmp_path, capsys, content, message):
+    data = tmp_path / "bad.jsonl"
+    data.write_text(content, "utf-8")
+    status, _, error = call(capsys, "evaluate", str(data))
+    assert status == 2 and message in error
+    assert call(capsys, str(tmp_path / "none.txt"))[0] == 2
+    assert call(capsys, "train", str(data))[0] == 2
