@@ -43,8 +43,8 @@ class Config:
     hidden: int = 128  # width of the decoder
 
     def __post_init__(self) -> None:
-        if not 2 < self.outputs <= self.size:
-            raise ValueError(f"outputs = {self.outputs}: must be 3 to size = {self.size}")
+        if not 2 <= self.outputs <= self.size:
+            raise ValueError(f"outputs = {self.outputs}: must be 2 to size = {self.size}")
 
     @property
     def source(self) -> int:
