@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -159,11 +161,10 @@ def fit(
     model = Summarizer(config, words, {}, tuple(np.unique(ids) for ids in read),
                        tuple(summary for _, summary in pairs))  # fmt: skip
     data = _examples(model, read)
-    tx = optim.rowwise(optax.scale_by_adam())
+    tx, step = _compiled(config, lr)
     made = data.targets[(data.targets >= 0) & (data.targets < config.outputs)]
     counts = np.bincount(made, minlength=config.outputs)
     state = training.init_state(jax.random.key(seed), tx, counts, config=config)
-    step = jax.jit(training.make_step(tx, config=config, lr=lr), donate_argnums=0)
     batch_size = min(batch_size, len(pairs))
     total = len(pairs) // batch_size * epochs
     losses: list[jax.Array] = []
@@ -181,6 +182,13 @@ def fit(
                 break
             losses.clear()
     return dataclasses.replace(model, params=state.params)
+
+
+@functools.cache
+def _compiled(config: pointer.Config, lr: float) -> tuple[Any, Callable[..., Any]]:
+    """The optimizer and the jitted step, one for each configuration of a process."""
+    tx = optim.rowwise(optax.scale_by_adam())
+    return tx, jax.jit(training.make_step(tx, config=config, lr=lr), donate_argnums=0)
 
 
 def _orders(count: int, batch_size: int, seed: int, epochs: int) -> Iterator[np.ndarray]:
