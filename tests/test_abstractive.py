@@ -48,11 +48,9 @@ def quick_compiles():
 @pytest.fixture(scope="module")
 def params():
     """Random weights, large enough that the distributions are uneven."""
-    found = pointer.init(jax.random.key(1), CONFIG)
-    keys = jax.random.split(jax.random.key(2), 50)
-    leaves, tree = jax.tree.flatten(found)
-    moved = [x + jax.random.normal(k, x.shape) * 0.5 for k, x in zip(keys, leaves, strict=False)]
-    return jax.tree.unflatten(tree, moved)
+    rng = np.random.default_rng(1)
+    like = jax.eval_shape(lambda: pointer.init(jax.random.key(0), CONFIG))
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.6, x.shape), jnp.float32), like)
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +68,14 @@ def batch() -> training.Batch:
     )
 
 
+@pytest.fixture(scope="module")
 def decoded(params, batch):
     """(encoded, written, log p of every next word) at all positions of the summaries."""
     source = jnp.asarray(batch.source)
     encoded = beam._read(params, source, jnp.asarray(batch.cosines), config=CONFIG)
     written = training.written_before(source, jnp.asarray(batch.targets), window=CONFIG.window)
-    return encoded, written, beam.next_log_probs(params, encoded, written, config=CONFIG)
+    following = jax.jit(beam.next_log_probs, static_argnames="config")
+    return encoded, written, following(params, encoded, written, config=CONFIG)
 
 
 # Words ------------------------------------------------------------------------------------------
@@ -117,14 +117,14 @@ def test_neighbours_against_all_cosines():
 # The distribution -------------------------------------------------------------------------------
 
 
-def test_the_distribution_sums_to_one(params, batch):
-    _, _, log_p = decoded(params, batch)
+def test_the_distribution_sums_to_one(decoded):
+    _, _, log_p = decoded
     assert log_p.shape == (3, 4, CONFIG.outputs + CONFIG.source)
     np.testing.assert_allclose(np.exp(log_p).sum(axis=2), 1, atol=1e-5)
 
 
-def test_training_and_decoding_agree(params, batch):
-    encoded, written, log_p = decoded(params, batch)
+def test_training_and_decoding_agree(params, batch, decoded):
+    encoded, written, log_p = decoded
     latest = params["embed"][written.latest].reshape(3, 4, -1)
     made = pointer.decode(params["trunk"], encoded, latest, written, config=CONFIG)
     logits = made.query @ params["out"].T + params["bias"][None, None, :]
@@ -138,11 +138,11 @@ def test_training_and_decoding_agree(params, batch):
         np.testing.assert_allclose(got[b, t], log_p[b, t, place], atol=1e-4)
 
 
-def test_copying_against_numpy(params, batch):
-    encoded, written, _ = decoded(params, batch)
-    query = np.asarray(jax.random.normal(jax.random.key(5), (3, 4, CONFIG.read + 5)))
+def test_copying_against_numpy(batch, decoded):
+    encoded, written, _ = decoded
+    query = np.random.default_rng(5).normal(size=(3, 4, CONFIG.read + 5)).astype(np.float32)
     keys = np.asarray(encoded.keys[..., CONFIG.read :])
-    bias = np.where(batch.source >= 0, np.asarray(encoded.copyable), -1e9)
+    bias = np.where(batch.source >= 0, np.asarray(encoded.copyable), np.float32(-1e9))
     got = pointer._attend(jnp.asarray(query), keys, pointer._match(encoded, written), bias)
     starts = {0, 7, 10}  # of the text and of each neighbour
     for b, t in itertools.product(range(3), range(4)):
@@ -350,6 +350,13 @@ def test_script_trains_and_writes(tmp_path, capsys):
     assert status == 0 and told.count("\n") == 1
     status, told, _ = call(capsys, str(text), "--max-words", "10")
     assert status == 0 and len(told.split()) <= 11
+
+
+def test_both_kinds_of_rows(tmp_path):
+    rows = [{"id": "x", "text": "T", "title": "S"}, {"source": ["A.", "B."], "target": ["C", "D"]}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    assert script.read_pairs(str(path)) == [("x", "T", "S"), ("2", "A. B.", "C")]
 
 
 @pytest.mark.parametrize(
