@@ -53,7 +53,7 @@ class Words:
     """Ids of words: END, UNKNOWN, the other outputs, words only read, hashed ids.
 
     Example:
-      >>> words = Words.fit(["a tool"], ["a Tool for b b"], outputs=4, min_count=2, buckets=8)
+      >>> words = Words.fit(["a tool", "a Tool"], ["for b b"], min_count=2, buckets=8)
       >>> words.outputs, words.size, words.encode("A tool")[0].tolist()
       (4, 13, [2, 3])
     """
