@@ -33,7 +33,8 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # Who may import what; "" is `sparse_jax/__init__.py`.
 ONLY = {
-    "optax": {"optim", "_optim_probe", "_optim_rows", "fused", "training", "search", "lm"},
+    "optax": {"optim", "_optim_probe", "_optim_rows", "fused", "training", "search", "lm"}
+    | {"summarize"},
     "flax": {"nn"},
     "orbax": {"checkpoint"},
     "bm25s": {"search"},
@@ -182,7 +183,7 @@ def importable() -> list[str]:
 
 @pytest.mark.parametrize("name", importable())
 def test_doctests(name):
-    needs = {"nn": "flax", "checkpoint": "orbax", "search": "bm25s"}
+    needs = {"nn": "flax", "checkpoint": "orbax", "search": "bm25s", "summarize": "bm25s"}
     parts = name.split(".")
     if len(parts) > 1 and parts[1] in needs:
         pytest.importorskip(needs[parts[1]])

@@ -1,4 +1,7 @@
-"""Summaries made of sentences of the text itself: near the middle of it, and unlike each other.
+"""Summaries: sentences of the text itself, or one line written by a trained model.
+
+`extractive` takes sentences near the middle of a text and unlike each other. `fit` trains a
+`Summarizer` on pairs of a text and its summary; `load` opens a saved one.
 
 Example:
   >>> from sparse_jax import summarize
@@ -6,6 +9,7 @@ Example:
   'Apples are red.'
 """
 
+from sparse_jax.summarize.abstractive import Summarizer, fit, load
 from sparse_jax.summarize.extraction import extractive, sentences
 
-__all__ = ["extractive", "sentences"]
+__all__ = ["Summarizer", "extractive", "fit", "load", "sentences"]

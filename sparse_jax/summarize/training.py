@@ -1,0 +1,158 @@
+"""One training step of the summarizer: jitted, donated, no operation over all rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_jax import active, layers, losses
+from sparse_jax.lm.training import log_inclusion
+from sparse_jax.rows import RowSparse, take_rows, unique_ids
+from sparse_jax.summarize import pointer
+from sparse_jax.summarize.words import END
+
+
+class Batch(NamedTuple):
+    """Some pairs; arrays of NumPy or JAX."""
+
+    source: Any  # int32 [B, L], -1 = padding
+    cosines: Any  # float32 [B, K]
+    targets: Any  # int32 [B, T], the summary and END; -1 = padding
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Everything that lives across steps."""
+
+    params: pointer.Params
+    opt_state: Any
+    key: jax.Array
+    step: jax.Array  # int32 []
+    unigram: jax.Array  # float32 [O], share of each output in the training summaries
+    popular: jax.Array  # int32 [P], outputs that every active set holds
+
+
+def init_state(
+    key: jax.Array, tx: Any, counts: Any, *, config: pointer.Config, popular: int = 256
+) -> State:
+    """A fresh state.
+
+    Args:
+      key: PRNG key.
+      tx: an Optax transformation without its learning rate that takes row-sparse gradients.
+      counts: [O], occurrences of each output in the training summaries.
+      config: the model's.
+      popular: the most frequent outputs, which are in every active set.
+    """
+    key, own = jax.random.split(key)
+    params = pointer.init(key, config)
+    counts = jnp.asarray(counts, jnp.float32)
+    if counts.shape != (config.outputs,):
+        raise ValueError(f"counts has shape {counts.shape}: must be [{config.outputs}]")
+    share = (counts + 0.5) / jnp.sum(counts + 0.5)
+    params["bias"] = jnp.log(share)  # the first loss is the unigram model's
+    top = jnp.argsort(-counts, stable=True)[: min(popular, config.outputs)]
+    return State(
+        params, tx.init(params), own, jnp.zeros((), jnp.int32), share, top.astype(jnp.int32)
+    )
+
+
+def written_before(source: jax.Array, targets: jax.Array, *, window: int) -> pointer.Written:
+    """What stands before each position of whole summaries."""
+    batch, count = targets.shape
+    shown = jnp.concatenate([jnp.full((batch, window), END, jnp.int32), targets], axis=1)
+    latest = jnp.stack([shown[:, i : i + count] for i in range(window)], axis=2)
+    hit = (targets[:, :, None] == source[:, None, :]) & (targets >= 0)[:, :, None]
+    hit = hit.astype(jnp.float32)
+    used = jnp.cumsum(hit, axis=1) - hit
+    step = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None, :], (batch, count))
+    return pointer.Written(jnp.maximum(latest, 0), used, step)
+
+
+def make_step(
+    tx: Any, *, config: pointer.Config, active_size: int = 1536, lr: float = 2e-3,
+    dropout: float = 0.2,
+) -> Callable[..., tuple[State, jax.Array]]:  # fmt: skip
+    """The training step: step(state, batch, rate) → (state, loss).
+
+    `rate` is float32 [], what the schedule makes of the learning rate, 1 at its peak; the loss is
+    the mean negative log likelihood of a word, estimated from the active set. Jit it with the state
+    donated.
+
+    Args:
+      tx: as given to `init_state`.
+      config: the model's.
+      active_size: outputs the sampled softmax is taken over.
+      lr: learning rate.
+      dropout: share of hidden units of the decoder that a step leaves out.
+    """
+
+    def step(state: State, batch: Batch, rate: jax.Array) -> tuple[State, jax.Array]:
+        params, source = state.params, jnp.asarray(batch.source)
+        targets = jnp.asarray(batch.targets)
+        key, draw, drop = jax.random.split(state.key, 3)
+        written = written_before(source, targets, window=config.window)
+        read = jnp.concatenate([source.reshape(-1), written.latest.reshape(-1)])
+        words, places, _ = unique_ids(read, num_rows=config.size, size=source.size + targets.size)
+        at_source = places[: source.size].reshape(source.shape)
+        at_latest = places[source.size :].reshape(*targets.shape, -1)
+        flat = targets.reshape(-1)
+        output = jnp.where(flat < config.outputs, flat, -1)
+        chosen = active.shared_set(
+            draw, jnp.concatenate([output, state.popular]),
+            size=min(active_size, config.outputs), num_rows=config.outputs,
+        )  # fmt: skip
+        at = chosen.positions[: flat.size]
+        log_q = log_inclusion(chosen, state.unigram, state.popular, flat.size)
+        column = jnp.arange(log_q.size, dtype=jnp.int32)
+        correction = jnp.where(column[None, :] == at[:, None], jnp.float32(0), log_q[None, :])
+        real = (targets >= 0).astype(jnp.float32)
+        total = jnp.maximum(jnp.sum(real), jnp.float32(1))
+        keep = jax.random.bernoulli(drop, 1 - dropout, (2, flat.size, config.hidden))
+        keep = keep.astype(jnp.float32) / jnp.float32(1 - dropout)
+        gathered = (
+            take_rows(params["embed"], words), take_rows(params["copyable"], words),
+            take_rows(params["out"], chosen.ids), take_rows(params["bias"], chosen.ids),
+            params["trunk"],
+        )  # fmt: skip
+
+        def loss(gathered: Any) -> jax.Array:
+            embed, copyable, out, bias, trunk = gathered
+            encoded = pointer.encode(
+                trunk, take_rows(embed, at_source.reshape(-1)).reshape(*source.shape, -1),
+                take_rows(copyable, at_source.reshape(-1)).reshape(source.shape),
+                source, jnp.asarray(batch.cosines), config=config,
+            )  # fmt: skip
+            latest = take_rows(embed, at_latest.reshape(-1)).reshape(*targets.shape, -1)
+            made = pointer.decode(trunk, encoded, latest, written, config=config, keep=keep)
+            query = made.query.reshape(flat.size, -1)
+            logits = jax.lax.optimization_barrier(layers.sparse_dense(out, bias, query))
+            examples = jnp.arange(flat.size, dtype=jnp.int32)
+            log_softmax = -losses.softmax_cross_entropy(
+                logits, examples, at, mask=chosen.mask, log_inclusion=correction
+            )
+            log_softmax = jnp.where(at >= 0, log_softmax, jnp.float32(-1e9))
+            log_p = pointer.log_prob(made, source, targets, log_softmax.reshape(targets.shape))
+            return -jnp.sum(log_p * real) / total
+
+        value, (embed, copyable, out, bias, trunk) = jax.value_and_grad(loss)(gathered)
+        grads = {
+            "embed": RowSparse(words, embed, num_rows=config.size),
+            "copyable": RowSparse(words, copyable, num_rows=config.size),
+            "out": RowSparse(chosen.ids, out, num_rows=config.outputs),
+            "bias": RowSparse(chosen.ids, bias, num_rows=config.outputs),
+            "trunk": trunk,
+        }
+        updates, opt_state = tx.update(grads, state.opt_state, params)
+        new = jax.tree.map(
+            lambda p, u: p + u * (-rate * jnp.float32(lr)), params, updates,
+            is_leaf=lambda x: isinstance(x, RowSparse),
+        )  # fmt: skip
+        return State(new, opt_state, key, state.step + 1, state.unigram, state.popular), value
+
+    return step
