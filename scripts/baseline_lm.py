@@ -27,6 +27,7 @@ from report import peak_rss_bytes, write_json
 from tqdm import tqdm
 
 from sparse_jax import optim
+from sparse_jax.allocator import keep_freed_memory
 from sparse_jax.lm import batching, evaluate
 from sparse_jax.lm.text import DOCUMENT
 
@@ -142,6 +143,7 @@ def scores(found: evaluate.Score) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
+    keep_freed_memory()
     try:
         data = lm_data.load(
             args.files, args.test, kind=args.vocabulary, min_count=args.min_count,

@@ -17,6 +17,7 @@ import lm_data
 from lm_load import Saved, load_model, make_head
 from report import peak_rss_bytes, write_json
 
+from sparse_jax.allocator import keep_freed_memory
 from sparse_jax.index import IndexConfig
 from sparse_jax.lm import evaluate, sparse_head
 
@@ -79,6 +80,7 @@ def score(args: argparse.Namespace, saved: Saved) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
+    keep_freed_memory()
     try:
         results = score(args, load_model(args.directory))
     except (ImportError, OSError, ValueError) as error:

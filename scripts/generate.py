@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from lm_load import Saved, load_model, make_head
 
+from sparse_jax.allocator import keep_freed_memory
 from sparse_jax.lm import generate
 
 
@@ -108,6 +109,7 @@ def _show(vocabulary: Any, prompt: Any, written: list[np.ndarray], shown: str) -
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
+    keep_freed_memory()
     try:
         write(args, load_model(args.directory))
     except (ImportError, OSError, ValueError) as error:

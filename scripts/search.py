@@ -30,6 +30,7 @@ from report import write_json
 from tqdm import tqdm
 
 from sparse_jax import search
+from sparse_jax.allocator import keep_freed_memory
 from sparse_jax.search import evaluation, protocols
 from sparse_jax.search.documents import check_text
 from sparse_jax.search.evaluation import Judged
@@ -299,6 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     args = parse_args(argv)
+    keep_freed_memory()
     try:
         # What the shell couldn't decode arrives as halves of surrogate pairs.
         for name, value in vars(args).items():

@@ -29,6 +29,7 @@ from report import peak_rss_bytes, sha256, write_json
 from tqdm import tqdm
 
 from sparse_jax import search, summarize
+from sparse_jax.allocator import keep_freed_memory
 
 EVALUATION = """\
 protocol of `evaluate`:
@@ -257,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     args = parse_args(argv)
+    keep_freed_memory()
     commands: dict[str, Callable[[argparse.Namespace], None]] = {
         "train": train, "evaluate": evaluate, "show": show,
     }  # fmt: skip

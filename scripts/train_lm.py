@@ -30,6 +30,7 @@ from report import peak_rss_bytes, sha256, write_atomically, write_json
 from tqdm import tqdm
 
 from sparse_jax import checkpoint, optim
+from sparse_jax.allocator import keep_freed_memory
 from sparse_jax.lm import batching, evaluate, model, training
 
 # What a resumed run may change: how long it goes on and what it reports.
@@ -329,6 +330,7 @@ def save_model(
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
+    keep_freed_memory()
     try:
         data = lm_data.load(
             args.files, args.test, kind=args.vocabulary, min_count=args.min_count,

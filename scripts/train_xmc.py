@@ -39,6 +39,7 @@ from sparse_jax import (
     schedules,
     training,
 )
+from sparse_jax.allocator import keep_freed_memory
 from sparse_jax.index import IndexConfig
 
 HERE = Path(__file__).resolve().parent
@@ -385,6 +386,7 @@ class Run:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
+    keep_freed_memory()
     try:
         train, test = load(args)
         print(f"{train.num_points:,} training points, {test.num_points:,} test points, "
