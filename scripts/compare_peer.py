@@ -47,16 +47,36 @@ def _omikuji(
     return predicted, _figures(seconds, elapsed / test["n"], size)
 
 
+def xr_linear(train: str, test: Any, directory: Path) -> tuple[np.ndarray, dict[str, float]]:
+    """PECOS XR-Linear: one tree over label centroids, its defaults (Yu et al. 2022)."""
+    from pecos.xmc import Indexer, LabelEmbeddingFactory  # type: ignore[import-not-found]
+    from pecos.xmc.xlinear.model import XLinearModel  # type: ignore[import-not-found]
+
+    points, labels, queries = _matrices(test, directory)
+    started = time.perf_counter()
+    centroids = LabelEmbeddingFactory.create(labels, points, method="pifa")
+    tree = Indexer.gen(centroids, indexer_type="hierarchicalkmeans")
+    model = XLinearModel.train(points, labels, C=tree)
+    seconds = time.perf_counter() - started
+    model.save(str(directory / "pecos"))
+    size = sum(file.stat().st_size for file in (directory / "pecos").rglob("*") if file.is_file())
+    model = XLinearModel.load(str(directory / "pecos"), is_predict_only=True)
+    started = time.perf_counter()
+    scores = model.predict(queries, only_topk=5)
+    elapsed = time.perf_counter() - started
+    predicted = np.full((test["n"], 5), -1, np.int32)
+    for i in range(test["n"]):
+        row = slice(scores.indptr[i], scores.indptr[i + 1])
+        best = scores.indices[row][np.argsort(-scores.data[row], kind="stable")]
+        predicted[i, : best.size] = best
+    return predicted, _figures(seconds, elapsed / test["n"], size)
+
+
 def neighbours(train: str, test: Any, directory: Path) -> tuple[np.ndarray, dict[str, float]]:
     """Labels of the 50 nearest training points, each weighted by its cosine."""
-    from scipy import sparse  # type: ignore[import-untyped]
+    from scipy import sparse
 
-    with np.load(directory / "train.npz") as z:
-        points = sparse.csr_matrix((z["values"], z["ids"], z["offsets"]), z["shape"])
-        ones = np.ones(z["labels"].size, np.float32)
-        labels = sparse.csr_matrix((ones, z["labels"], z["label_offsets"]), z["label_shape"])
-    shape = (test["n"], points.shape[1])
-    queries = sparse.csr_matrix((test["values"], test["ids"], test["offsets"]), shape)
+    points, labels, queries = _matrices(test, directory)
     predicted = np.full((test["n"], 5), -1, np.int32)
     started = time.perf_counter()
     transposed = points.T.tocsr()
@@ -73,6 +93,21 @@ def neighbours(train: str, test: Any, directory: Path) -> tuple[np.ndarray, dict
     return predicted, _figures(0.0, elapsed / test["n"], size)
 
 
+def _matrices(test: Any, directory: Path) -> tuple[Any, Any, Any]:
+    """Sparse training points, their labels, and test points."""
+    from scipy import sparse  # type: ignore[import-untyped]
+
+    with np.load(directory / "train.npz") as z:
+        points = sparse.csr_matrix((z["values"], z["ids"], z["offsets"]), z["shape"])
+        ones = np.ones(z["labels"].size, np.float32)
+        labels = sparse.csr_matrix((ones, z["labels"], z["label_offsets"]), z["label_shape"])
+    shape = (test["n"], points.shape[1])
+    queries = sparse.csr_matrix((test["values"], test["ids"], test["offsets"]), shape)
+    for matrix in (points, labels, queries):
+        matrix.sort_indices()
+    return points, labels, queries
+
+
 def _figures(train_seconds: float, each: float, size: int) -> dict[str, float]:
     return {"train_seconds": train_seconds, "predict_us": 1e6 * each, "model_bytes": size}
 
@@ -80,6 +115,7 @@ def _figures(train_seconds: float, each: float, size: int) -> dict[str, float]:
 PEERS: dict[str, Callable[..., tuple[np.ndarray, dict[str, float]]]] = {
     "Parabel": parabel,
     "Bonsai": bonsai,
+    "XR-Linear": xr_linear,
     "neighbours": neighbours,
 }
 

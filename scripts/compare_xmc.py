@@ -4,10 +4,11 @@
     python scripts/compare_xmc.py TRAIN TEST --json table.json --plot accuracy.png
 
 Every way runs in a process of its own, one after the other, on the same two files, with the same
-TF-IDF weights. Omikuji (Parabel and Bonsai; `pip install omikuji`) and TF-IDF nearest neighbours
-(`pip install scipy`) take part where installed; --python names another interpreter that has
-them. Training seconds are all of training, compiling and tree building counted; reading the files
-is counted only for Omikuji, which reads its own.
+TF-IDF weights. Omikuji (Parabel and Bonsai; `pip install omikuji`), PECOS XR-Linear (`pip install
+libpecos`, beside NumPy 1.26 and a CPU torch) and TF-IDF nearest neighbours (`pip install scipy`)
+take part where installed; --python names another interpreter that has some of them. Training
+seconds are all of training, compiling and tree building counted; reading the files is counted only
+for Omikuji, which reads its own.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ OURS = {
     "network, uniform": ["--strategy", "uniform"],
     "network, dense": ["--strategy", "dense"],
 }
-PEERS = {"Parabel": "omikuji", "Bonsai": "omikuji", "neighbours": "scipy"}  # and their package
+PEERS = {  # and their package
+    "Parabel": "omikuji", "Bonsai": "omikuji", "XR-Linear": "pecos", "neighbours": "scipy",
+}  # fmt: skip
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,7 +50,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="TRAIN and TEST; default: debian-depends")
     add("--ways", help=f"some of: {'; '.join(known)}, with ; between them (all)")
-    add("--python", default=sys.executable, help="the interpreter that has the peers (this one)")
+    add(
+        "--python",
+        action="append",
+        default=[],
+        metavar="EXE",
+        help="an interpreter that has peers this one lacks; more than once if need be",
+    )
     add("--seed", type=int, default=0, help="(0)")
     add("--json", metavar="FILE", help="write the table here")
     add("--plot", metavar="FILE", help="draw P@1 against training seconds here")
@@ -76,10 +85,13 @@ def run_ours(args: argparse.Namespace, way: str, directory: Path) -> dict[str, A
 def run_peer(args: argparse.Namespace, way: str, directory: Path) -> tuple[np.ndarray, Any] | None:
     """A peer in its own interpreter; None where it isn't installed."""
     module = PEERS[way]
-    if subprocess.run([args.python, "-c", f"import {module}"], capture_output=True).returncode:
-        print(f"{way}: not measured, {args.python} has no {module}: pip install {module}")
+    for python in [sys.executable, *args.python]:
+        if not subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode:
+            break
+    else:
+        print(f"{way}: not measured, no interpreter has {module}")
         return None
-    command = [args.python, str(HERE / "compare_peer.py"), way, str(directory)]
+    command = [python, str(HERE / "compare_peer.py"), way, str(directory)]
     subprocess.run(command, check=True, capture_output=True)  # Omikuji logs every example
     with np.load(directory / "predicted.npz") as z:
         return z["predicted"], json.loads(str(z["figures"]))
