@@ -53,7 +53,12 @@ def score(args: argparse.Namespace, saved: Saved) -> dict[str, Any]:
     params, memory = saved.state.params, saved.state.memory
     started = time.perf_counter()
     exact = evaluate.score(
-        params, memory, data.test, config=saved.config, extra_bits=data.spelling_bits
+        params,
+        memory,
+        data.test,
+        config=saved.config,
+        extra_bits=data.spelling_bits,
+        lsh=saved.state.lsh,
     )
     results: dict[str, Any] = {
         "test_perplexity": exact.perplexity, "test_bits_per_byte": exact.bits_per_byte,
@@ -65,7 +70,9 @@ def score(args: argparse.Namespace, saved: Saved) -> dict[str, Any]:
             num_tables=args.tables, num_bits=args.bits, max_candidates=args.candidates
         )
         head = make_head(saved, tables, args.popular)
-        found, scored = sparse_head.score(head, params, memory, data.test, config=saved.config)
+        found, scored = sparse_head.score(
+            head, params, memory, data.test, config=saved.config, lsh=saved.state.lsh
+        )
         results |= {
             "sparse_test_perplexity": found.perplexity,
             "sparse_words_scored": scored,

@@ -69,7 +69,13 @@ def write(args: argparse.Namespace, saved: Saved) -> None:
     if args.beams:
         for prompt in prompts:
             found = generate.beam_search(
-                *model, prompt, config=saved.config, tokens=args.tokens, beams=args.beams, how=how
+                *model,
+                prompt,
+                config=saved.config,
+                tokens=args.tokens,
+                beams=args.beams,
+                how=how,
+                lsh=saved.state.lsh,
             )
             score, tokens = found[0]
             text = saved.vocabulary.decode([*prompt, *tokens])
@@ -77,7 +83,7 @@ def write(args: argparse.Namespace, saved: Saved) -> None:
         return
     stream = generate.stream(
         *model, prompts, config=saved.config, how=how, seed=args.seed,
-        head=make_head(saved) if args.sparse else None,
+        head=make_head(saved) if args.sparse else None, lsh=saved.state.lsh,
     )  # fmt: skip
     written: list[np.ndarray] = []
     shown = ""

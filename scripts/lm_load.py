@@ -53,11 +53,12 @@ def make_head(
 ) -> sparse_head.SparseHead:
     """The softmax through hash tables, its queries centred on text of the model's own."""
     params, memory = saved.state.params, saved.state.memory
-    stream = generate.stream(params, memory, [[]] * 32, config=saved.config)
+    lsh = saved.state.lsh
+    stream = generate.stream(params, memory, [[]] * 32, config=saved.config, lsh=lsh)
     written = np.stack([next(stream) for _ in range(saved.config.history + 32)], axis=1)
     since = np.full((32, 32), saved.config.history, np.int32)
     queries = sparse_head.sample_queries(
-        params, memory, jnp.asarray(written), jnp.asarray(since), config=saved.config
+        params, memory, jnp.asarray(written), jnp.asarray(since), config=saved.config, lsh=lsh
     )
     return sparse_head.init(
         jax.random.key(0), params, saved.state.unigram, queries, config=tables, popular=popular

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from sparse_jax.lm import model, training
+from sparse_jax.lm import keyvalue, model, training
 
 
 def count_parameters(state: training.LMState) -> int:
@@ -25,10 +25,14 @@ def cost(config: model.Config, active: int, batch_size: int) -> dict[str, Any]:
     the softmax dense alone.
     """
     c, active = config, min(active, config.vocabulary)
-    trunk = sum(
-        leaf.size
-        for leaf in jax.tree.leaves(jax.eval_shape(lambda: model.init(jax.random.key(0), c)[0]))
-    ) - c.vocabulary * (c.embed + c.out + 2)
+    trunk = (
+        sum(
+            leaf.size
+            for leaf in jax.tree.leaves(jax.eval_shape(lambda: model.init(jax.random.key(0), c)[0]))
+        )
+        - c.vocabulary * (c.embed + c.out + 2)
+        - 2 * c.pairs * c.hidden
+    )
     orders = len(c.orders) if c.rows else 0
     reads = c.window * c.embed + orders * c.width
     evidence = (orders * c.slots * 2 + c.recent) if c.evidence else 0
@@ -37,14 +41,17 @@ def cost(config: model.Config, active: int, batch_size: int) -> dict[str, Any]:
         + 3 * active * (c.out + 1) + 6 * active * (c.out + 1) / batch_size
         + 6 * c.window * c.embed + 3 * orders * c.width + evidence
     )  # fmt: skip
+    pairs = _pairs(c, batch_size)
+    sparse += pairs["madds"]
     dense_softmax = sparse + (3 + 6 / batch_size) * (c.vocabulary - active) * (c.out + 1)
     tables = c.vocabulary * (c.embed + 1) + c.rows * c.width
     dense = (
         dense_softmax + 2 * c.window * c.vocabulary * c.embed + 2 * orders * c.rows * c.width
-        + 6 * tables / batch_size
+        + 6 * tables / batch_size + pairs["dense_madds"] - pairs["madds"]
     )  # fmt: skip
     parameters = trunk + c.vocabulary * (c.embed + c.out + 2) + c.rows * c.width
-    touched = trunk + active * (c.out + 1) + reads + c.recent
+    parameters += 2 * c.pairs * c.hidden
+    touched = trunk + active * (c.out + 1) + reads + c.recent + pairs["touched"]
     return {
         "madds_per_token": sparse,
         "dense_madds_per_token": dense,
@@ -52,6 +59,27 @@ def cost(config: model.Config, active: int, batch_size: int) -> dict[str, Any]:
         "madds_saved": 1 - sparse / dense,
         "touched_share": touched / parameters,
     }
+
+
+def _pairs(config: model.Config, batch_size: int) -> dict[str, float]:
+    """Of the key-value memory: what a token costs, with all slots read too, and what it touches.
+
+    A token hashes its query, after it has run the trunk to get it, and reads C keys and values; a
+    batch updates at most those that its tokens read. Each key is hashed anew at most each
+    100 steps; rebuilds of the tables, ever rarer, are left out.
+    """
+    c = config
+    if not c.pairs:
+        return {"madds": 0, "dense_madds": 0, "touched": 0}
+    tables = keyvalue.index_config(c.pairs, c.pair_candidates)
+    hashing = c.hidden * tables.num_tables * tables.num_bits
+    read, updated = c.pair_candidates, min(c.pairs, batch_size * c.pair_candidates)
+    return {
+        "madds": hashing * (1 + updated / batch_size / 100) + 2 * c.hidden
+        * (3 * read + 6 * updated / batch_size),
+        "dense_madds": 2 * c.hidden * c.pairs * (3 + 6 / batch_size),
+        "touched": 2 * c.hidden * read,
+    }  # fmt: skip
 
 
 def print_table(results: dict[str, Any]) -> None:

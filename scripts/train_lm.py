@@ -56,6 +56,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="R",
         help="rows of the memory, 64 parameters each; 0 trains the trunk alone (16777216)",
     )
+    add(
+        "--pairs",
+        type=int,
+        default=0,
+        metavar="M",
+        help="slots of a key-value memory in the trunk, looked up by hashing (0 = none)",
+    )
     add("--hidden", type=int, default=192, help="width of the trunk (192)")
     add(
         "--no-evidence",
@@ -97,7 +104,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} {value}: must be at least 1")
     if args.batch_size is not None and (args.batch_size < 32 or args.batch_size % 32):
         parser.error(f"--batch-size {args.batch_size}: must be a multiple of 32")
-    for name in ("rows", "seed"):
+    for name in ("rows", "pairs", "seed"):
         if getattr(args, name) < 0:
             parser.error(f"--{name} {getattr(args, name)}: must be at least 0")
     for name in ("lr", "memory_lr"):
@@ -119,7 +126,7 @@ def make_config(args: argparse.Namespace, vocabulary_size: int) -> model.Config:
     """The static sizes."""
     return model.Config(
         vocabulary=vocabulary_size, rows=args.rows, hidden=args.hidden, inner=2 * args.hidden,
-        evidence=not args.no_evidence,
+        evidence=not args.no_evidence, pairs=args.pairs,
     )  # fmt: skip
 
 
@@ -227,6 +234,7 @@ class Run:
                         self.state, batch.tokens, batch.since, jnp.float32(self._rate(spent)),
                         jnp.asarray(epoch > 0),
                     )  # fmt: skip
+                    self.state = training.maintain(self.state, config=self.config)
                     self.step += 1
                     self.tokens += int(np.sum(batch.since >= 0))
                     pending.append(seen)
@@ -268,7 +276,7 @@ class Run:
         """Scores the validation stretches; whether patience has run out."""
         found = evaluate.score(
             self.state.params, self.state.memory, self.data.validation, config=self.config,
-            most_batches=20,
+            most_batches=160, lsh=self.state.lsh,
         )  # fmt: skip
         self.history.append({
             "step": self.step, "seconds": self.train_seconds,
@@ -285,7 +293,7 @@ class Run:
         started = time.perf_counter()
         found = evaluate.score(
             self.state.params, self.state.memory, self.data.test, config=self.config,
-            extra_bits=self.data.spelling_bits,
+            extra_bits=self.data.spelling_bits, lsh=self.state.lsh,
         )  # fmt: skip
         memory = self.state.memory
         return {

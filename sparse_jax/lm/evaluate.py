@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax import index
 from sparse_jax.layers import matmul_rows
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm import model
 from sparse_jax.lm.batching import Batch, batches, positions
 from sparse_jax.lm.text import Corpus
-from sparse_jax.lm.training import find_inputs, forward, read
+from sparse_jax.lm.training import find_inputs, infer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +43,15 @@ class Score:
 @functools.partial(jax.jit, static_argnames="config")
 def log_likelihood(
     params: model.Params, memory: mem.Memory | None, tokens: jax.Array, since: jax.Array, *,
-    config: model.Config,
+    config: model.Config, lsh: index.LshIndex | None = None,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """Exact log p of each target of a batch, [S, T] each: of the model, and of its softmax alone.
 
-    Padding gets 0.
+    Padding gets 0. `lsh` is the state's, which the key-value memory needs.
     """
     at = positions(tokens, since)
     _, inputs = find_inputs(memory, at, config=config, distinct=tokens.size + 1, claim=False)
-    made = forward(read(params, memory, inputs), inputs, config=config)
+    made = infer(params, memory, inputs, lsh, config=config)
     logits = matmul_rows(made.query, params["out"]) + params["bias"][None, :]
     target = jnp.maximum(at.targets, 0)[:, None]
     own = jnp.take_along_axis(logits, target, axis=1)[:, 0]
@@ -69,6 +70,7 @@ def log_likelihood(
 def score(
     params: model.Params, memory: mem.Memory | None, corpus: Corpus, *, config: model.Config,
     runs: int = 2, length: int = 32, extra_bits: float = 0.0, most_batches: int | None = None,
+    lsh: index.LshIndex | None = None,
 ) -> Score:  # fmt: skip
     """The exact score of a corpus, in batches of S·T positions.
 
@@ -82,10 +84,11 @@ def score(
       length: T.
       extra_bits: what spelling the unknown words costs.
       most_batches: stop early, for a look during training; spread evenly over the text.
+      lsh: of the state, which the key-value memory needs.
     """
     total, count = 0.0, 0
     for batch in _spread(corpus, runs, length, config.history, most_batches):
-        log_p, _ = log_likelihood(params, memory, *map(jnp.asarray, batch), config=config)
+        log_p, _ = log_likelihood(params, memory, *map(jnp.asarray, batch), config=config, lsh=lsh)
         total -= float(np.sum(np.asarray(log_p), dtype=np.float64))
         count += int(np.sum(batch.since >= 0))
     whole = count == corpus.tokens.size

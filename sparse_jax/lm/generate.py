@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax import index
 from sparse_jax.layers import matmul_rows
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm import model, sparse_head
 from sparse_jax.lm.batching import Positions
 from sparse_jax.lm.text import DOCUMENT, UNKNOWN
-from sparse_jax.lm.training import Forward, Inputs, find_inputs, forward, read
+from sparse_jax.lm.training import Forward, Inputs, find_inputs, infer
 
 NUCLEUS = 1024
 """The most words that top-k and top-p choose from."""
@@ -64,17 +65,18 @@ def pack_history(prompt: Any, config: model.Config) -> tuple[np.ndarray, int]:
 
 def next_forward(
     params: model.Params, memory: mem.Memory | None, history: jax.Array, known: jax.Array, *,
-    config: model.Config,
+    config: model.Config, lsh: index.LshIndex | None = None,
 ) -> tuple[Forward, Inputs]:  # fmt: skip
     """The model's query and mixture for the token after each history."""
     at = Positions(history, known, jnp.full(known.shape, -1, jnp.int32))
     _, inputs = find_inputs(memory, at, config=config, distinct=history.size, claim=False)
-    return forward(read(params, memory, inputs), inputs, config=config), inputs
+    return infer(params, memory, inputs, lsh, config=config), inputs
 
 
 def next_log_probs(
     params: model.Params, memory: mem.Memory | None, history: jax.Array, known: jax.Array,
     head: sparse_head.SparseHead | None = None, *, config: model.Config,
+    lsh: index.LshIndex | None = None,
 ) -> jax.Array:  # fmt: skip
     """log p of every token after each history: exact, or through the hash tables.
 
@@ -85,11 +87,12 @@ def next_log_probs(
       known: int32 [B], how many of them are the document's.
       head: None for the exact softmax; else the one that scores what its tables name.
       config: static.
+      lsh: of the state, which the key-value memory needs.
 
     Returns:
       float32 [B, V], each row normalized.
     """
-    made, inputs = next_forward(params, memory, history, known, config=config)
+    made, inputs = next_forward(params, memory, history, known, config=config, lsh=lsh)
     if head is None:
         logits = matmul_rows(made.query, params["out"]) + params["bias"][None, :]
         log_softmax = jax.nn.log_softmax(logits, axis=1)
@@ -145,9 +148,10 @@ def adjust(log_p: jax.Array, history: jax.Array, known: jax.Array, how: Sampling
 @functools.partial(jax.jit, static_argnames=("config", "how"))
 def _sample_step(
     params: model.Params, memory: mem.Memory | None, key: jax.Array, history: jax.Array,
-    known: jax.Array, head: sparse_head.SparseHead | None, *, config: model.Config, how: Sampling,
+    known: jax.Array, head: sparse_head.SparseHead | None, lsh: index.LshIndex | None, *,
+    config: model.Config, how: Sampling,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
-    log_p = next_log_probs(params, memory, history, known, head, config=config)
+    log_p = next_log_probs(params, memory, history, known, head, config=config, lsh=lsh)
     scores = adjust(log_p, history, known, how)
     if how.temperature == 0.0:
         chosen = jnp.argmax(scores, axis=1).astype(jnp.int32)
@@ -167,7 +171,7 @@ def _append(history: jax.Array, known: jax.Array, chosen: jax.Array) -> tuple[ja
 def stream(
     params: model.Params, memory: mem.Memory | None, prompts: list[Any], *,
     config: model.Config, how: Sampling | None = None, seed: int = 0,
-    head: sparse_head.SparseHead | None = None,
+    head: sparse_head.SparseHead | None = None, lsh: index.LshIndex | None = None,
 ) -> Iterator[np.ndarray]:  # fmt: skip
     """One token for each prompt at a time, int32 [B], without end.
 
@@ -179,6 +183,7 @@ def stream(
       how: of drawing; default: from the model's own distribution.
       seed: of the draws: the same seed and prompts give the same text.
       head: as for `next_log_probs`.
+      lsh: as for `next_log_probs`.
     """
     if not prompts:
         raise ValueError("prompts is empty: give at least one, which may be an empty list")
@@ -189,7 +194,7 @@ def stream(
     while True:
         key, draw = jax.random.split(key)
         chosen, history, known = _sample_step(
-            params, memory, draw, history, known, head, config=config, how=how or Sampling()
+            params, memory, draw, history, known, head, lsh, config=config, how=how or Sampling()
         )
         yield np.asarray(chosen)
 
@@ -197,9 +202,10 @@ def stream(
 @functools.partial(jax.jit, static_argnames=("config", "beams", "how"))
 def _beam_step(
     params: model.Params, memory: mem.Memory | None, scores: jax.Array, history: jax.Array,
-    known: jax.Array, done: jax.Array, *, config: model.Config, beams: int, how: Sampling,
+    known: jax.Array, done: jax.Array, lsh: index.LshIndex | None, *,
+    config: model.Config, beams: int, how: Sampling,
 ) -> tuple[jax.Array, ...]:  # fmt: skip
-    log_p = next_log_probs(params, memory, history, known, config=config)
+    log_p = next_log_probs(params, memory, history, known, config=config, lsh=lsh)
     log_p = adjust(log_p, history, known, dataclasses.replace(how, temperature=1.0))
     # A finished beam goes on in one way, with nothing.
     stays = jnp.full_like(log_p, -jnp.inf).at[:, DOCUMENT].set(0.0)
@@ -214,6 +220,7 @@ def _beam_step(
 def beam_search(
     params: model.Params, memory: mem.Memory | None, prompt: Any, *, config: model.Config,
     tokens: int, beams: int = 4, how: Sampling | None = None,
+    lsh: index.LshIndex | None = None,
 ) -> list[tuple[float, list[int]]]:  # fmt: skip
     """The likeliest continuations that a beam finds, best first: (log p, token ids).
 
@@ -233,7 +240,7 @@ def beam_search(
     texts: list[list[int]] = [[] for _ in range(beams)]
     for _ in range(tokens):
         scores, history, known, done, parent, word = _beam_step(
-            params, memory, scores, history, known, done,
+            params, memory, scores, history, known, done, lsh,
             config=config, beams=beams, how=how or Sampling(),
         )  # fmt: skip
         pairs = zip(np.asarray(parent).tolist(), np.asarray(word).tolist(), strict=True)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_jax.layers import add_bias, matmul_columns
+from sparse_jax.lm import keyvalue
 from sparse_jax.lm import memory as mem
 from sparse_jax.rows import take_rows
 
@@ -39,12 +40,19 @@ class Config:
     blocks: int = 1
     out: int = 128  # width of output words
     evidence: bool = True  # mix in the followers and recent words
+    pairs: int = 0  # M, slots of the key-value memory; 0 leaves it out
+    pair_candidates: int = 16  # C, of them that a position reads
 
     def __post_init__(self) -> None:
         if not 1 <= self.vocabulary <= mem.MOST_IDS:
             raise ValueError(f"vocabulary = {self.vocabulary}: must be 1 to {mem.MOST_IDS}")
         if self.orders != tuple(sorted(set(self.orders))) or self.orders[:1] < (1,):
             raise ValueError(f"orders = {self.orders}: must be ascending and at least 1")
+        if self.pairs and not 1 <= self.pair_candidates <= self.pairs:
+            raise ValueError(
+                f"pairs = {self.pairs}: must be 0 or at least pair_candidates = "
+                f"{self.pair_candidates}, which must be at least 1"
+            )
 
     @property
     def history(self) -> int:
@@ -53,7 +61,12 @@ class Config:
 
 
 def init(key: jax.Array, config: Config) -> tuple[Params, mem.Memory | None]:
-    """(params, memory): tables `embed` [V, e], `out` [V, o], `bias` [V] and the dense trunk."""
+    """(params, memory): tables `embed` [V, e], `out` [V, o], `bias` [V] and the dense trunk.
+
+    With `config.pairs` also `keys` and `values` [M, hidden]; the others are the same without.
+    """
+    # Not one of those below, whose number decides what they are.
+    pair_key = jax.random.fold_in(key, 0x6B657973)
     keys = iter(jax.random.split(key, 8 + 2 * config.blocks))
 
     def matrix(rows: int, columns: int, scale: float = 1.0) -> jax.Array:
@@ -94,6 +107,8 @@ def init(key: jax.Array, config: Config) -> tuple[Params, mem.Memory | None]:
         "copyable": jnp.zeros(c.vocabulary, jnp.float32),
         "trunk": trunk,
     }
+    if c.pairs:
+        params["keys"], params["values"] = keyvalue.init(pair_key, c.pairs, c.hidden)
     memory = mem.init(c.rows, c.width, slots=c.slots) if c.rows else None
     return params, memory
 
@@ -152,23 +167,15 @@ def normalize(x: jax.Array) -> jax.Array:
 
 
 def trunk(
-    params: Params, words: jax.Array, rows: jax.Array | None, evidence: Evidence | None,
-    has_recent: jax.Array, repeated: jax.Array | None = None, *, config: Config,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
-    """The query and the mixture.
+    params: Params, words: jax.Array, rows: jax.Array | None, evidence: Evidence | None
+) -> jax.Array:
+    """The hidden vectors after all blocks, float32 [B, hidden].
 
     Args:
       params: `params["trunk"]` of `init`.
       words: float32 [B, window * e], embeddings of the latest words.
       rows: float32 [B, O * d], the memory rows, zeros where there are none; or None.
       evidence: of the same contexts, or None.
-      has_recent: bool [B], whether there are recent words to repeat.
-      repeated: bool [], whether this text trains for another time: the mixture then stays as it
-        was learned on text never seen before, where the softmax was no surer than it should be.
-      config: static.
-
-    Returns:
-      (q [B, out], log λ [B, parts]): parts are the softmax, recent words, then each order.
     """
     h = add_bias(matmul_columns(words, params["read_words"]), params["read_bias"])
     if rows is not None and evidence is not None:
@@ -177,6 +184,27 @@ def trunk(
     for block in params["blocks"]:
         inner = add_bias(matmul_columns(normalize(h), block["up"]), block["up_bias"])
         h = h + matmul_columns(jax.nn.relu(inner), block["down"])
+    return h
+
+
+def head(
+    params: Params, h: jax.Array, evidence: Evidence | None, has_recent: jax.Array,
+    repeated: jax.Array | None = None, *, config: Config,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """The query and the mixture.
+
+    Args:
+      params: `params["trunk"]` of `init`.
+      h: float32 [B, hidden], of `trunk`.
+      evidence: as for `trunk`.
+      has_recent: bool [B], whether there are recent words to repeat.
+      repeated: bool [], whether this text trains for another time: the mixture then stays as it
+        was learned on text never seen before, where the softmax was no surer than it should be.
+      config: static.
+
+    Returns:
+      (q [B, out], log λ [B, parts]): parts are the softmax, recent words, then each order.
+    """
     h = normalize(h)
     query = add_bias(matmul_columns(h, params["query"]), params["query_bias"])
     if not config.evidence:

@@ -21,7 +21,7 @@ from sparse_jax.lm import evaluate, model
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm.batching import batches, positions
 from sparse_jax.lm.text import Corpus
-from sparse_jax.lm.training import find_inputs, forward, read
+from sparse_jax.lm.training import find_inputs, infer
 from sparse_jax.rows import take_rows
 
 
@@ -74,12 +74,12 @@ def init(
 @functools.partial(jax.jit, static_argnames="config")
 def sample_queries(
     params: model.Params, memory: mem.Memory | None, tokens: jax.Array, since: jax.Array, *,
-    config: model.Config,
+    config: model.Config, lsh: index.LshIndex | None = None,
 ) -> jax.Array:  # fmt: skip
-    """The model's queries on a batch, float32 [S·T, out]."""
+    """The model's queries on a batch, float32 [S·T, out]; `lsh` as for `evaluate.score`."""
     at = positions(tokens, since)
     _, inputs = find_inputs(memory, at, config=config, distinct=tokens.size + 1, claim=False)
-    return forward(read(params, memory, inputs), inputs, config=config).query
+    return infer(params, memory, inputs, lsh, config=config).query
 
 
 def scored(head: SparseHead, params: model.Params, query: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -121,12 +121,12 @@ def log_softmax(head: SparseHead, params: model.Params, query: jax.Array) -> jax
 @functools.partial(jax.jit, static_argnames="config")
 def log_likelihood(
     head: SparseHead, params: model.Params, memory: mem.Memory | None, tokens: jax.Array,
-    since: jax.Array, *, config: model.Config,
+    since: jax.Array, *, config: model.Config, lsh: index.LshIndex | None = None,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """(log p of each target [S, T], mean number of words scored), 0 for padding."""
     at = positions(tokens, since)
     _, inputs = find_inputs(memory, at, config=config, distinct=tokens.size + 1, claim=False)
-    made = forward(read(params, memory, inputs), inputs, config=config)
+    made = infer(params, memory, inputs, lsh, config=config)
     ids, logits = scored(head, params, made.query)
     log_p = log_softmax_of(head, ids, logits, at.targets)
     if config.evidence:
@@ -141,7 +141,7 @@ def log_likelihood(
 
 def score(
     head: SparseHead, params: model.Params, memory: mem.Memory | None, corpus: Corpus, *,
-    config: model.Config, most_batches: int | None = None,
+    config: model.Config, most_batches: int | None = None, lsh: index.LshIndex | None = None,
 ) -> tuple[evaluate.Score, float]:  # fmt: skip
     """(score of a corpus through the tables, mean number of words scored a token).
 
@@ -152,13 +152,16 @@ def score(
       corpus: what to score.
       config: the model's.
       most_batches: of 256 tokens from all over the text; None scores all of it.
+      lsh: of the state, which the key-value memory needs (not the head's).
     """
     total, count, words, steps = 0.0, 0, 0.0, 0
     made = batches(corpus, 8, 32, config.history, seed=None if most_batches is None else 0)
     for number, batch in enumerate(made):
         if most_batches is not None and number >= most_batches:
             break
-        log_p, seen = log_likelihood(head, params, memory, *map(jnp.asarray, batch), config=config)
+        log_p, seen = log_likelihood(
+            head, params, memory, *map(jnp.asarray, batch), config=config, lsh=lsh
+        )
         total -= float(np.sum(np.asarray(log_p), dtype=np.float64))
         count += int(np.sum(batch.since >= 0))
         words, steps = words + float(seen), steps + 1

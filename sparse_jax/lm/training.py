@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_jax import active, layers, losses
+from sparse_jax import active, index, layers, losses
+from sparse_jax.lm import keyvalue, model
 from sparse_jax.lm import memory as mem
-from sparse_jax.lm import model
 from sparse_jax.lm.batching import Positions, positions
 from sparse_jax.rows import RowSparse, take_rows, unique_ids
 
@@ -31,6 +31,7 @@ class LMState:
     step: jax.Array  # int32 []
     unigram: jax.Array  # float32 [V], share of each token in the training text
     popular: jax.Array  # int32 [P], tokens that every active set holds
+    lsh: index.LshIndex | None = None  # of the keys of the key-value memory
 
 
 class StepMetrics(NamedTuple):
@@ -67,9 +68,13 @@ def init_state(
     # The bias begins at the log frequency, so that the first loss is the unigram model's.
     params["bias"] = jnp.log(share)
     top = jnp.argsort(-counts, stable=True)[: min(popular, config.vocabulary)]
+    lsh = None
+    if config.pairs:
+        tables = keyvalue.index_config(config.pairs, config.pair_candidates)
+        lsh = index.init(jax.random.fold_in(key, 0x6C7368), params["keys"], config=tables)
     return LMState(
         params=params, memory=memory, opt_state=tx.init(params), key=own,
-        step=jnp.zeros((), jnp.int32), unigram=share, popular=top.astype(jnp.int32),
+        step=jnp.zeros((), jnp.int32), unigram=share, popular=top.astype(jnp.int32), lsh=lsh,
     )  # fmt: skip
 
 
@@ -80,6 +85,7 @@ class Read(NamedTuple):
     copyable: jax.Array  # float32 [U]
     memory: jax.Array | None  # float32 [B·O, d], distinct rows
     trunk: model.Params
+    pairs: tuple[jax.Array, jax.Array] | None = None  # keys and values, float32 [U, hidden] each
 
 
 class Inputs(NamedTuple):
@@ -91,6 +97,7 @@ class Inputs(NamedTuple):
     found: mem.Found | None
     evidence: model.Evidence | None
     repeated: jax.Array | None = None  # bool [], whether this text trains for another time
+    pairs: keyvalue.Found | None = None
 
 
 def find_inputs(
@@ -114,13 +121,44 @@ def find_inputs(
 
 
 def read(params: model.Params, memory: mem.Memory | None, inputs: Inputs) -> Read:
-    """Gathers the rows of a batch."""
+    """Gathers the rows of a batch; those of the key-value memory are `read_pairs`'s."""
     return Read(
         embed=take_rows(params["embed"], inputs.words),
         copyable=take_rows(params["copyable"], inputs.words),
         memory=None if memory is None else take_rows(memory.rows, inputs.found.ids),  # type: ignore[union-attr]
         trunk=params["trunk"],
     )
+
+
+def read_pairs(
+    params: model.Params, lsh: index.LshIndex | None, rows: Read, inputs: Inputs, *,
+    config: model.Config,
+) -> tuple[Read, Inputs, jax.Array | None]:  # fmt: skip
+    """Looks up and gathers what a batch reads of the key-value memory, if there is one.
+
+    Args:
+      params: of the model.
+      lsh: of its keys.
+      rows: of `read`; with `inputs` it gives the queries.
+      inputs: of `find_inputs`.
+      config: the model's.
+
+    Returns:
+      (rows, inputs) completed, and the queries, float32 [B, hidden].
+
+    Raises:
+      ValueError: if there is a key-value memory and no index of it.
+    """
+    if not config.pairs:
+        return rows, inputs, None
+    if lsh is None:
+        raise ValueError(f"lsh is None with pairs = {config.pairs}: give the state's lsh")
+    # What `forward` does again: the compiler does it once where no gradient is taken.
+    words, context = _trunk_inputs(rows, inputs, config=config)
+    queries = model.normalize(model.trunk(rows.trunk, words, context, inputs.evidence))
+    found = keyvalue.look_up(lsh, queries, candidates=config.pair_candidates)
+    pairs = take_rows(params["keys"], found.ids), take_rows(params["values"], found.ids)
+    return rows._replace(pairs=pairs), inputs._replace(pairs=found), queries
 
 
 class Forward(NamedTuple):
@@ -131,8 +169,19 @@ class Forward(NamedTuple):
     recent: jax.Array  # float32 [B, recent], weights of the recent words
 
 
-def forward(rows: Read, inputs: Inputs, *, config: model.Config) -> Forward:
-    """From gathered rows to the query and the mixture."""
+def infer(
+    params: model.Params, memory: mem.Memory | None, inputs: Inputs, lsh: index.LshIndex | None,
+    *, config: model.Config,
+) -> Forward:  # fmt: skip
+    """From what `find_inputs` found to the query and the mixture."""
+    rows, inputs, _ = read_pairs(params, lsh, read(params, memory, inputs), inputs, config=config)
+    return forward(rows, inputs, config=config)
+
+
+def _trunk_inputs(
+    rows: Read, inputs: Inputs, *, config: model.Config
+) -> tuple[jax.Array, jax.Array | None]:
+    """(words [B, window * e], rows of the memory [B, O * d] or None) of each position."""
     size = inputs.at.targets.size
     window = inputs.word_places[:, -config.window :].reshape(-1)
     words = rows.embed.at[window].get(mode="promise_in_bounds").reshape(size, -1)
@@ -145,13 +194,23 @@ def forward(rows: Read, inputs: Inputs, *, config: model.Config) -> Forward:
         hidden = ~inputs.evidence.known[..., None]
         own = jnp.where(hidden, own - jax.lax.stop_gradient(own), own)
         context = own.reshape(size, -1)
+    return words, context
+
+
+def forward(rows: Read, inputs: Inputs, *, config: model.Config) -> Forward:
+    """From gathered rows to the query and the mixture."""
+    words, context = _trunk_inputs(rows, inputs, config=config)
     back = config.recent
     known = jnp.arange(back, 0, -1, dtype=jnp.int32)[None, :] <= inputs.at.known[:, None]
-    query, log_mix = model.trunk(
-        rows.trunk, words, context, inputs.evidence, known[:, -1], inputs.repeated, config=config
+    has_recent = known[:, -1]
+    h = model.trunk(rows.trunk, words, context, inputs.evidence)
+    if rows.pairs is not None and inputs.pairs is not None:
+        h = h + keyvalue.attend(*rows.pairs, model.normalize(h), inputs.pairs.inverse)
+    query, log_mix = model.head(
+        rows.trunk, h, inputs.evidence, has_recent, inputs.repeated, config=config
     )
     if not config.evidence:
-        return Forward(query, log_mix, jnp.zeros((size, back), jnp.float32))
+        return Forward(query, log_mix, jnp.zeros((h.shape[0], back), jnp.float32))
     places = inputs.word_places[:, -back:]
     copyable = rows.copyable.at[places].get(mode="promise_in_bounds")
     return Forward(query, log_mix, model.recent_weights(rows.trunk["copy"], copyable, known))
@@ -195,8 +254,11 @@ def make_step(
         column = jnp.arange(log_q.size, dtype=jnp.int32)
         # A target is in its own set for certain; the others are a sample.
         correction = jnp.where(column[None, :] == places[:, None], jnp.float32(0), log_q[None, :])
+        rows, inputs, queries = read_pairs(
+            state.params, state.lsh, read(state.params, memory, inputs), inputs, config=config
+        )
         gathered = (
-            read(state.params, memory, inputs),
+            rows,
             take_rows(state.params["out"], chosen.ids),
             take_rows(state.params["bias"], chosen.ids),
         )
@@ -231,6 +293,11 @@ def make_step(
             "bias": RowSparse(chosen.ids, bias, num_rows=vocabulary),
             "trunk": rows.trunk,
         }
+        lsh = state.lsh
+        if lsh is not None and queries is not None and inputs.pairs is not None:
+            for name, of_pair in zip(("keys", "values"), rows.pairs, strict=True):
+                as_tree[name] = RowSparse(inputs.pairs.ids, of_pair, num_rows=config.pairs)
+            lsh = keyvalue.note(lsh, queries, inputs.pairs.ids)
         updates, opt_state = tx.update(as_tree, state.opt_state, state.params)
         params = jax.tree.map(
             lambda p, u: p + u * (-rate * jnp.float32(lr)), state.params, updates,
@@ -246,12 +313,27 @@ def make_step(
             touched = jnp.sum(inputs.found.ids >= 0).astype(jnp.float32)
         new = LMState(
             params=params, memory=memory, opt_state=opt_state, key=key, step=state.step + 1,
-            unigram=state.unigram, popular=state.popular,
+            unigram=state.unigram, popular=state.popular, lsh=lsh,
         )  # fmt: skip
         share = jnp.sum(jnp.exp(log_mix) * real) / total
         return new, StepMetrics(value, share, found_share, touched)
 
     return step
+
+
+def maintain(state: LMState, *, config: model.Config) -> LMState:
+    """Re-hashes the keys of the key-value memory when it is time: call it after each step.
+
+    Args:
+      state: its `lsh` is donated.
+      config: the model's.
+    """
+    if state.lsh is None:
+        return state
+    kept = keyvalue.maintain(
+        state.lsh, state.step, state.params["keys"], candidates=config.pair_candidates
+    )
+    return dataclasses.replace(state, lsh=kept)
 
 
 def _hide_rows(key: jax.Array, inputs: Inputs) -> Inputs:
