@@ -25,8 +25,6 @@ from bench_data import Shape
 from bench_peers import PEERS
 from report import peak_rss_bytes, write_json
 
-from sparse_jax.allocator import keep_freed_memory
-
 OURS = {
     "ours_shared": ("lsh", "shared"),
     "ours_per_example": ("lsh", "per_example"),
@@ -70,7 +68,6 @@ def shape_of(args: argparse.Namespace) -> Shape:
 
 def work(args: argparse.Namespace) -> None:
     """Answers the lines "step", "report", "stages" and "rebuild" with a line of JSON each."""
-    keep_freed_memory()  # ours and the peers alike
     answers = sys.stdout
     sys.stdout = sys.stderr  # what a library prints must not pass for an answer
     shape = shape_of(args)
