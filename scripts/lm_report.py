@@ -64,7 +64,7 @@ def cost(config: model.Config, active: int, batch_size: int) -> dict[str, Any]:
 def _pairs(config: model.Config, batch_size: int) -> dict[str, float]:
     """Of the key-value memory: what a token costs, with all slots read too, and what it touches.
 
-    A token hashes its query, after it has run the trunk to get it, and reads C keys and values; a
+    A token runs the trunk once more to get its query, hashes that, and reads C keys and values; a
     batch updates at most those that its tokens read. Each key is hashed anew at most each
     100 steps; rebuilds of the tables, ever rarer, are left out.
     """
@@ -73,13 +73,17 @@ def _pairs(config: model.Config, batch_size: int) -> dict[str, float]:
         return {"madds": 0, "dense_madds": 0, "touched": 0}
     tables = keyvalue.index_config(c.pairs, c.pair_candidates)
     hashing = c.hidden * tables.num_tables * tables.num_bits
+    orders = len(c.orders) if c.rows else 0
+    inputs = c.window * c.embed + orders * (c.width + 4)
+    query = c.hidden * (inputs + 2 * c.blocks * c.inner)
     read, updated = c.pair_candidates, min(c.pairs, batch_size * c.pair_candidates)
+    per_token = updated / batch_size
+    both = 2 * c.hidden
     return {
-        "madds": hashing * (1 + updated / batch_size / 100) + 2 * c.hidden
-        * (3 * read + 6 * updated / batch_size),
-        "dense_madds": 2 * c.hidden * c.pairs * (3 + 6 / batch_size),
-        "touched": 2 * c.hidden * read,
-    }  # fmt: skip
+        "madds": query + hashing * (1 + per_token / 100) + both * (3 * read + 6 * per_token),
+        "dense_madds": both * c.pairs * (3 + 6 / batch_size),
+        "touched": both * read,
+    }
 
 
 def print_table(results: dict[str, Any]) -> None:

@@ -153,7 +153,7 @@ def read_pairs(
         return rows, inputs, None
     if lsh is None:
         raise ValueError(f"lsh is None with pairs = {config.pairs}: give the state's lsh")
-    # What `forward` does again: the compiler does it once where no gradient is taken.
+    # `forward` does this again under the gradient: the queries must be known before it.
     words, context = _trunk_inputs(rows, inputs, config=config)
     queries = model.normalize(model.trunk(rows.trunk, words, context, inputs.evidence))
     found = keyvalue.look_up(lsh, queries, candidates=config.pair_candidates)
