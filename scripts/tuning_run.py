@@ -165,8 +165,9 @@ class Tuner:
 
     def fit_dpo(self) -> dict[str, float]:
         """Direct preference optimization."""
-        batches = ((batch,) for batch in self._pair_batches())
-        loss = functools.partial(dpo.loss, beta=self.args.beta)
+        lengths = lambda batch: np.sum(batch.since >= 0, axis=1, dtype=np.float32)  # noqa: E731
+        batches = ((batch, lengths(batch)) for batch in self._pair_batches())
+        loss = functools.partial(dpo.loss, beta=self.args.beta, anchor=ANCHOR)
         counted = self.args.checkpoint is None
         return self._fit_policy("dpo", loss, batches, self._steps(self.args.epochs), counted)
 
@@ -222,7 +223,8 @@ class Tuner:
         checkpoint.save(str(Path(directory)), state, step=0, extra={}, keep=1)
 
 
-MEMORY_LR = 0.15
+MEMORY_LR = 0.1
+ANCHOR = 1.0  # DPO's hold on the chosen answers' likelihood
 RLOO_STEPS = 100
 
 

@@ -18,7 +18,7 @@ from sparse_jax import optim
 from sparse_jax.lm import model, training
 from sparse_jax.lm.text import DOCUMENT, PARAGRAPH, WordVocabulary
 from sparse_jax.preference import dpo, pairs, policy, reference, reward, tuning
-from sparse_jax.rows import add_rows
+from sparse_jax.rows import add_rows, take_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "scripts"))
@@ -54,11 +54,18 @@ def test_dpo_is_rafailovs_equation_and_gradient():
     beta = 0.3
     ratio = log_p - log_ref
     margin = beta * (ratio[0::2] - ratio[1::2])
-    value, grad = jax.value_and_grad(dpo.loss)(jnp.asarray(log_p), jnp.asarray(log_ref), beta=beta)
+    lengths = jnp.arange(1.0, 11.0)
+    value, grad = jax.value_and_grad(dpo.loss)(
+        jnp.asarray(log_p), jnp.asarray(log_ref), lengths, beta=beta
+    )
     np.testing.assert_allclose(value, -np.log(sigmoid(margin)).mean(), rtol=1e-5)
     # Equation 7's gradient: β σ(−margin) up for the chosen, down for the rejected.
     weight = beta * sigmoid(-margin) / 5
     np.testing.assert_allclose(grad, np.stack([-weight, weight], 1).ravel(), rtol=1e-4)
+    held = dpo.loss(jnp.asarray(log_p), jnp.asarray(log_ref), lengths, beta=beta, anchor=2.0)
+    np.testing.assert_allclose(
+        held - value, -2 * np.mean(log_p[0::2] / np.arange(1, 11, 2)), rtol=1e-4
+    )
     np.testing.assert_allclose(
         dpo.margins(jnp.asarray(log_p), jnp.asarray(log_ref), beta=beta), margin, rtol=1e-4
     )
@@ -95,16 +102,15 @@ def test_kept_rows_are_the_first_ones_whatever_comes_after():
     rng = np.random.default_rng(2)
     first = rng.normal(size=(50, 3)).astype(np.float32)
     table, kept = jnp.asarray(first), reference.init(jnp.asarray(first), 4)
-    everything = jnp.arange(50, dtype=jnp.int32)
     touched: set[int] = set()
     for _ in range(6):
         ids = rng.permutation(50)[:5].astype(np.int32)
         ids[rng.integers(5)] = -1
         touched |= set(ids.tolist()) - {-1}
         kept = reference.make_room(kept, 5)
-        kept = reference.keep(kept, table, jnp.asarray(ids))
+        kept, old = reference.keep(kept, jnp.asarray(ids), take_rows(table, jnp.asarray(ids)))
+        np.testing.assert_array_equal(old, np.where(ids[:, None] < 0, 0, first[ids]))
         table = add_rows(table, jnp.asarray(ids), jnp.ones((5, 3)))
-        np.testing.assert_array_equal(reference.take(kept, table, everything), first)
     assert int(kept.count) == len(touched) < 50
     assert set(np.asarray(kept.ids).tolist()) - {-1} == touched
     swapped, old = reference.swap(kept, table)
@@ -138,7 +144,7 @@ def make_batch(seed: int = 4) -> pairs.Batch:
 
 def make_dpo(base: training.LMState, **options):
     def loss(log_p, log_ref):
-        return dpo.loss(log_p, log_ref, beta=0.1)
+        return dpo.loss(log_p, log_ref, jnp.ones(8), beta=0.1)
 
     return tuning.make_step(
         loss, TX, config=CONFIG, unigram=base.unigram, popular=base.popular, lr=0.05,
@@ -207,7 +213,7 @@ def test_a_step_copies_no_table():
 
     tuned = jax.eval_shape(shapes)
     step = tuning.make_step(
-        lambda p, r: dpo.loss(p, r, beta=0.1), TX, config=config, unigram=jnp.ones(60) / 60,
+        lambda p, r: dpo.loss(p, r, jnp.ones(8), beta=0.1), TX, config=config, unigram=jnp.ones(60) / 60,
         popular=jnp.arange(8, dtype=jnp.int32), lr=1e-3, memory_lr=0.1, counted=True,
         active_size=32,
     )  # fmt: skip

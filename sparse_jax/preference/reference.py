@@ -31,9 +31,10 @@ def init(table: jax.Array, room: int) -> Kept:
     Example:
       >>> table = jnp.zeros((9, 2))
       >>> ids = jnp.array([4, -1], jnp.int32)
-      >>> kept = keep(init(table, 3), table, ids)
+      >>> kept, _ = keep(init(table, 3), ids, take_rows(table, ids))
       >>> changed = set_rows(table, ids, jnp.ones((2, 2)))
-      >>> take(kept, changed, ids)[0].tolist(), int(kept.count)
+      >>> kept, first = keep(kept, ids, take_rows(changed, ids))
+      >>> first[0].tolist(), int(kept.count)
       ([0.0, 0.0], 1)
     """
     size = min(room, table.shape[0])
@@ -57,32 +58,30 @@ def make_room(kept: Kept, most: int) -> Kept:
     )  # fmt: skip
 
 
-def keep(kept: Kept, table: jax.Array, ids: jax.Array) -> Kept:
+def keep(kept: Kept, ids: jax.Array, rows: jax.Array) -> tuple[Kept, jax.Array]:
     """Copies the rows about to be changed that weren't changed before.
+
+    Neither reads nor writes the table itself, so a step that donates it updates it in place.
 
     Args:
       kept: with room for them (`make_room`).
-      table: float32 [N, d], before the change.
       ids: int32 [n], distinct, -1 = padding.
+      rows: float32 [n, d], those rows of the table as they are now.
+
+    Returns:
+      (kept, the rows as they first were [n, d]; padding gives zeros).
     """
-    new = (ids >= 0) & (kept.place.at[jnp.maximum(ids, 0)].get(mode="promise_in_bounds") < 0)
-    upto = jax.lax.associative_scan(jnp.add, new.astype(jnp.int32))
-    place = kept.count + upto - 1
-    at, ids = jnp.where(new, place, -1), jnp.where(new, ids, -1)
-    # Behind the barrier the rows are read before the table changes, or XLA would copy it.
-    old = jax.lax.optimization_barrier(take_rows(table, ids))
-    return Kept(
-        place=set_rows(kept.place, ids, at), ids=set_rows(kept.ids, at, ids),
-        rows=set_rows(kept.rows, at, old), count=kept.count + upto[-1],
-    )  # fmt: skip
-
-
-def take(kept: Kept, table: jax.Array, ids: jax.Array) -> jax.Array:
-    """Rows as they were, [n, d]; padding gives zeros."""
     place = take_rows(kept.place, ids)
-    place = jnp.where(ids < 0, -1, place)
-    changed = (place >= 0).reshape(-1, *[1] * (table.ndim - 1))
-    return jnp.where(changed, take_rows(kept.rows, place), take_rows(table, ids))
+    new = (ids >= 0) & (place < 0)
+    upto = jax.lax.associative_scan(jnp.add, new.astype(jnp.int32))
+    at = jnp.where(new, kept.count + upto - 1, -1)
+    made = Kept(
+        place=set_rows(kept.place, jnp.where(new, ids, -1), at),
+        ids=set_rows(kept.ids, at, ids), rows=set_rows(kept.rows, at, rows),
+        count=kept.count + upto[-1],
+    )  # fmt: skip
+    place = jnp.where(ids < 0, -1, jnp.where(new, at, place))
+    return made, take_rows(made.rows, place)
 
 
 def swap(kept: Kept, table: jax.Array) -> tuple[Kept, jax.Array]:

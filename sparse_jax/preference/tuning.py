@@ -143,13 +143,11 @@ def make_step(
             return jnp.sum(each.reshape(since.shape), axis=1)
 
         now = read(params, memory, inputs)
-        before = now._replace(
-            embed=reference.take(policy.embed, params["embed"], inputs.words),
-            memory=None if now.memory is None else reference.take(
-                policy.rows, memory.rows, inputs.found.ids  # type: ignore[arg-type, union-attr]
-            ),
-            trunk=policy.trunk,
-        )  # fmt: skip
+        kept, first = reference.keep(policy.embed, inputs.words, now.embed)
+        kept_rows, first_rows = policy.rows, now.memory
+        if kept_rows is not None and inputs.found is not None and now.memory is not None:
+            kept_rows, first_rows = reference.keep(kept_rows, inputs.found.ids, now.memory)
+        before = now._replace(embed=first, memory=first_rows, trunk=policy.trunk)
         log_ref = jax.lax.stop_gradient(log_p(before))
 
         def objective(rows: Read) -> tuple[jax.Array, jax.Array]:
@@ -162,19 +160,15 @@ def make_step(
             "embed": RowSparse(ids, grads.embed, num_rows=config.vocabulary),
             "trunk": grads.trunk,
         }
-        kept = reference.keep(policy.embed, params["embed"], ids)
         updates, opt_state = tx.update(as_tree, policy.opt_state, _tuned(params))
         tuned = jax.tree.map(
             lambda p, u: p + u * (-rate * jnp.float32(lr)), _tuned(params), updates,
             is_leaf=lambda x: isinstance(x, RowSparse),
         )  # fmt: skip
-        kept_rows = policy.rows
-        if memory is not None and kept_rows is not None and inputs.found is not None:
-            found = inputs.found.ids
-            kept_rows = reference.keep(kept_rows, memory.rows, found)
+        if memory is not None and inputs.found is not None:
             # Adagrad's scales are those of a sum over tokens, as in the model's own training.
             memory = mem.update_rows(
-                memory, found, grads.memory * jnp.float32(since.shape[0]),
+                memory, inputs.found.ids, grads.memory * jnp.float32(since.shape[0]),
                 rate=rate * jnp.float32(memory_lr),
             )  # fmt: skip
         new = Policy(
