@@ -48,6 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("files", nargs="*", metavar="FILE", help="more text to train the language model on")
     add("--method", choices=(*METHODS, "all"), default="all", help="(all)")
     add("--checkpoint", metavar="DIR", help="of train_lm.py: tune this model")
+    add("--save-base", metavar="DIR", help="save the base here, for another --checkpoint")
     add("--save", metavar="DIR", help="save the tuned model here, for generate.py and eval_lm.py")
     add("--base-seconds", type=float, default=300, metavar="S", help="train the base so long (300)")
     add("--max-seconds", type=float, default=300, metavar="S", help="tune so long a method (300)")
@@ -66,6 +67,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--seed {args.seed}: must be at least 0")
     if args.checkpoint and args.files:
         parser.error("FILE trains a base model, --checkpoint names a trained one: give one of them")
+    if args.checkpoint and args.save_base:
+        parser.error("--save-base saves the base trained here, --checkpoint names one: give one")
     if args.save and args.method == "reward":
         parser.error("--save saves a tuned language model: give --method dpo, rloo or all")
     return args
@@ -100,6 +103,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing was written", file=sys.stderr)
+        return 130
     for name in METHODS:
         for key, value in results.get(name, {}).items():
             print(f"  {name:<7} {key:<24} {value:.4f}")

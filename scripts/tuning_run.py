@@ -21,10 +21,13 @@ from lm_load import load_model
 from tqdm import tqdm
 
 from sparse_jax import checkpoint, optim
-from sparse_jax.lm import evaluate, text, training
+from sparse_jax.lm import evaluate, text
 from sparse_jax.preference import dpo, pairs, policy, reward, tuning
 
 PAIRS, PROMPTS, ANSWERS = 12, 8, 4  # of a step: pairs; prompts of the policy gradient, answers each
+MEMORY_LR = 0.1
+ANCHOR = 1.0  # DPO's hold on the chosen answers' likelihood
+RLOO_STEPS = 100
 MOST_TEST = 1000  # pairs that judge
 WINDOW = 16  # words the trunk reads: enough to see from an answer back into its question
 
@@ -41,7 +44,8 @@ def train_base(args: argparse.Namespace, data: pairs.Preferences) -> Any:
     print(f"base: {made.train.tokens.size:,} tokens of answers, {made.vocabulary.size:,} words",
           flush=True)  # fmt: skip
     base.start()
-    base.fit()
+    if base.fit():
+        raise KeyboardInterrupt
     return base.state, base.config, made.vocabulary
 
 
@@ -49,9 +53,10 @@ class Tuner:
     """The base model, the encoded pairs, and what each method has made of them."""
 
     def __init__(
-        self, args: argparse.Namespace, stop: Interrupt, data: pairs.Preferences, base: Any
-    ) -> None:
-        self.args, self.stop = args, stop
+        self, args: argparse.Namespace, stop: Interrupt, data: pairs.Preferences, base: Any,
+        counted: bool,
+    ) -> None:  # fmt: skip
+        self.args, self.stop, self.counted = args, stop, counted
         self.base, self.config, self.vocabulary = base
         size = {"history": self.config.history, "length": args.length}
         order = np.random.default_rng(args.seed).permutation(len(data.test))[:MOST_TEST]
@@ -168,8 +173,8 @@ class Tuner:
         lengths = lambda batch: np.sum(batch.since >= 0, axis=1, dtype=np.float32)  # noqa: E731
         batches = ((batch, lengths(batch)) for batch in self._pair_batches())
         loss = functools.partial(dpo.loss, beta=self.args.beta, anchor=ANCHOR)
-        counted = self.args.checkpoint is None
-        return self._fit_policy("dpo", loss, batches, self._steps(self.args.epochs), counted)
+        total = self._steps(self.args.epochs)
+        return self._fit_policy("dpo", loss, batches, total, self.counted)
 
     def fit_rloo(self) -> dict[str, float]:
         """Policy gradient on the reward model's word."""
@@ -214,18 +219,9 @@ class Tuner:
                 yield pairs.take(self.train, chosen)
 
     def save(self, directory: str) -> None:
-        """The model as it now is, as train_lm.py saves one."""
-        told = argparse.Namespace(files=[self.args.pairs, *self.args.files])
-        train_lm.save_model(directory, self.config, self.vocabulary, told)
-        state: training.LMState = dataclasses.replace(
-            self.base, params=self.policy.params, memory=self.policy.memory
-        )
-        checkpoint.save(str(Path(directory)), state, step=0, extra={}, keep=1)
-
-
-MEMORY_LR = 0.1
-ANCHOR = 1.0  # DPO's hold on the chosen answers' likelihood
-RLOO_STEPS = 100
+        """The model as it now is."""
+        tuned = dataclasses.replace(self.base, params=self.policy.params, memory=self.policy.memory)
+        save(directory, self.args, tuned, self.config, self.vocabulary)
 
 
 class Clock:
@@ -274,7 +270,16 @@ def start(args: argparse.Namespace, stop: Interrupt) -> Tuner:
     data = pairs.read(args.pairs, seed=args.seed)
     if args.checkpoint:
         saved = load_model(args.checkpoint)
-        base = (saved.state, saved.config, saved.vocabulary)
-    else:
-        base = train_base(args, data)
-    return Tuner(args, stop, data, base)
+        counted = str(Path(args.pairs).resolve()) in saved.files
+        return Tuner(args, stop, data, (saved.state, saved.config, saved.vocabulary), counted)
+    base = train_base(args, data)
+    if args.save_base:
+        save(args.save_base, args, *base)
+    return Tuner(args, stop, data, base, counted=True)
+
+
+def save(directory: str, args: argparse.Namespace, state: Any, config: Any, words: Any) -> None:
+    """A model, as train_lm.py saves one."""
+    about = argparse.Namespace(files=[args.pairs, *args.files])
+    train_lm.save_model(directory, config, words, about)
+    checkpoint.save(directory, state, step=0, extra={}, keep=1)
