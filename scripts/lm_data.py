@@ -38,6 +38,16 @@ def load(
         held_out = list(text.read_documents(test_files))
     else:
         texts, held_out = hold_out(texts)
+    return split(
+        texts, held_out, kind=kind, min_count=min_count, bpe_size=bpe_size, vocabulary=vocabulary
+    )
+
+
+def split(
+    texts: list[str], held_out: list[str], *, kind: str = "word", min_count: int = 5,
+    bpe_size: int = 32_768, vocabulary: Any = None,
+) -> Data:  # fmt: skip
+    """Tokens of texts to train on and of texts to test on; the vocabulary comes from the first."""
     if vocabulary is None:
         vocabulary = (
             text.WordVocabulary.fit(texts, min_count=min_count)

@@ -211,8 +211,8 @@ class Run:
         warmup = min(100, max(1, self.total_steps // 10))
         return min(1.0, (self.step + 1) / warmup) * max(0.0, 1.0 - done)
 
-    def fit(self) -> None:
-        """Trains until done, out of time, or interrupted; saves in each case."""
+    def fit(self) -> bool:
+        """Trains until done, out of time, or interrupted, which it tells; saves in each case."""
         stop = Interrupt()
         bar = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=None,
                    dynamic_ncols=True)  # fmt: skip
@@ -256,6 +256,7 @@ class Run:
         if stop.asked:
             where = f", saved in {self.args.checkpoint}" if self.args.checkpoint else ""
             print(f"\ninterrupted at step {self.step} of {self.total_steps}{where}")
+        return stop.asked
 
     def _report(self, pending: list[training.StepMetrics], clock: float, bar: tqdm) -> float:
         """Waits for the steps so far and moves the bar."""

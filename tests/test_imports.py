@@ -28,6 +28,7 @@ LAYERS = [
     {"network", "wide"},
     {"training", "inference", "checkpoint", "tuner"},
     {"lm", "search", "summarize", "nn"},
+    {"preference"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -216,6 +216,67 @@ def forward(rows: Read, inputs: Inputs, *, config: model.Config) -> Forward:
     return Forward(query, log_mix, model.recent_weights(rows.trunk["copy"], copyable, known))
 
 
+class Drawn(NamedTuple):
+    """The words that a batch's softmax is taken over."""
+
+    words: active.ActiveSet
+    places: jax.Array  # int32 [B], of the targets
+    correction: jax.Array  # float32 [B, A], log probability to be in the set
+
+
+def draw_words(
+    key: jax.Array, targets: jax.Array, unigram: jax.Array, popular: jax.Array, *, size: int
+) -> Drawn:
+    """An active set of a batch: its targets, the popular words, a uniform sample.
+
+    Args:
+      key: of the sample.
+      targets: int32 [B], -1 = padding.
+      unigram: float32 [V], share of each token in the text.
+      popular: int32 [P].
+      size: A, static; V at the most.
+    """
+    chosen = active.shared_set(
+        key, jnp.concatenate([targets, popular]), size=min(size, unigram.size),
+        num_rows=unigram.size,
+    )  # fmt: skip
+    places = chosen.positions[: targets.size]
+    log_q = log_inclusion(chosen, unigram, popular, targets.size)
+    column = jnp.arange(log_q.size, dtype=jnp.int32)
+    # A target is in its own set for certain; the others are a sample.
+    correction = jnp.where(column[None, :] == places[:, None], jnp.float32(0), log_q[None, :])
+    return Drawn(chosen, places, correction)
+
+
+def sampled_log_p(
+    made: Forward, inputs: Inputs, chosen: Drawn, out: jax.Array, bias: jax.Array, *,
+    config: model.Config,
+) -> jax.Array:  # fmt: skip
+    """log p of each target, [B], its softmax taken over the words drawn.
+
+    Args:
+      made: of `forward`.
+      inputs: of `find_inputs`.
+      chosen: of `draw_words`.
+      out: float32 [A, out], rows of the output table.
+      bias: float32 [A].
+      config: static.
+    """
+    # The barrier, in the gradient too, keeps the softmax's arithmetic out of the
+    # transpose that the product's gradient needs: there it runs column by column.
+    logits = jax.lax.optimization_barrier(layers.sparse_dense(out, bias, made.query))
+    examples = jnp.arange(chosen.places.size, dtype=jnp.int32)
+    log_softmax = -losses.softmax_cross_entropy(
+        logits, examples, chosen.places, mask=chosen.words.mask, log_inclusion=chosen.correction
+    )
+    if not config.evidence:
+        return log_softmax
+    return model.mix_target(
+        log_softmax, made.log_mix, inputs.at.targets, inputs.evidence,
+        inputs.at.history[:, -config.recent :], made.recent,
+    )  # fmt: skip
+
+
 def make_step(
     tx: Any, *, config: model.Config, active_size: int = 2048, lr: float = 2e-3,
     memory_lr: float = 0.15,
@@ -245,22 +306,14 @@ def make_step(
             repeated=repeated,
         )  # fmt: skip
         inputs = _hide_rows(drop, inputs)
-        chosen = active.shared_set(
-            draw, jnp.concatenate([at.targets, state.popular]),
-            size=min(active_size, config.vocabulary), num_rows=config.vocabulary,
-        )  # fmt: skip
-        places = chosen.positions[: at.targets.size]
-        log_q = log_inclusion(chosen, state.unigram, state.popular, at.targets.size)
-        column = jnp.arange(log_q.size, dtype=jnp.int32)
-        # A target is in its own set for certain; the others are a sample.
-        correction = jnp.where(column[None, :] == places[:, None], jnp.float32(0), log_q[None, :])
+        chosen = draw_words(draw, at.targets, state.unigram, state.popular, size=active_size)
         rows, inputs, queries = read_pairs(
             state.params, state.lsh, read(state.params, memory, inputs), inputs, config=config
         )
         gathered = (
             rows,
-            take_rows(state.params["out"], chosen.ids),
-            take_rows(state.params["bias"], chosen.ids),
+            take_rows(state.params["out"], chosen.words.ids),
+            take_rows(state.params["bias"], chosen.words.ids),
         )
         real = (at.targets >= 0).astype(jnp.float32)
         total = jnp.maximum(jnp.sum(real), jnp.float32(1))
@@ -268,19 +321,7 @@ def make_step(
         def loss(gathered: Any) -> tuple[jax.Array, jax.Array]:
             rows, out, bias = gathered
             made = forward(rows, inputs, config=config)
-            # The barrier, in the gradient too, keeps the softmax's arithmetic out of the
-            # transpose that the product's gradient needs: there it runs column by column.
-            logits = jax.lax.optimization_barrier(layers.sparse_dense(out, bias, made.query))
-            examples = jnp.arange(places.size, dtype=jnp.int32)
-            log_softmax = -losses.softmax_cross_entropy(
-                logits, examples, places, mask=chosen.mask, log_inclusion=correction
-            )
-            log_p = log_softmax
-            if config.evidence:
-                log_p = model.mix_target(
-                    log_softmax, made.log_mix, at.targets, inputs.evidence,
-                    at.history[:, -config.recent :], made.recent,
-                )  # fmt: skip
+            log_p = sampled_log_p(made, inputs, chosen, out, bias, config=config)
             return -jnp.sum(log_p * real) / total, made.log_mix[:, 0]
 
         (value, log_mix), grads = jax.value_and_grad(loss, has_aux=True)(gathered)
@@ -289,8 +330,8 @@ def make_step(
         as_tree = {
             "embed": RowSparse(inputs.words, rows.embed, num_rows=vocabulary),
             "copyable": RowSparse(inputs.words, rows.copyable, num_rows=vocabulary),
-            "out": RowSparse(chosen.ids, out, num_rows=vocabulary),
-            "bias": RowSparse(chosen.ids, bias, num_rows=vocabulary),
+            "out": RowSparse(chosen.words.ids, out, num_rows=vocabulary),
+            "bias": RowSparse(chosen.words.ids, bias, num_rows=vocabulary),
             "trunk": rows.trunk,
         }
         lsh = state.lsh
