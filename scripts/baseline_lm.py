@@ -10,7 +10,6 @@ The third baseline, the same trunk without memories, is `train_lm.py --rows 0 --
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -23,7 +22,7 @@ import numpy as np
 import optax
 import transformer
 from kneser_ney import KneserNey
-from report import peak_rss_bytes, write_json
+from report import peak_rss_bytes, tell
 from tqdm import tqdm
 
 from sparse_jax import optim
@@ -159,9 +158,7 @@ def main(argv: list[str] | None = None) -> int:
         "train_tokens": data.train.tokens.size,
         "peak_rss_bytes": peak_rss_bytes(),
     }
-    print(json.dumps(results))
-    if args.json:
-        write_json(args.json, results)
+    tell(results, args.json)
     return 0
 
 

@@ -7,7 +7,6 @@ python scripts/eval_lm.py DIR --test other.txt [--sparse]
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import lm_data
 from lm_load import Saved, load_model, make_head
-from report import peak_rss_bytes, write_json
+from report import peak_rss_bytes, tell
 
 from sparse_jax.allocator import keep_freed_memory
 from sparse_jax.index import IndexConfig
@@ -96,9 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, value in results.items():
         shown = f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
         print(f"  {name:<24} {shown}")
-    print(json.dumps(results))
-    if args.json:
-        write_json(args.json, results)
+    tell(results, args.json)
     return 0
 
 

@@ -13,14 +13,15 @@ The last line is one JSON object.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import tuning_run
 from interrupt import Interrupt
-from report import write_json
+from report import tell
+
+from sparse_jax.allocator import keep_freed_memory
 
 METHODS = ("reward", "dpo", "rloo")
 PROTOCOL = """\
@@ -98,6 +99,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
+    keep_freed_memory()
     try:
         results = run(args)
     except (ImportError, OSError, ValueError) as error:
@@ -109,9 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in METHODS:
         for key, value in results.get(name, {}).items():
             print(f"  {name:<7} {key:<24} {value:.4f}")
-    print(json.dumps(results))
-    if args.json:
-        write_json(args.json, results)
+    tell(results, args.json)
     return 0
 
 

@@ -53,6 +53,13 @@ def write_json(path: str, results: Any) -> None:
     write_atomically(path, (json.dumps(results, indent=1) + "\n").encode())
 
 
+def tell(results: Any, path: str | None) -> None:
+    """A script's last line, which programs read; and the same in a file, if asked for."""
+    print(json.dumps(results))
+    if path:
+        write_json(path, results)
+
+
 def save_figure(path: str, figure: Any) -> None:
     """Writes a matplotlib figure, in the format that the path's suffix names, and closes it."""
     import matplotlib.pyplot as plt

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from report import write_json
+from report import tell
 from tqdm import tqdm
 
 from sparse_jax import search
@@ -227,9 +227,7 @@ def evaluate(args: argparse.Namespace) -> None:
             for kind in args.feedback:
                 results[kind] = measure_feedback(kind, place, dataset, args)
     print_table(results)
-    print(json.dumps(results))
-    if args.json:
-        write_json(args.json, results)
+    tell(results, args.json)
 
 
 def measure_feedback(

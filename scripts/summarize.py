@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from interrupt import Interrupt
-from report import peak_rss_bytes, sha256, write_json
+from report import peak_rss_bytes, sha256, tell
 from tqdm import tqdm
 
 from sparse_jax import search, summarize
@@ -215,9 +214,7 @@ def evaluate(args: argparse.Namespace) -> None:
         "interrupted": interrupted, "parameters": sum(x.size for x in leaves.values()),
         "peak_rss_bytes": peak_rss_bytes(), "weights_sha256": sha256(leaves), "samples": samples,
     }  # fmt: skip
-    print(json.dumps(out))
-    if args.json:
-        write_json(args.json, out)
+    tell(out, args.json)
 
 
 def nearest(model: summarize.Summarizer, held: Sequence[Pair]) -> dict[str, float]:

@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from interrupt import Interrupt
 from lm_report import cost, count_parameters, print_table
-from report import peak_rss_bytes, sha256, write_atomically, write_json
+from report import peak_rss_bytes, sha256, tell, write_atomically
 from tqdm import tqdm
 
 from sparse_jax import checkpoint, optim
@@ -277,7 +277,7 @@ class Run:
         """Scores the validation stretches; whether patience has run out."""
         found = evaluate.score(
             self.state.params, self.state.memory, self.data.validation, config=self.config,
-            most_batches=160, lsh=self.state.lsh,
+            most_batches=20, lsh=self.state.lsh,
         )  # fmt: skip
         self.history.append({
             "step": self.step, "seconds": self.train_seconds,
@@ -357,9 +357,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print_table(results)
-    print(json.dumps(results))
-    if args.json:
-        write_json(args.json, results)
+    tell(results, args.json)
     return 0
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ import numpy as np
 import optax
 import presets
 from interrupt import Interrupt
-from report import draw, peak_rss_bytes, print_table, sha256, write_json
+from report import draw, peak_rss_bytes, print_table, sha256, tell
 from tqdm import tqdm
 
 from sparse_jax import (
@@ -403,9 +402,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print_table(results)
-    print(json.dumps(results))
-    if args.json:
-        write_json(args.json, results)
+    tell(results, args.json)
     if args.plot:
         draw(args.plot, history, results)
     return 0

@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax import RowSparse, active, layers, losses, take_rows, unique_ids
+from sparse_jax import RowSparse, active, layers, take_rows, unique_ids
 from sparse_jax.lm import batching, evaluate, training
 from sparse_jax.lm.text import DOCUMENT, Corpus
+from sparse_jax.optim import apply_scaled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,16 +113,11 @@ def make_step(
         inputs, targets = tokens[:, :-1], tokens[:, 1:].reshape(-1)
         key, draw = jax.random.split(key)
         if active_size:
-            chosen = active.shared_set(
-                draw, jnp.concatenate([targets, popular]), size=active_size, num_rows=vocabulary
-            )
-            log_q = training.log_inclusion(chosen, share, popular, targets.size)
+            chosen = training.draw_words(draw, targets, share, popular, size=active_size)
         else:
-            chosen = active.full_set(targets, num_rows=vocabulary)
-            log_q = jnp.zeros(vocabulary, jnp.float32)
-        places = chosen.positions[: targets.size]
-        column = jnp.arange(log_q.size, dtype=jnp.int32)
-        correction = jnp.where(column[None, :] == places[:, None], jnp.float32(0), log_q[None, :])
+            every = active.full_set(targets, num_rows=vocabulary)
+            none = jnp.zeros((targets.size, vocabulary), jnp.float32)
+            chosen = training.Drawn(every, every.positions[: targets.size], none)
         words, at, _ = unique_ids(
             inputs.reshape(-1), num_rows=vocabulary, size=min(inputs.size, vocabulary)
         )
@@ -130,27 +126,20 @@ def make_step(
             embed, out, bias, trunk = gathered
             x = take_rows(embed, at).reshape(*inputs.shape, -1)
             h = hidden(trunk, x, inputs, shape).reshape(targets.size, -1)
-            logits = jax.lax.optimization_barrier(layers.sparse_dense(out, bias, h))
-            examples = jnp.arange(targets.size, dtype=jnp.int32)
-            return losses.softmax_cross_entropy(
-                logits, examples, places, mask=chosen.mask, log_inclusion=correction
-            ).mean()
+            return -training.sampled_log_softmax(h, chosen, out, bias).mean()
 
         value, (embed, out, bias, trunk) = jax.value_and_grad(loss)((
-            take_rows(params["embed"], words), take_rows(params["out"], chosen.ids),
-            take_rows(params["bias"], chosen.ids), params["trunk"],
+            take_rows(params["embed"], words), take_rows(params["out"], chosen.words.ids),
+            take_rows(params["bias"], chosen.words.ids), params["trunk"],
         ))  # fmt: skip
         grads = {
             "embed": RowSparse(words, embed, num_rows=vocabulary),
-            "out": RowSparse(chosen.ids, out, num_rows=vocabulary),
-            "bias": RowSparse(chosen.ids, bias, num_rows=vocabulary),
+            "out": RowSparse(chosen.words.ids, out, num_rows=vocabulary),
+            "bias": RowSparse(chosen.words.ids, bias, num_rows=vocabulary),
             "trunk": trunk,
         }
         updates, opt_state = tx.update(grads, opt_state, params)
-        params = jax.tree.map(
-            lambda p, u: p + u * (-rate * jnp.float32(lr)), params, updates,
-            is_leaf=lambda x: isinstance(x, RowSparse),
-        )  # fmt: skip
+        params = apply_scaled(params, updates, -rate * jnp.float32(lr))
         return params, opt_state, key, value
 
     return step

@@ -27,7 +27,7 @@ from sparse_jax._optim_rows import (
 )
 from sparse_jax.rows import RowSparse, set_rows, take_rows
 
-__all__ = ["ElapsedState", "rowwise"]
+__all__ = ["ElapsedState", "apply_scaled", "rowwise"]
 
 Decay = Literal["touched", "elapsed"]
 _DECAYS = ("touched", "elapsed")
@@ -242,3 +242,18 @@ def rowwise(
         return run(inner, grads, state, params, extra_args)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def apply_scaled(params: Any, updates: Any, scale: jax.Array) -> Any:
+    """params + scale · updates: `optax.apply_updates` for a rate that only the step knows.
+
+    Args:
+      params: a pytree of tables and arrays.
+      updates: the same with `RowSparse` where only rows move, as `rowwise(tx).update` gives them.
+      scale: float32 [], minus the learning rate.
+
+    Example:
+      >>> apply_scaled({"w": jnp.ones(2)}, {"w": jnp.ones(2)}, jnp.float32(-0.5))["w"].tolist()
+      [0.5, 0.5]
+    """
+    return jax.tree.map(lambda p, u: p + u * scale, params, updates)

@@ -60,6 +60,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"tested {Path(sparse_jax.__file__).parent}, {kernels}")
 
 
+@pytest.fixture(scope="module")
+def quick_compiles() -> Iterator[None]:
+    """For tiny arrays: most of the time would go into LLVM."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(params=["ffi", "jax"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Runs the test on the C++ kernels, then on the pure-JAX fallback.

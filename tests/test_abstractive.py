@@ -16,6 +16,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_process import call
 
 from sparse_jax import optim, summarize
 from sparse_jax.summarize import beam, pointer, training
@@ -37,12 +38,7 @@ CONFIG = pointer.Config(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles():
-    """Tiny arrays: most of the time would go into LLVM."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 @pytest.fixture(scope="module")
@@ -298,15 +294,6 @@ def test_errors_and_stopping(pairs):
 # The script -------------------------------------------------------------------------------------
 
 
-def call(capsys, *options: str) -> tuple[int, str, str]:
-    try:
-        status = script.main(list(options))
-    except SystemExit as done:  # of argparse
-        status = done.code
-    told = capsys.readouterr()
-    return status, told.out, told.err
-
-
 def test_groups_of_families():
     rows = [("a", "one two", "x"), ("b", "three", "X"), ("c", "three", "y"), ("d", "four", "z")]
     found = [script.Pair(*row) for row in rows]
@@ -331,7 +318,7 @@ def write_pairs(path: Path, count: int) -> str:
 def test_script_evaluates(tmp_path, capsys):
     pytest.importorskip("rouge_score")
     data, out = write_pairs(tmp_path / "pairs.jsonl", 100), tmp_path / "r.json"
-    status, told, _ = call(capsys, "evaluate", data, "--epochs", "1", "--json", str(out))
+    status, told, _ = call(script, capsys, "evaluate", data, "--epochs", "1", "--json", str(out))
     assert status == 0 and "LEAD-1" in told
     results = json.loads(out.read_text())
     for name in ("rouge1", "rouge2", "rougeL"):
@@ -343,12 +330,12 @@ def test_script_evaluates(tmp_path, capsys):
 
 def test_script_trains_and_writes(tmp_path, capsys):
     data, folder = write_pairs(tmp_path / "pairs.jsonl", 64), str(tmp_path / "model")
-    assert call(capsys, "train", data, "--epochs", "1", "--out", folder)[0] == 0
+    assert call(script, capsys, "train", data, "--epochs", "1", "--out", folder)[0] == 0
     text = tmp_path / "text.txt"
     text.write_text(SAMPLE[0]["text"], "utf-8")
-    status, told, _ = call(capsys, str(text), "--model", folder)
+    status, told, _ = call(script, capsys, str(text), "--model", folder)
     assert status == 0 and told.count("\n") == 1
-    status, told, _ = call(capsys, str(text), "--max-words", "10")
+    status, told, _ = call(script, capsys, str(text), "--max-words", "10")
     assert status == 0 and len(told.split()) <= 11
 
 
@@ -367,7 +354,7 @@ def test_both_kinds_of_rows(tmp_path):
 def test_script_errors(tmp_path, capsys, content, message):
     data = tmp_path / "bad.jsonl"
     data.write_text(content, "utf-8")
-    status, _, error = call(capsys, "evaluate", str(data))
+    status, _, error = call(script, capsys, "evaluate", str(data))
     assert status == 2 and message in error
-    assert call(capsys, str(tmp_path / "none.txt"))[0] == 2
-    assert call(capsys, "train", str(data))[0] == 2
+    assert call(script, capsys, str(tmp_path / "none.txt"))[0] == 2
+    assert call(script, capsys, "train", str(data))[0] == 2

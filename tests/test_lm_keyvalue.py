@@ -24,12 +24,7 @@ ON = dataclasses.replace(OFF, pairs=256, pair_candidates=8)
 TX = rowwise(optax.scale_by_adam())
 
 
-@pytest.fixture(autouse=True)
-def quick_compiles():
-    """Tiny arrays: most of the time would go into LLVM."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 def make_corpus() -> Corpus:

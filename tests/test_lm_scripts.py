@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from in_process import call
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "scripts"))
@@ -33,22 +33,7 @@ KEYS = """parameters tokens_per_second test_perplexity test_bits_per_byte peak_r
 madds_per_token dense_madds_per_token""".split()
 
 
-def call(module, capsys, *options: str) -> tuple[int, str, str]:
-    """Runs a script's main in this process: (status, output, errors)."""
-    try:
-        status = module.main(list(options))
-    except SystemExit as done:  # of argparse
-        status = done.code
-    told = capsys.readouterr()
-    return status, told.out, told.err
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles():
-    """Tiny arrays: most of the time would go into LLVM."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 @pytest.fixture(scope="module")

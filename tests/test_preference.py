@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from in_process import call
 
 from sparse_jax import optim
 from sparse_jax.lm import model, training
@@ -34,12 +35,7 @@ CONFIG = model.Config(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles():
-    """Tiny arrays: most of the time would go into LLVM."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -327,23 +323,13 @@ def test_drawn_answers_end_with_their_document():
 # The script -------------------------------------------------------------------------------------
 
 
-def call(capsys, *options: str) -> tuple[int, str, str]:
-    try:
-        status = finetune_preference.main(list(options))
-    except SystemExit as done:  # of argparse
-        status = done.code
-    told = capsys.readouterr()
-    return status, told.out, told.err
-
-
 def test_script_end_to_end(tmp_path, capsys):
     fixture = DATA / "fixtures" / "pref_tiny.jsonl"
     if not fixture.exists():
         pytest.skip(f"{fixture} is missing: set SPARSE_JAX_DATA to the folder of the data")
     small = ["--rows", "4096", "--epochs", "1", "--length", "8", "--max-seconds", "4"]
-    status, out, err = call(
-        capsys, str(fixture), *small, "--json", f"{tmp_path}/r.json", "--save", f"{tmp_path}/m"
-    )
+    saved = ["--json", f"{tmp_path}/r.json", "--save", f"{tmp_path}/m"]
+    status, out, err = call(finetune_preference, capsys, str(fixture), *small, *saved)
     assert status == 0, err
     found = json.loads((tmp_path / "r.json").read_text())
     assert json.loads(out.splitlines()[-1]) == found
@@ -368,5 +354,5 @@ def test_script_end_to_end(tmp_path, capsys):
     ],
 )
 def test_errors_name_the_cause(options, message, capsys):
-    status, _, err = call(capsys, *options)
+    status, _, err = call(finetune_preference, capsys, *options)
     assert status == 2 and message in err

@@ -11,6 +11,7 @@ from sparse_jax.data.batching import (
     prefetch,
     stack,
 )
+from sparse_jax.data.jsonl import read_jsonl
 from sparse_jax.data.tfidf import apply_tfidf, fit_idf
 from sparse_jax.data.xmc import XmcData, XmcFormatError, read_xmc, write_xmc
 
@@ -27,6 +28,7 @@ __all__ = [
     "num_batches",
     "plan_capacity",
     "prefetch",
+    "read_jsonl",
     "read_xmc",
     "stack",
     "write_xmc",

@@ -69,7 +69,7 @@ def log_likelihood(
 
 def score(
     params: model.Params, memory: mem.Memory | None, corpus: Corpus, *, config: model.Config,
-    runs: int = 2, length: int = 32, extra_bits: float = 0.0, most_batches: int | None = None,
+    runs: int = 16, length: int = 32, extra_bits: float = 0.0, most_batches: int | None = None,
     lsh: index.LshIndex | None = None,
 ) -> Score:  # fmt: skip
     """The exact score of a corpus, in batches of S·T positions.
@@ -79,8 +79,7 @@ def score(
       memory: of the model.
       corpus: what to score; all of it unless most_batches says otherwise.
       config: the model's.
-      runs: S. S·T·V logits of more than some 20 MB are memory fresh from the system each time,
-        which takes longer than to compute them.
+      runs: S.
       length: T.
       extra_bits: what spelling the unknown words costs.
       most_batches: stop early, for a look during training; spread evenly over the text.

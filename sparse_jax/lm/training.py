@@ -13,6 +13,7 @@ from sparse_jax import active, index, layers, losses
 from sparse_jax.lm import keyvalue, model
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm.batching import Positions, positions
+from sparse_jax.optim import apply_scaled
 from sparse_jax.rows import RowSparse, take_rows, unique_ids
 
 TABLES = ("embed", "out", "bias", "copyable")
@@ -61,21 +62,39 @@ def init_state(
     """
     key, own = jax.random.split(key)
     params, memory = model.init(key, config)
-    counts = jnp.asarray(counts, jnp.float32)
-    if counts.shape != (config.vocabulary,):
-        raise ValueError(f"counts has shape {counts.shape}: must be [{config.vocabulary}]")
-    share = (counts + 0.5) / jnp.sum(counts + 0.5)
+    share, top = unigram_start(counts, config.vocabulary, popular)
     # The bias begins at the log frequency, so that the first loss is the unigram model's.
     params["bias"] = jnp.log(share)
-    top = jnp.argsort(-counts, stable=True)[: min(popular, config.vocabulary)]
     lsh = None
     if config.pairs:
         tables = keyvalue.index_config(config.pairs, config.pair_candidates)
         lsh = index.init(jax.random.fold_in(key, 0x6C7368), params["keys"], config=tables)
     return LMState(
         params=params, memory=memory, opt_state=tx.init(params), key=own,
-        step=jnp.zeros((), jnp.int32), unigram=share, popular=top.astype(jnp.int32), lsh=lsh,
+        step=jnp.zeros((), jnp.int32), unigram=share, popular=top, lsh=lsh,
     )  # fmt: skip
+
+
+def unigram_start(counts: Any, size: int, popular: int) -> tuple[jax.Array, jax.Array]:
+    """What a sampled softmax over `size` words knows before training.
+
+    Args:
+      counts: [size], occurrences of each in the training text.
+      size: V.
+      popular: P.
+
+    Returns:
+      (share of each word, float32 [V]; the P most frequent, int32 [P]).
+
+    Raises:
+      ValueError: if counts is not [V].
+    """
+    counts = jnp.asarray(counts, jnp.float32)
+    if counts.shape != (size,):
+        raise ValueError(f"counts has shape {counts.shape}: must be [{size}]")
+    share = (counts + 0.5) / jnp.sum(counts + 0.5)
+    top = jnp.argsort(-counts, stable=True)[: min(popular, size)]
+    return share, top.astype(jnp.int32)
 
 
 class Read(NamedTuple):
@@ -248,6 +267,26 @@ def draw_words(
     return Drawn(chosen, places, correction)
 
 
+def sampled_log_softmax(
+    query: jax.Array, chosen: Drawn, out: jax.Array, bias: jax.Array
+) -> jax.Array:
+    """log softmax of each target, [B], over the words drawn.
+
+    Args:
+      query: float32 [B, out].
+      chosen: of `draw_words`.
+      out: float32 [A, out], rows of the output table.
+      bias: float32 [A].
+    """
+    # The barrier, in the gradient too, keeps the softmax's arithmetic out of the
+    # transpose that the product's gradient needs: there it runs column by column.
+    logits = jax.lax.optimization_barrier(layers.sparse_dense(out, bias, query))
+    examples = jnp.arange(chosen.places.size, dtype=jnp.int32)
+    return -losses.softmax_cross_entropy(
+        logits, examples, chosen.places, mask=chosen.words.mask, log_inclusion=chosen.correction
+    )
+
+
 def sampled_log_p(
     made: Forward, inputs: Inputs, chosen: Drawn, out: jax.Array, bias: jax.Array, *,
     config: model.Config,
@@ -262,13 +301,7 @@ def sampled_log_p(
       bias: float32 [A].
       config: static.
     """
-    # The barrier, in the gradient too, keeps the softmax's arithmetic out of the
-    # transpose that the product's gradient needs: there it runs column by column.
-    logits = jax.lax.optimization_barrier(layers.sparse_dense(out, bias, made.query))
-    examples = jnp.arange(chosen.places.size, dtype=jnp.int32)
-    log_softmax = -losses.softmax_cross_entropy(
-        logits, examples, chosen.places, mask=chosen.words.mask, log_inclusion=chosen.correction
-    )
+    log_softmax = sampled_log_softmax(made.query, chosen, out, bias)
     if not config.evidence:
         return log_softmax
     return model.mix_target(
@@ -340,10 +373,7 @@ def make_step(
                 as_tree[name] = RowSparse(inputs.pairs.ids, of_pair, num_rows=config.pairs)
             lsh = keyvalue.note(lsh, queries, inputs.pairs.ids)
         updates, opt_state = tx.update(as_tree, state.opt_state, state.params)
-        params = jax.tree.map(
-            lambda p, u: p + u * (-rate * jnp.float32(lr)), state.params, updates,
-            is_leaf=lambda x: isinstance(x, RowSparse),
-        )  # fmt: skip
+        params = apply_scaled(state.params, updates, -rate * jnp.float32(lr))
         found_share = touched = jnp.zeros((), jnp.float32)
         if memory is not None and inputs.found is not None and inputs.evidence is not None:
             memory = mem.update_rows(

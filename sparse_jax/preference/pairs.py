@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from sparse_jax.data import read_jsonl
 from sparse_jax.lm.batching import Batch
 from sparse_jax.lm.text import DOCUMENT, PARAGRAPH, Vocabulary
 
@@ -49,7 +48,7 @@ def read(path: str | Path, *, seed: int = 0) -> Preferences:
     Raises:
       ValueError: if a line is no JSON object, a field is missing or no text, or a side is empty.
     """
-    rows = [row for row in _rows(path) if row[1].get("kind", "doc") == "doc"]
+    rows = [row for row in read_jsonl(path) if row[1].get("kind", "doc") == "doc"]
     fields = QUESTION_FIELDS if rows and "question" in rows[0][1] else PAIR_FIELDS
     for number, row in rows:
         for name in fields:
@@ -63,21 +62,6 @@ def read(path: str | Path, *, seed: int = 0) -> Preferences:
             f"both need at least one; add rows"
         )
     return made
-
-
-def _rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    opened = gzip.open if str(path).endswith(".gz") else open
-    with opened(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: is no JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: must be an object, is {row!r:.60}")
-            yield number, row
 
 
 def is_held_out(group: str) -> bool:

@@ -20,6 +20,7 @@ from sparse_jax.layers import matmul_columns
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm import model
 from sparse_jax.lm.batching import Batch
+from sparse_jax.optim import apply_scaled
 from sparse_jax.rows import RowSparse, take_rows, unique_ids
 
 LATEST = 32  # words of the prompt that are crossed with the answer
@@ -157,10 +158,7 @@ def make_step(tx: Any, *, lr: float) -> Callable[..., tuple[RewardState, jax.Arr
         )
         grads = {"match": match, "pairs": RowSparse(ids, changed, num_rows=table.size)}
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = jax.tree.map(
-            lambda p, u: p + u * (-rate * jnp.float32(lr)), state.params, updates,
-            is_leaf=lambda x: isinstance(x, RowSparse),
-        )  # fmt: skip
+        params = apply_scaled(state.params, updates, -rate * jnp.float32(lr))
         return RewardState(params, opt_state), value
 
     return step

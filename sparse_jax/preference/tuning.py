@@ -28,6 +28,7 @@ from sparse_jax.lm.training import (
     read,
     sampled_log_p,
 )
+from sparse_jax.optim import apply_scaled
 from sparse_jax.preference import reference
 from sparse_jax.rows import RowSparse, take_rows
 
@@ -161,10 +162,7 @@ def make_step(
             "trunk": grads.trunk,
         }
         updates, opt_state = tx.update(as_tree, policy.opt_state, _tuned(params))
-        tuned = jax.tree.map(
-            lambda p, u: p + u * (-rate * jnp.float32(lr)), _tuned(params), updates,
-            is_leaf=lambda x: isinstance(x, RowSparse),
-        )  # fmt: skip
+        tuned = apply_scaled(_tuned(params), updates, -rate * jnp.float32(lr))
         if memory is not None and inputs.found is not None:
             # Adagrad's scales are those of a sum over tokens, as in the model's own training.
             memory = mem.update_rows(

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
-import json
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +17,6 @@ __all__ = [
     "check_documents",
     "check_query",
     "check_text",
-    "read_jsonl",
 ]
 
 MAX_TEXT = 10_000_000
@@ -181,40 +176,3 @@ class Documents:
                 for key, values in allowed.items()
             )
         return out
-
-
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of each line of a JSONL file in UTF-8, gzipped or not.
-
-    Raises:
-      ValueError: at a line that is no JSON object, or no UTF-8; it names the line.
-      OSError: if the file can't be read.
-    """
-    path = Path(path)
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
-    with opened as file:
-        number = 0
-        while True:
-            try:
-                line = file.readline()
-            except (EOFError, OSError, zlib.error) as error:
-                raise ValueError(f"{path}, after line {number}: {error}") from error
-            if not line:
-                return
-            number += 1
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number}: byte {error.start} is no UTF-8: convert the file "
-                    f"(iconv -t utf-8)"
-                ) from None
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}: no JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"{path}, line {number}: must be a JSON object, got {type(row).__name__}"
-                )
-            yield number, row

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 import bm25s
 import numpy as np
 
-from sparse_jax.search.documents import Document, read_jsonl
+from sparse_jax.data import read_jsonl
+from sparse_jax.search.documents import Document
 from sparse_jax.search.features import normalize, tokenize
 from sparse_jax.search.lexical import best
 

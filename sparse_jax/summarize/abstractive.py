@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from sparse_jax import checkpoint, optim
+from sparse_jax.search.journal import write_atomically
 from sparse_jax.summarize import beam, pointer, training
 from sparse_jax.summarize.neighbours import Neighbours
 from sparse_jax.summarize.words import END, UNKNOWN, Words
@@ -98,9 +99,7 @@ class Summarizer:
         }  # fmt: skip
         state = {"params": self.params, "texts": np.concatenate(self.texts)}
         checkpoint.save(directory, state, step=0, extra={}, keep=1)
-        target = Path(directory) / "summarizer.json"
-        target.with_suffix(".tmp").write_text(json.dumps(about), encoding="utf-8")
-        target.with_suffix(".tmp").replace(target)
+        write_atomically(Path(directory) / "summarizer.json", json.dumps(about).encode())
 
 
 def load(directory: str | Path) -> Summarizer:

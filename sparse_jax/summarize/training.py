@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_jax import active, layers, losses
-from sparse_jax.lm.training import log_inclusion
+from sparse_jax.lm.training import draw_words, sampled_log_softmax, unigram_start
+from sparse_jax.optim import apply_scaled
 from sparse_jax.rows import RowSparse, take_rows, unique_ids
 from sparse_jax.summarize import pointer
 from sparse_jax.summarize.words import END
@@ -51,15 +51,9 @@ def init_state(
     """
     key, own = jax.random.split(key)
     params = pointer.init(key, config)
-    counts = jnp.asarray(counts, jnp.float32)
-    if counts.shape != (config.outputs,):
-        raise ValueError(f"counts has shape {counts.shape}: must be [{config.outputs}]")
-    share = (counts + 0.5) / jnp.sum(counts + 0.5)
+    share, top = unigram_start(counts, config.outputs, popular)
     params["bias"] = jnp.log(share)  # the first loss is the unigram model's
-    top = jnp.argsort(-counts, stable=True)[: min(popular, config.outputs)]
-    return State(
-        params, tx.init(params), own, jnp.zeros((), jnp.int32), share, top.astype(jnp.int32)
-    )
+    return State(params, tx.init(params), own, jnp.zeros((), jnp.int32), share, top)
 
 
 def written_before(source: jax.Array, targets: jax.Array, *, window: int) -> pointer.Written:
@@ -103,21 +97,14 @@ def make_step(
         at_latest = places[source.size :].reshape(*targets.shape, -1)
         flat = targets.reshape(-1)
         output = jnp.where(flat < config.outputs, flat, -1)
-        chosen = active.shared_set(
-            draw, jnp.concatenate([output, state.popular]),
-            size=min(active_size, config.outputs), num_rows=config.outputs,
-        )  # fmt: skip
-        at = chosen.positions[: flat.size]
-        log_q = log_inclusion(chosen, state.unigram, state.popular, flat.size)
-        column = jnp.arange(log_q.size, dtype=jnp.int32)
-        correction = jnp.where(column[None, :] == at[:, None], jnp.float32(0), log_q[None, :])
+        chosen = draw_words(draw, output, state.unigram, state.popular, size=active_size)
         real = (targets >= 0).astype(jnp.float32)
         total = jnp.maximum(jnp.sum(real), jnp.float32(1))
         keep = jax.random.bernoulli(drop, 1 - dropout, (2, flat.size, config.hidden))
         keep = keep.astype(jnp.float32) / jnp.float32(1 - dropout)
         gathered = (
             take_rows(params["embed"], words), take_rows(params["copyable"], words),
-            take_rows(params["out"], chosen.ids), take_rows(params["bias"], chosen.ids),
+            take_rows(params["out"], chosen.words.ids), take_rows(params["bias"], chosen.words.ids),
             params["trunk"],
         )  # fmt: skip
 
@@ -131,12 +118,8 @@ def make_step(
             latest = take_rows(embed, at_latest.reshape(-1)).reshape(*targets.shape, -1)
             made = pointer.decode(trunk, encoded, latest, written, config=config, keep=keep)
             query = made.query.reshape(flat.size, -1)
-            logits = jax.lax.optimization_barrier(layers.sparse_dense(out, bias, query))
-            examples = jnp.arange(flat.size, dtype=jnp.int32)
-            log_softmax = -losses.softmax_cross_entropy(
-                logits, examples, at, mask=chosen.mask, log_inclusion=correction
-            )
-            log_softmax = jnp.where(at >= 0, log_softmax, jnp.float32(-1e9))
+            log_softmax = sampled_log_softmax(query, chosen, out, bias)
+            log_softmax = jnp.where(chosen.places >= 0, log_softmax, jnp.float32(-1e9))
             log_p = pointer.log_prob(made, source, targets, log_softmax.reshape(targets.shape))
             return -jnp.sum(log_p * real) / total
 
@@ -144,15 +127,12 @@ def make_step(
         grads = {
             "embed": RowSparse(words, embed, num_rows=config.size),
             "copyable": RowSparse(words, copyable, num_rows=config.size),
-            "out": RowSparse(chosen.ids, out, num_rows=config.outputs),
-            "bias": RowSparse(chosen.ids, bias, num_rows=config.outputs),
+            "out": RowSparse(chosen.words.ids, out, num_rows=config.outputs),
+            "bias": RowSparse(chosen.words.ids, bias, num_rows=config.outputs),
             "trunk": trunk,
         }
         updates, opt_state = tx.update(grads, state.opt_state, params)
-        new = jax.tree.map(
-            lambda p, u: p + u * (-rate * jnp.float32(lr)), params, updates,
-            is_leaf=lambda x: isinstance(x, RowSparse),
-        )  # fmt: skip
+        new = apply_scaled(params, updates, -rate * jnp.float32(lr))
         return State(new, opt_state, key, state.step + 1, state.unigram, state.popular), value
 
     return step
