@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,9 +29,17 @@ from sparse_jax.hashing import transforms
 from sparse_jax.rows import RowSparse, take_rows, unique_ids
 
 FLOAT = 4  # bytes
-TABLES, BITS, CAPACITY, CANDIDATES = 16, 12, 128, 8
+TABLES, CAPACITY, CANDIDATES = 16, 128, 8
 REBUILD_TABLES = 50
 REHASH_EVERY = 50  # steps
+
+
+def bits_for(rows: int) -> int:
+    """K, the fewest bits that leave buckets three quarters full or less on average.
+
+    With the same bits for all N, buckets overflow and turn away rows from some N on.
+    """
+    return max(1, math.ceil(math.log2(rows / (0.75 * CAPACITY))))
 
 
 def median_ms(call: Callable[[], Any], repeats: int = 7) -> float:
@@ -53,6 +62,7 @@ class Ours:
         features, _ = bench_data.most_distinct(host)
         self.batches = [jax.tree.map(jnp.asarray, batch) for batch in host]
         per_example = mode == "per_example"
+        self.num_bits = bits_for(shape.num_labels)
         self.config = training.Config(
             active=max(8, shape.active // shape.batch_size) * 8 if per_example else shape.active,
             strategy=strategy,
@@ -61,7 +71,7 @@ class Ours:
             max_labels=shape.labels,
             index=index.IndexConfig(
                 num_tables=TABLES,
-                num_bits=BITS,
+                num_bits=self.num_bits,
                 capacity=CAPACITY,
                 max_candidates=CANDIDATES,
                 rehash=schedules.fixed(REHASH_EVERY),
@@ -104,7 +114,7 @@ class Ours:
             num_labels=shape.num_labels, feature_entries=float(seen.feature_entries),
             touched_features=float(seen.touched_features), active=self.config.active,
             touched_labels=float(seen.touched_labels),
-            hash_madds=shape.hidden * TABLES * BITS if uses_tables else 0,
+            hash_madds=shape.hidden * TABLES * self.num_bits if uses_tables else 0,
             bucket_slots=TABLES * CAPACITY if uses_tables else 0,
             rehashed_rows=float(seen.touched_labels) if uses_tables else 0.0,
         )  # fmt: skip
@@ -240,7 +250,7 @@ class Ours:
     def rebuild_ms(self) -> float:
         """Codes and tables of all rows, anew, with REBUILD_TABLES tables."""
         config = index.IndexConfig(
-            num_tables=REBUILD_TABLES, num_bits=BITS, capacity=CAPACITY,
+            num_tables=REBUILD_TABLES, num_bits=self.num_bits, capacity=CAPACITY,
             rebuild=schedules.fixed(1), rehash=schedules.never(),
         )  # fmt: skip
         weights, bias = self.state.params["output"], self.state.params["output_bias"]
