@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +22,13 @@ from lm_load import load_model
 from tqdm import tqdm
 
 from sparse_jax import checkpoint, optim
-from sparse_jax.lm import evaluate, text
+from sparse_jax.lm import batching, evaluate, text
+from sparse_jax.lm.batching import Batch
 from sparse_jax.preference import dpo, pairs, policy, reward, tuning
 
 PAIRS, PROMPTS, ANSWERS = 12, 8, 4  # of a step: pairs; prompts of the policy gradient, answers each
 MEMORY_LR = 0.1
-ANCHOR = 1.0  # DPO's hold on the chosen answers' likelihood
+ORDINARY, ANCHOR = 8, 2.0  # runs of ordinary text beside DPO's pairs, and their weight
 RLOO_STEPS = 100
 MOST_TEST = 1000  # pairs that judge
 WINDOW = 16  # words the trunk reads: enough to see from an answer back into its question
@@ -63,6 +65,7 @@ class Tuner:
         judges = [data.test[i] for i in order]
         self.train, self.prompts = pairs.encode(data.train, self.vocabulary, **size)
         self.test, self.test_prompts = pairs.encode(judges, self.vocabulary, **size)
+        self.text = text.encode_corpus(self.vocabulary, data.texts)
         self.ordinary = text.encode_corpus(self.vocabulary, data.held_out)
         self.tx = optim.rowwise(optax.scale_by_adam())
         self.policy = tuning.init_policy(self.base, self.tx, seed=args.seed)
@@ -170,11 +173,15 @@ class Tuner:
 
     def fit_dpo(self) -> dict[str, float]:
         """Direct preference optimization."""
-        lengths = lambda batch: np.sum(batch.since >= 0, axis=1, dtype=np.float32)  # noqa: E731
-        batches = ((batch, lengths(batch)) for batch in self._pair_batches())
-        loss = functools.partial(dpo.loss, beta=self.args.beta, anchor=ANCHOR)
+
+        def batches() -> Iterator[Any]:
+            for judged, ordinary in zip(self._pair_batches(), self._ordinary_runs(), strict=False):
+                both = Batch(*map(np.concatenate, zip(judged, ordinary, strict=True)))
+                yield both, np.float32(np.sum(ordinary.since >= 0))
+
+        loss = functools.partial(dpo.loss, beta=self.args.beta, ordinary=ORDINARY, anchor=ANCHOR)
         total = self._steps(self.args.epochs)
-        return self._fit_policy("dpo", loss, batches, total, self.counted)
+        return self._fit_policy("dpo", loss, batches(), total, self.counted)
 
     def fit_rloo(self) -> dict[str, float]:
         """Policy gradient on the reward model's word."""
@@ -217,6 +224,14 @@ class Tuner:
             order = np.resize(rng.permutation(count), max(count // PAIRS, 1) * PAIRS)
             for chosen in order.reshape(-1, PAIRS):
                 yield pairs.take(self.train, chosen)
+
+    def _ordinary_runs(self) -> Iterator[Batch]:
+        """Text to train on as it comes, without end."""
+        for epoch in itertools.count():
+            yield from batching.batches(
+                self.text, ORDINARY, self.args.length, self.config.history,
+                seed=self.args.seed, epoch=epoch,
+            )  # fmt: skip
 
     def save(self, directory: str) -> None:
         """The model as it now is."""

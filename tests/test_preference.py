@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gzip
 import json
@@ -51,18 +52,17 @@ def test_dpo_is_rafailovs_equation_and_gradient():
     beta = 0.3
     ratio = log_p - log_ref
     margin = beta * (ratio[0::2] - ratio[1::2])
-    lengths = jnp.arange(1.0, 11.0)
     value, grad = jax.value_and_grad(dpo.loss)(
-        jnp.asarray(log_p), jnp.asarray(log_ref), lengths, beta=beta
+        jnp.asarray(log_p), jnp.asarray(log_ref), jnp.float32(0), beta=beta
     )
     np.testing.assert_allclose(value, -np.log(sigmoid(margin)).mean(), rtol=1e-5)
     # Equation 7's gradient: β σ(−margin) up for the chosen, down for the rejected.
     weight = beta * sigmoid(-margin) / 5
     np.testing.assert_allclose(grad, np.stack([-weight, weight], 1).ravel(), rtol=1e-4)
-    held = dpo.loss(jnp.asarray(log_p), jnp.asarray(log_ref), lengths, beta=beta, anchor=2.0)
-    np.testing.assert_allclose(
-        held - value, -2 * np.mean(log_p[0::2] / np.arange(1, 11, 2)), rtol=1e-4
-    )
+    # Two runs of ordinary text behind the pairs add their mean loss a token and no more.
+    more = [jnp.asarray(np.append(x, [-7.0, -5.0]).astype(np.float32)) for x in (log_p, log_ref)]
+    held = dpo.loss(*more, jnp.float32(6), beta=beta, ordinary=2, anchor=3.0)
+    np.testing.assert_allclose(held - value, 3 * 12 / 6, rtol=1e-4)
     np.testing.assert_allclose(
         dpo.margins(jnp.asarray(log_p), jnp.asarray(log_ref), beta=beta), margin, rtol=1e-4
     )
@@ -133,6 +133,13 @@ def make_base() -> training.LMState:
     return base
 
 
+def test_a_key_value_memory_is_refused():
+    config = dataclasses.replace(CONFIG, pairs=64)
+    base = training.init_state(jax.random.key(0), TX, np.ones(60), config=config, popular=8)
+    with pytest.raises(ValueError, match=r"key-value memory.*--pairs 0"):
+        tuning.init_policy(base, TX)
+
+
 def make_batch(seed: int = 4) -> pairs.Batch:
     rng = np.random.default_rng(seed)
     texts = [rng.integers(4, 12, int(n)).astype(np.int32) for n in rng.integers(3, 7, 8)]
@@ -142,7 +149,7 @@ def make_batch(seed: int = 4) -> pairs.Batch:
 
 def make_dpo(base: training.LMState, **options):
     def loss(log_p, log_ref):
-        return dpo.loss(log_p, log_ref, jnp.ones(8), beta=0.1)
+        return dpo.loss(log_p, log_ref, jnp.float32(0), beta=0.1)
 
     return tuning.make_step(
         loss, TX, config=CONFIG, unigram=base.unigram, popular=base.popular, lr=0.05,
@@ -211,7 +218,7 @@ def test_a_step_copies_no_table():
 
     tuned = jax.eval_shape(shapes)
     step = tuning.make_step(
-        lambda p, r: dpo.loss(p, r, jnp.ones(8), beta=0.1), TX, config=config,
+        lambda p, r: dpo.loss(p, r, jnp.float32(0), beta=0.1), TX, config=config,
         unigram=jnp.ones(60) / 60, popular=jnp.arange(8, dtype=jnp.int32), lr=1e-3,
         memory_lr=0.1, counted=True, active_size=32,
     )  # fmt: skip

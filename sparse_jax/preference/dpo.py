@@ -21,29 +21,33 @@ def margins(log_p: jax.Array, log_ref: jax.Array, *, beta: float) -> jax.Array:
 
 
 def loss(
-    log_p: jax.Array, log_ref: jax.Array, lengths: jax.Array, *, beta: float, anchor: float = 0.0
-) -> jax.Array:
-    """−log σ(margin) − anchor · log p(chosen) / length, the mean over pairs.
+    log_p: jax.Array, log_ref: jax.Array, tokens: jax.Array, *, beta: float, ordinary: int = 0,
+    anchor: float = 0.0,
+) -> jax.Array:  # fmt: skip
+    """−log σ(margin), the mean over pairs, − anchor · log p of a token of ordinary text.
 
-    The second term holds on to the language: DPO alone is free to make both answers unlikely.
+    Both answers of a pair are ordinary text, and DPO alone is free to make both unlikely: the text
+    beside the pairs holds on to the language.
 
     Args:
-      log_p: as for `margins`.
-      log_ref: as for `margins`.
-      lengths: float32 [2n], tokens of each answer.
+      log_p: float32 [2n + m]: as for `margins`, then of m runs of ordinary text.
+      log_ref: float32 [2n + m].
+      tokens: float32 [], tokens of the ordinary text.
       beta: as for `margins`.
-      anchor: weight of the second term.
+      ordinary: m, static.
+      anchor: weight of the ordinary text.
 
     Example:
       >>> same = jnp.array([-3.0, -4.0])
-      >>> round(float(loss(same, same, jnp.ones(2), beta=0.1)), 4)
+      >>> round(float(loss(same, same, jnp.float32(0), beta=0.1)), 4)
       0.6931
 
     Reference:
       Rafailov et al. 2023, "Direct Preference Optimization: Your Language Model is Secretly a
-      Reward Model", equation 7; the second term: Pang et al. 2024, "Iterative Reasoning
-      Preference Optimization", equation 1.
+      Reward Model", equation 7; ordinary text beside preferences: Ouyang et al. 2022, "Training
+      language models to follow instructions", equation 2.
     """
-    preferred = jax.nn.softplus(-margins(log_p, log_ref, beta=beta))
-    chosen = (log_p / lengths).reshape(-1, 2)[:, 0]
-    return jnp.mean(preferred - jnp.float32(anchor) * chosen)
+    pairs = log_p.size - ordinary
+    preferred = jnp.mean(jax.nn.softplus(-margins(log_p[:pairs], log_ref[:pairs], beta=beta)))
+    text = jnp.sum(log_p[pairs:]) / jnp.maximum(tokens, jnp.float32(1))
+    return preferred - jnp.float32(anchor) * text

@@ -63,7 +63,12 @@ def init_policy(base: LMState, tx: Any, *, seed: int = 0, room: int = 1 << 16) -
         word vectors and trunk.
       seed: of the sampled softmax.
       room: rows that the reference may keep before its arrays are doubled.
+
+    Raises:
+      ValueError: if the model has a key-value memory, which no method here reaches.
     """
+    if base.lsh is not None:
+        raise ValueError("the model has a key-value memory: tune one trained with --pairs 0")
     params, memory = base.params, base.memory
     return Policy(
         params=params, memory=memory, opt_state=tx.init(_tuned(params)), key=jax.random.key(seed),
