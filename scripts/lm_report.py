@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from sparse_jax.lm import keyvalue, model, training
+from sparse_jax.lm import attention, keyvalue, model, training
 
 
 def count_parameters(state: training.LMState) -> int:
@@ -15,14 +15,14 @@ def count_parameters(state: training.LMState) -> int:
     return int(weights + (0 if state.memory is None else state.memory.rows.size))
 
 
-def cost(config: model.Config, active: int, batch_size: int) -> dict[str, Any]:
+def cost(config: model.Config, active: int, batch_size: int, *, length: int = 32) -> dict[str, Any]:
     """Multiply-adds of training on a token, and what share of the parameters it touches.
 
     Forward and backward are three products of the forward's size, an update of a number by Adam
     six multiply-adds, by Adagrad three. Dense is the same network with every lookup a product
     with the whole table, as a one-hot input makes it, the softmax over the whole vocabulary, and
     every number updated each step. `dense_softmax_madds_per_token` leaves lookups cheap and makes
-    the softmax dense alone.
+    the softmax dense alone. `length` is that of the runs, whose history attention reads too.
     """
     c, active = config, min(active, config.vocabulary)
     trunk = (
@@ -34,10 +34,14 @@ def cost(config: model.Config, active: int, batch_size: int) -> dict[str, Any]:
         - 2 * c.pairs * c.hidden
     )
     orders = len(c.orders) if c.rows else 0
+    places = c.history + length - 1
+    # Keys and values of all places of a run, scores to read and to repeat, the sum of what is read.
+    look_back = (places / length - 1) * (2 + attention.BEFORE) * c.embed * c.attention
+    look_back += 3 * places * c.attention
     reads = c.window * c.embed + orders * c.width
     evidence = (orders * c.slots * 2 + c.recent) if c.evidence else 0
     sparse = (
-        3 * trunk + 6 * trunk / batch_size  # products, and their update once a batch
+        3 * (trunk + look_back) + 6 * trunk / batch_size  # products, and their update once a batch
         + 3 * active * (c.out + 1) + 6 * active * (c.out + 1) / batch_size
         + 6 * c.window * c.embed + 3 * orders * c.width + evidence
     )  # fmt: skip

@@ -262,7 +262,7 @@ def test_wider_beams_find_likelier_text():
         generate.beam_search, state.params, state.memory, [9], config=CONFIG, tokens=5
     )
     one, many = run(beams=1), run(beams=8)
-    assert many[0][0] >= one[0][0]
+    assert many[0][0] >= one[0][0] - 1e-5
     scores = [score for score, _ in many]
     assert scores == sorted(scores, reverse=True)
     assert len({tuple(words) for _, words in many}) == len(many)

@@ -97,7 +97,7 @@ def test_batches_hold_every_token_once_with_its_own_history(tokens, runs, length
     assert len(made) == batching.num_batches(corpus, runs, length)
     for batch in made:
         at = batching.positions(jnp.asarray(batch.tokens), jnp.asarray(batch.since))
-        for history, known, target in zip(*map(np.asarray, at), strict=True):
+        for history, known, target in zip(*map(np.asarray, at[1:]), strict=True):
             if target >= 0:
                 seen.append((*history.tolist(), known, target))
     expected = []

@@ -71,6 +71,7 @@ def batches(
 class Positions(NamedTuple):
     """The B = S·T positions of a batch."""
 
+    window: jax.Array  # int32 [S, C + T - 1], the tokens before any target, as in the text
     history: jax.Array  # int32 [B, C], DOCUMENT before the document's start
     known: jax.Array  # int32 [B], tokens of the document before it, at most C; 0 for padding
     targets: jax.Array  # int32 [B]; -1 = padding
@@ -93,4 +94,6 @@ def positions(tokens: jax.Array, since: jax.Array) -> Positions:
     age = jnp.arange(back, 0, -1, dtype=jnp.int32)
     history = jnp.where(age[None, :] <= known[:, None], history, DOCUMENT)
     targets = tokens[:, back:].reshape(-1)
-    return Positions(history, jnp.maximum(known, 0), jnp.where(known < 0, -1, targets))
+    return Positions(
+        tokens[:, :-1], history, jnp.maximum(known, 0), jnp.where(known < 0, -1, targets)
+    )

@@ -16,8 +16,8 @@ from sparse_jax.layers import matmul_rows
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm import model
 from sparse_jax.lm.batching import Batch, batches, positions
+from sparse_jax.lm.reading import find_inputs, infer
 from sparse_jax.lm.text import Corpus
-from sparse_jax.lm.training import find_inputs, infer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ def log_likelihood(
     Padding gets 0. `lsh` is the state's, which the key-value memory needs.
     """
     at = positions(tokens, since)
-    _, inputs = find_inputs(memory, at, config=config, distinct=tokens.size + 1, claim=False)
+    _, inputs = find_inputs(memory, at, config=config, claim=False)
     made = infer(params, memory, inputs, lsh, config=config)
     logits = matmul_rows(made.query, params["out"]) + params["bias"][None, :]
     target = jnp.maximum(at.targets, 0)[:, None]

@@ -16,8 +16,8 @@ from sparse_jax.layers import matmul_rows
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm import model, sparse_head
 from sparse_jax.lm.batching import Positions
+from sparse_jax.lm.reading import Forward, Inputs, find_inputs, infer
 from sparse_jax.lm.text import DOCUMENT, UNKNOWN
-from sparse_jax.lm.training import Forward, Inputs, find_inputs, infer
 
 NUCLEUS = 1024
 """The most words that top-k and top-p choose from."""
@@ -68,8 +68,8 @@ def next_forward(
     config: model.Config, lsh: index.LshIndex | None = None,
 ) -> tuple[Forward, Inputs]:  # fmt: skip
     """The model's query and mixture for the token after each history."""
-    at = Positions(history, known, jnp.full(known.shape, -1, jnp.int32))
-    _, inputs = find_inputs(memory, at, config=config, distinct=history.size, claim=False)
+    at = Positions(history, history, known, jnp.full(known.shape, -1, jnp.int32))
+    _, inputs = find_inputs(memory, at, config=config, claim=False)
     return infer(params, memory, inputs, lsh, config=config), inputs
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_jax.layers import add_bias, matmul_columns
-from sparse_jax.lm import keyvalue
+from sparse_jax.lm import attention, keyvalue
 from sparse_jax.lm import memory as mem
 from sparse_jax.rows import take_rows
 
@@ -33,7 +33,8 @@ class Config:
     orders: tuple[int, ...] = (1, 2, 3, 4, 5, 8, 16)  # tokens of context
     slots: int = 8  # followers that a row keeps
     window: int = 8  # latest words the trunk reads
-    recent: int = 64  # latest words that may be repeated
+    recent: int = 64  # latest words that attention reads and that may be repeated
+    attention: int = 64  # width of its keys and values
     embed: int = 64  # width of input words
     hidden: int = 192
     inner: int = 384
@@ -57,7 +58,7 @@ class Config:
     @property
     def history(self) -> int:
         """Tokens before a position that it may look at."""
-        return max(self.window, self.recent, self.orders[-1])
+        return max(self.window, self.recent + attention.BEFORE, self.orders[-1])
 
 
 def init(key: jax.Array, config: Config) -> tuple[Params, mem.Memory | None]:
@@ -65,8 +66,8 @@ def init(key: jax.Array, config: Config) -> tuple[Params, mem.Memory | None]:
 
     With `config.pairs` also `keys` and `values` [M, hidden]; the others are the same without.
     """
-    # Not one of those below, whose number decides what they are.
-    pair_key = jax.random.fold_in(key, 0x6B657973)
+    # Not of those below, whose number decides what they are.
+    pair_key, attention_key = (jax.random.fold_in(key, x) for x in (0x6B657973, 0x61747465))
     keys = iter(jax.random.split(key, 8 + 2 * config.blocks))
 
     def matrix(rows: int, columns: int, scale: float = 1.0) -> jax.Array:
@@ -77,6 +78,9 @@ def init(key: jax.Array, config: Config) -> tuple[Params, mem.Memory | None]:
     trunk: Params = {
         "read_words": matrix(c.window * c.embed, c.hidden),
         "read_bias": jnp.zeros(c.hidden, jnp.float32),
+        "attention": attention.init(
+            attention_key, embed=c.embed, hidden=c.hidden, width=c.attention, recent=c.recent
+        ),
         "query": matrix(c.hidden, c.out),
         "query_bias": jnp.zeros(c.out, jnp.float32),
         "blocks": [
@@ -167,8 +171,9 @@ def normalize(x: jax.Array) -> jax.Array:
 
 
 def trunk(
-    params: Params, words: jax.Array, rows: jax.Array | None, evidence: Evidence | None
-) -> jax.Array:
+    params: Params, words: jax.Array, rows: jax.Array | None, evidence: Evidence | None,
+    back: attention.Context,
+) -> jax.Array:  # fmt: skip
     """The hidden vectors after all blocks, float32 [B, hidden].
 
     Args:
@@ -176,11 +181,13 @@ def trunk(
       words: float32 [B, window * e], embeddings of the latest words.
       rows: float32 [B, O * d], the memory rows, zeros where there are none; or None.
       evidence: of the same contexts, or None.
+      back: what attention looks at.
     """
     h = add_bias(matmul_columns(words, params["read_words"]), params["read_bias"])
     if rows is not None and evidence is not None:
         h = h + matmul_columns(rows, params["read_memory"])
         h = h + matmul_columns(evidence.features, params["read_counts"])
+    h = h + attention.read(params["attention"], back, normalize(h))
     for block in params["blocks"]:
         inner = add_bias(matmul_columns(normalize(h), block["up"]), block["up_bias"])
         h = h + matmul_columns(jax.nn.relu(inner), block["down"])
@@ -195,7 +202,7 @@ def head(
 
     Args:
       params: `params["trunk"]` of `init`.
-      h: float32 [B, hidden], of `trunk`.
+      h: float32 [B, hidden], of `trunk`, normalized.
       evidence: as for `trunk`.
       has_recent: bool [B], whether there are recent words to repeat.
       repeated: bool [], whether this text trains for another time: the mixture then stays as it
@@ -205,7 +212,6 @@ def head(
     Returns:
       (q [B, out], log λ [B, parts]): parts are the softmax, recent words, then each order.
     """
-    h = normalize(h)
     query = add_bias(matmul_columns(h, params["query"]), params["query_bias"])
     if not config.evidence:
         return query, jnp.zeros((h.shape[0], 1), jnp.float32)
@@ -226,17 +232,23 @@ def head(
     return query, jax.nn.log_softmax(logits, axis=1)
 
 
-def recent_weights(copy: jax.Array, copyable: jax.Array, known: jax.Array) -> jax.Array:
+def recent_weights(
+    params: Params, back: attention.Context, h: jax.Array, copyable: jax.Array
+) -> jax.Array:
     """Weights of the recent words, [B, recent]: they sum to 1, or are all 0 at a document's start.
 
     Args:
-      copy: float32 [recent], learned for each distance.
-      copyable: float32 [B, recent], learned for each word.
-      known: bool [B, recent], which positions may be looked at.
+      params: `params["trunk"]` of `init`; "copy" is learned for each distance.
+      back: what attention looks at.
+      h: as for `head`.
+      copyable: float32 [S, W], learned for each word.
     """
-    scores = jnp.where(known, copyable + copy[None, :], jnp.float32(-1e9))
-    weights = jax.nn.softmax(scores, axis=1)
-    return jnp.where(known, weights, jnp.float32(0))
+    runs, length, recent = back.visible.shape
+    queries = matmul_columns(h, params["attention"]["copy"])
+    logits = attention.scores(back, queries, params["copy"])
+    wide = jnp.broadcast_to(copyable[:, None, :], (runs, length, copyable.shape[1]))
+    logits = logits + attention.band(wide, copyable.shape[1] - length + 1)[:, :, -recent:]
+    return attention.weights(back, logits).reshape(-1, recent)
 
 
 def mix_target(

@@ -20,8 +20,8 @@ from sparse_jax.layers import matmul_rows
 from sparse_jax.lm import evaluate, model
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm.batching import batches, positions
+from sparse_jax.lm.reading import find_inputs, infer
 from sparse_jax.lm.text import Corpus
-from sparse_jax.lm.training import find_inputs, infer
 from sparse_jax.rows import take_rows
 
 
@@ -78,7 +78,7 @@ def sample_queries(
 ) -> jax.Array:  # fmt: skip
     """The model's queries on a batch, float32 [S·T, out]; `lsh` as for `evaluate.score`."""
     at = positions(tokens, since)
-    _, inputs = find_inputs(memory, at, config=config, distinct=tokens.size + 1, claim=False)
+    _, inputs = find_inputs(memory, at, config=config, claim=False)
     return infer(params, memory, inputs, lsh, config=config).query
 
 
@@ -125,7 +125,7 @@ def log_likelihood(
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """(log p of each target [S, T], mean number of words scored), 0 for padding."""
     at = positions(tokens, since)
-    _, inputs = find_inputs(memory, at, config=config, distinct=tokens.size + 1, claim=False)
+    _, inputs = find_inputs(memory, at, config=config, claim=False)
     made = infer(params, memory, inputs, lsh, config=config)
     ids, logits = scored(head, params, made.query)
     log_p = log_softmax_of(head, ids, logits, at.targets)

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from sparse_jax import active, index, layers, losses
 from sparse_jax.lm import keyvalue, model
 from sparse_jax.lm import memory as mem
-from sparse_jax.lm.batching import Positions, positions
+from sparse_jax.lm.batching import positions
+from sparse_jax.lm.reading import Forward, Inputs, find_inputs, forward, read, read_pairs
 from sparse_jax.optim import apply_scaled
-from sparse_jax.rows import RowSparse, take_rows, unique_ids
+from sparse_jax.rows import RowSparse, take_rows
 
 TABLES = ("embed", "out", "bias", "copyable")
 """Parameters that a step touches by rows."""
@@ -95,144 +96,6 @@ def unigram_start(counts: Any, size: int, popular: int) -> tuple[jax.Array, jax.
     share = (counts + 0.5) / jnp.sum(counts + 0.5)
     top = jnp.argsort(-counts, stable=True)[: min(popular, size)]
     return share, top.astype(jnp.int32)
-
-
-class Read(NamedTuple):
-    """What a batch reads, gathered once: the loss is differentiated with respect to this."""
-
-    embed: jax.Array  # float32 [U, e], of the distinct words of the batch
-    copyable: jax.Array  # float32 [U]
-    memory: jax.Array | None  # float32 [B·O, d], distinct rows
-    trunk: model.Params
-    pairs: tuple[jax.Array, jax.Array] | None = None  # keys and values, float32 [U, hidden] each
-
-
-class Inputs(NamedTuple):
-    """Where what was read goes."""
-
-    at: Positions
-    words: jax.Array  # int32 [U], distinct words, -1 = padding
-    word_places: jax.Array  # int32 [B, C] into words
-    found: mem.Found | None
-    evidence: model.Evidence | None
-    repeated: jax.Array | None = None  # bool [], whether this text trains for another time
-    pairs: keyvalue.Found | None = None
-
-
-def find_inputs(
-    memory: mem.Memory | None, at: Positions, *, config: model.Config, distinct: int,
-    claim: bool, repeated: jax.Array | None = None,
-) -> tuple[mem.Memory | None, Inputs]:  # fmt: skip
-    """Looks up what a batch needs; the words and rows themselves are gathered by `read`."""
-    history = at.history[:, -config.history :]
-    words, places, _ = unique_ids(
-        history.reshape(-1), num_rows=config.vocabulary, size=min(distinct, config.vocabulary)
-    )
-    found = evidence = None
-    if memory is not None:
-        # The end of the document before is context too, as the sign of a start.
-        hashes, tags = mem.hash_contexts(at.history, at.known + 1, config.orders)
-        tags = jnp.where((at.targets >= 0)[:, None] | (not claim), tags, jnp.uint32(0))
-        memory, found = mem.find(memory, hashes, tags, claim=claim)
-        leave_out = None if repeated is None else jnp.where(repeated, at.targets, -1)
-        evidence = model.gather_evidence(found, leave_out)
-    return memory, Inputs(at, words, places.reshape(history.shape), found, evidence, repeated)
-
-
-def read(params: model.Params, memory: mem.Memory | None, inputs: Inputs) -> Read:
-    """Gathers the rows of a batch; those of the key-value memory are `read_pairs`'s."""
-    return Read(
-        embed=take_rows(params["embed"], inputs.words),
-        copyable=take_rows(params["copyable"], inputs.words),
-        memory=None if memory is None else take_rows(memory.rows, inputs.found.ids),  # type: ignore[union-attr]
-        trunk=params["trunk"],
-    )
-
-
-def read_pairs(
-    params: model.Params, lsh: index.LshIndex | None, rows: Read, inputs: Inputs, *,
-    config: model.Config,
-) -> tuple[Read, Inputs, jax.Array | None]:  # fmt: skip
-    """Looks up and gathers what a batch reads of the key-value memory, if there is one.
-
-    Args:
-      params: of the model.
-      lsh: of its keys.
-      rows: of `read`; with `inputs` it gives the queries.
-      inputs: of `find_inputs`.
-      config: the model's.
-
-    Returns:
-      (rows, inputs) completed, and the queries, float32 [B, hidden].
-
-    Raises:
-      ValueError: if there is a key-value memory and no index of it.
-    """
-    if not config.pairs:
-        return rows, inputs, None
-    if lsh is None:
-        raise ValueError(f"lsh is None with pairs = {config.pairs}: give the state's lsh")
-    # `forward` does this again under the gradient: the queries must be known before it.
-    words, context = _trunk_inputs(rows, inputs, config=config)
-    queries = model.normalize(model.trunk(rows.trunk, words, context, inputs.evidence))
-    found = keyvalue.look_up(lsh, queries, candidates=config.pair_candidates)
-    pairs = take_rows(params["keys"], found.ids), take_rows(params["values"], found.ids)
-    return rows._replace(pairs=pairs), inputs._replace(pairs=found), queries
-
-
-class Forward(NamedTuple):
-    """The model's output but for the softmax."""
-
-    query: jax.Array  # float32 [B, out]
-    log_mix: jax.Array  # float32 [B, parts]
-    recent: jax.Array  # float32 [B, recent], weights of the recent words
-
-
-def infer(
-    params: model.Params, memory: mem.Memory | None, inputs: Inputs, lsh: index.LshIndex | None,
-    *, config: model.Config,
-) -> Forward:  # fmt: skip
-    """From what `find_inputs` found to the query and the mixture."""
-    rows, inputs, _ = read_pairs(params, lsh, read(params, memory, inputs), inputs, config=config)
-    return forward(rows, inputs, config=config)
-
-
-def _trunk_inputs(
-    rows: Read, inputs: Inputs, *, config: model.Config
-) -> tuple[jax.Array, jax.Array | None]:
-    """(words [B, window * e], rows of the memory [B, O * d] or None) of each position."""
-    size = inputs.at.targets.size
-    window = inputs.word_places[:, -config.window :].reshape(-1)
-    words = rows.embed.at[window].get(mode="promise_in_bounds").reshape(size, -1)
-    context = None
-    if rows.memory is not None and inputs.found is not None and inputs.evidence is not None:
-        own = take_rows(rows.memory, inputs.found.inverse.reshape(-1))
-        own = own.reshape(size, len(config.orders), config.width)
-        # A context known from this very occurrence alone counts as new: the trunk reads zeros, and
-        # the gradient still reaches the row.
-        hidden = ~inputs.evidence.known[..., None]
-        own = jnp.where(hidden, own - jax.lax.stop_gradient(own), own)
-        context = own.reshape(size, -1)
-    return words, context
-
-
-def forward(rows: Read, inputs: Inputs, *, config: model.Config) -> Forward:
-    """From gathered rows to the query and the mixture."""
-    words, context = _trunk_inputs(rows, inputs, config=config)
-    back = config.recent
-    known = jnp.arange(back, 0, -1, dtype=jnp.int32)[None, :] <= inputs.at.known[:, None]
-    has_recent = known[:, -1]
-    h = model.trunk(rows.trunk, words, context, inputs.evidence)
-    if rows.pairs is not None and inputs.pairs is not None:
-        h = h + keyvalue.attend(*rows.pairs, model.normalize(h), inputs.pairs.inverse)
-    query, log_mix = model.head(
-        rows.trunk, h, inputs.evidence, has_recent, inputs.repeated, config=config
-    )
-    if not config.evidence:
-        return Forward(query, log_mix, jnp.zeros((h.shape[0], back), jnp.float32))
-    places = inputs.word_places[:, -back:]
-    copyable = rows.copyable.at[places].get(mode="promise_in_bounds")
-    return Forward(query, log_mix, model.recent_weights(rows.trunk["copy"], copyable, known))
 
 
 class Drawn(NamedTuple):
@@ -334,10 +197,7 @@ def make_step(
     ) -> tuple[LMState, StepMetrics]:
         at = positions(tokens, since)
         key, draw, drop = jax.random.split(state.key, 3)
-        memory, inputs = find_inputs(
-            state.memory, at, config=config, distinct=tokens.size + 1, claim=True,
-            repeated=repeated,
-        )  # fmt: skip
+        memory, inputs = find_inputs(state.memory, at, config=config, claim=True, repeated=repeated)
         inputs = _hide_rows(drop, inputs)
         chosen = draw_words(draw, at.targets, state.unigram, state.popular, size=active_size)
         rows, inputs, queries = read_pairs(

@@ -19,15 +19,8 @@ import numpy as np
 from sparse_jax.lm import evaluate, model
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm.batching import Batch, positions
-from sparse_jax.lm.training import (
-    LMState,
-    Read,
-    draw_words,
-    find_inputs,
-    forward,
-    read,
-    sampled_log_p,
-)
+from sparse_jax.lm.reading import Read, find_inputs, forward, read
+from sparse_jax.lm.training import LMState, draw_words, sampled_log_p
 from sparse_jax.optim import apply_scaled
 from sparse_jax.preference import reference
 from sparse_jax.rows import RowSparse, take_rows
@@ -134,7 +127,7 @@ def make_step(
         key, draw = jax.random.split(policy.key)
         params, memory = policy.params, policy.memory
         _, inputs = find_inputs(
-            memory, at, config=config, distinct=tokens.size + 1, claim=False,
+            memory, at, config=config, claim=False,
             repeated=jnp.asarray(True) if counted else None,
         )  # fmt: skip
         # The mixture learns too: the answers are known, how well they suit is not.
