@@ -33,7 +33,8 @@ def adam_rows(
     grad = jnp.where(valid.reshape(-1, *[1] * (grad.ndim - 1)), grad, jnp.float32(0))
     m = rest1 * grad + b1 * mu.at[at].get(mode="fill", fill_value=0)
     v = rest2 * (grad * grad) + b2 * nu.at[at].get(mode="fill", fill_value=0)
-    update = rate * ((m / correction1) / (jnp.sqrt(v / correction2 + eps_root) + eps))
+    root = jnp.sqrt(v * (jnp.float32(1) / correction2) + eps_root)
+    update = rate / correction1 * m / (root + eps)
     return mu.at[at].set(m, mode="drop"), nu.at[at].set(v, mode="drop"), update
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from sparse_jax import hashing, schedules, tables
 from sparse_jax.hashing import transforms
-from sparse_jax.rows import take_rows
+from sparse_jax.rows import take_rows, unique_ids
 
 _CHUNK = 1024  # rows hashed at a time, so that their projections stay in the cache
 _FEW = 4096  # rows moved from bucket to bucket; when more have changed, tables are filled anew
@@ -278,7 +278,11 @@ def _rehash(index: LshIndex, weights: jax.Array, bias: jax.Array | None) -> LshI
     num_rows = weights.shape[0]
     few, chunk = min(_FEW, num_rows), min(_CHUNK, num_rows)
     count = jnp.sum(index.changed.astype(jnp.int32))
-    ids = jnp.nonzero(index.changed, size=num_rows + chunk, fill_value=-1)[0].astype(jnp.int32)
+    every = jnp.arange(num_rows, dtype=jnp.int32)
+    # XLA:CPU's `nonzero` takes longer than all the rest.
+    ids, _, _ = unique_ids(
+        jnp.where(index.changed, every, -1), num_rows=num_rows, size=num_rows + chunk
+    )
 
     def move(held: tables.HashTables) -> tables.HashTables:
         return tables.update(held, ids[:few], _hash_rows(index, weights, bias, ids[:few]))

@@ -17,16 +17,18 @@ struct AdamScalars {
   float rate;                      // the step size, its sign included
 };
 
-// One row: the moments move on, and the gradient becomes the update, in Optax's order of operations.
+// One row: the moments move on, and the gradient becomes the update. The corrections for the count
+// are multiplied by, not divided by as in Optax: a division takes as long as all else of a number.
 SPARSE_JAX_CLONES static void AdamRow(float* __restrict__ grad, float* __restrict__ mu,
                                       float* __restrict__ nu, int64_t d, AdamScalars s) {
+  const float rate = s.rate / s.correction1, correct2 = 1.0f / s.correction2;
   for (int64_t i = 0; i < d; ++i) {
     const float g = grad[i];
     const float m = s.rest1 * g + s.b1 * mu[i];
     const float v = s.rest2 * (g * g) + s.b2 * nu[i];
     mu[i] = m;
     nu[i] = v;
-    grad[i] = s.rate * ((m / s.correction1) / (std::sqrt(v / s.correction2 + s.eps_root) + s.eps));
+    grad[i] = rate * m / (std::sqrt(v * correct2 + s.eps_root) + s.eps);
   }
 }
 

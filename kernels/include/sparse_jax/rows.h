@@ -46,6 +46,9 @@ inline int32_t UniqueIds(const int32_t* ids, int64_t n, int64_t num_rows, int64_
   return count;
 }
 
+// Rows lie anywhere, so each is asked for this many entries before it is added.
+constexpr int kAhead = 6;
+
 // out[i] += weight * row[i]: the one loop of both directions.
 SPARSE_JAX_CLONES static void AddScaled(float* out, const float* row, float weight, int64_t d) {
   for (int64_t i = 0; i < d; ++i) out[i] += weight * row[i];
@@ -64,6 +67,10 @@ inline void BagForward(const float* rows, int64_t num_rows, const int32_t* posit
   }
   for (; e < entries; ++e) {
     if (segments[e] >= end && sorted) break;
+    const int64_t soon = e + kAhead;
+    if (soon < entries && positions[soon] >= 0 && positions[soon] < num_rows) {
+      Prefetch(rows + positions[soon] * d, d * static_cast<int64_t>(sizeof(float)));
+    }
     if (segments[e] < begin || segments[e] >= end) continue;
     if (positions[e] < 0 || positions[e] >= num_rows) continue;
     AddScaled(out + segments[e] * d, rows + positions[e] * d, weights[e], d);
