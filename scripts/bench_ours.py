@@ -31,7 +31,6 @@ from sparse_jax.rows import RowSparse, take_rows, unique_ids
 FLOAT = 4  # bytes
 TABLES, CAPACITY, CANDIDATES = 16, 128, 8
 REBUILD_TABLES = 50
-REHASH_EVERY = 50  # steps
 
 
 def bits_for(rows: int) -> int:
@@ -40,6 +39,11 @@ def bits_for(rows: int) -> int:
     With the same bits for all N, buckets overflow and turn away rows from some N on.
     """
     return max(1, math.ceil(math.log2(rows / (0.75 * CAPACITY))))
+
+
+def rehash_every(rows: int) -> int:
+    """Steps between two re-hashes: as many as leave about a quarter of the rows out of date."""
+    return max(50, round(50 * rows / 670_091))
 
 
 def median_ms(call: Callable[[], Any], repeats: int = 7) -> float:
@@ -63,6 +67,7 @@ class Ours:
         self.batches = [jax.tree.map(jnp.asarray, batch) for batch in host]
         per_example = mode == "per_example"
         self.num_bits = bits_for(shape.num_labels)
+        self.rehash_every = rehash_every(shape.num_labels)
         self.config = training.Config(
             active=max(8, shape.active // shape.batch_size) * 8 if per_example else shape.active,
             strategy=strategy,
@@ -74,7 +79,7 @@ class Ours:
                 num_bits=self.num_bits,
                 capacity=CAPACITY,
                 max_candidates=CANDIDATES,
-                rehash=schedules.fixed(REHASH_EVERY),
+                rehash=schedules.fixed(self.rehash_every),
                 rebuild=schedules.never(),
             ),
         )
@@ -203,7 +208,7 @@ class Ours:
         ms["backward"] = max(0.0, whole + took - ms["forward"]) + max(0.0, bags - ms["bag"])
         row_grads, _ = both_bags(grads[0], params, batch)
         ms["optimizer"] = self._optimizer_ms(features, row_grads, chosen.ids, grads)
-        ms["rehash"] = self._rehash_ms() / REHASH_EVERY
+        ms["rehash"] = self._rehash_ms() / self.rehash_every
         return ms
 
     def _optimizer_ms(self, features: Any, row_grads: Any, outputs: Any, grads: Any) -> float:
@@ -236,11 +241,11 @@ class Ours:
         return ms
 
     def _rehash_ms(self) -> float:
-        """One re-hash of what REHASH_EVERY steps have touched."""
+        """One re-hash of what `rehash_every` steps have touched."""
         seconds = []
         for _ in range(2):
             start = int(self.state.step)
-            while int(self.state.step) < start + REHASH_EVERY:
+            while int(self.state.step) < start + self.rehash_every:
                 self.step()
             began = time.perf_counter()
             self.state = jax.block_until_ready(self.maintain(self.state))

@@ -19,7 +19,8 @@ from sparse_jax.lm.text import DOCUMENT, Corpus
 V, RUNS, LENGTH = 40, 4, 8
 # Attention over one word is that word's value: without the memory this trunk is linear.
 OFF = model.Config(
-    vocabulary=V, rows=0, window=2, recent=1, embed=8, hidden=16, blocks=0, out=16, evidence=False,
+    vocabulary=V, rows=0, window=2, recent=1, attention=4, embed=8, hidden=16, blocks=0, out=16,
+    evidence=False,
 )  # fmt: skip
 ON = dataclasses.replace(OFF, pairs=256, pair_candidates=8)
 TX = rowwise(optax.scale_by_adam())
