@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,12 +29,17 @@ def load_model(directory: str) -> Saved:
     """The last checkpoint in a directory.
 
     Raises:
-      ValueError: if there is none.
+      ValueError: if there is none, or it is of a version whose models are built otherwise.
     """
     about = Path(directory) / "model.json"
     if not about.exists():
         raise ValueError(f"{directory} has no model.json: give the --checkpoint of train_lm.py")
     told = json.loads(about.read_text())
+    lacking = sorted({x.name for x in dataclasses.fields(model.Config)} - told["config"].keys())
+    if lacking:
+        raise ValueError(
+            f"{about} has no {', '.join(lacking)}: an earlier version made this model; train it anew"
+        )
     fields = told["config"] | {"orders": tuple(told["config"]["orders"])}
     config = model.Config(**fields)
     tx = optim.rowwise(optax.scale_by_adam())
