@@ -73,6 +73,22 @@ def _scatter(grads: Any, old: Any, new: Any) -> Any:
     return _tree_map(put, grads, old, new)
 
 
+def _init_float32(init: Callable[[Any], Any], params: Any) -> Any:
+    """``init(params)`` with the slots of bfloat16 parameters in float32.
+
+    A moment in bfloat16 would stand still: its steps are smaller than its rounding. Under ``jit``
+    no float32 copy of a table is made.
+    """
+
+    def widen(params: Any) -> Any:
+        narrow = jnp.bfloat16
+        return jax.tree.map(lambda p: p.astype(jnp.float32) if p.dtype == narrow else p, params)
+
+    if all(p.dtype != jnp.bfloat16 for p in jax.tree.leaves(params)):
+        return init(params)
+    return jax.jit(lambda params: init(widen(params)))(params)
+
+
 def _along_rows(x: jax.Array, like: jax.Array) -> jax.Array:
     """``[n]`` to ``[n, 1, ...]``, of the rank of ``like``."""
     return x.reshape((-1,) + (1,) * (like.ndim - 1))
