@@ -269,6 +269,7 @@ def apply_updates(params: Any, updates: Any, key: jax.Array) -> Any:
       >>> [round(float(take_rows(params["table"], rows.ids + i).mean()), 2) for i in (0, 1)]
       [1.06, 1.0]
     """
+    treedef: Any
     leaves, treedef = jax.tree.flatten(params)
     seeds = jax.random.bits(key, (len(leaves),), jnp.uint32)
 
