@@ -90,15 +90,18 @@ def draw_rows(
     if num_rows <= block:
         return draw(key, (num_rows, dim))
     keys = jax.random.split(key, -(-num_rows // block))
+    dtype = jax.eval_shape(lambda key: draw(key, (block, dim)), key).dtype
+    # XLA:CPU would convert all of a bfloat16 table at each block: it is filled as words.
+    stored = jnp.uint16 if dtype == jnp.bfloat16 else dtype
 
     def fill(number: jax.Array, table: jax.Array) -> jax.Array:
         # The last block begins early enough to be whole, over rows of the one before.
         start = jnp.minimum(number * block, num_rows - block)
-        rows = draw(keys[number], (block, dim))
+        rows = jax.lax.bitcast_convert_type(draw(keys[number], (block, dim)), stored)
         return jax.lax.dynamic_update_slice_in_dim(table, rows, start, 0)
 
-    dtype = jax.eval_shape(lambda key: draw(key, (block, dim)), key).dtype
-    return jax.lax.fori_loop(0, len(keys), fill, jnp.zeros((num_rows, dim), dtype))
+    table = jax.lax.fori_loop(0, len(keys), fill, jnp.zeros((num_rows, dim), stored))
+    return jax.lax.bitcast_convert_type(table, dtype)
 
 
 def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:

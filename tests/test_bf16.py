@@ -29,7 +29,7 @@ from sparse_jax import (
     training,
 )
 from sparse_jax.index import IndexConfig
-from sparse_jax.rows import RowSparse, add_rows, take_rows
+from sparse_jax.rows import RowSparse, add_rows, draw_rows, take_rows
 
 N, D = 300, 24
 POINTS = synthetic.make_data(96, num_features=60, num_labels=N, features=8)
@@ -153,6 +153,15 @@ def test_any_number_of_threads_gives_the_same_bits():
         for n in ("1", "3")
     }
     assert len(found) == 1
+
+
+def test_big_tables_are_drawn_as_in_float32_and_rounded():
+    def draw(dtype):
+        return lambda key, shape: jax.random.normal(key, shape).astype(dtype)
+
+    key = jax.random.key(3)
+    half, whole = (draw_rows(draw(t), key, 7, 4, block=3) for t in (jnp.bfloat16, jnp.float32))
+    np.testing.assert_array_equal(bits(half), bits(whole.astype(jnp.bfloat16)))
 
 
 # Optimizers --------------------------------------------------------------------------------------
