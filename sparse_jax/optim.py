@@ -250,8 +250,8 @@ def rowwise(
 def apply_updates(params: Any, updates: Any, key: jax.Array) -> Any:
     """`optax.apply_updates` for tables stored in bfloat16: sums in float32, rounded at random.
 
-    Rounded to the nearest, most steps of training would be lost. Whatever isn't a `RowSparse` for
-    a bfloat16 table is added as Optax does it.
+    Rounded to the nearest, steps below 2^-9 of a weight would be lost. Whatever isn't a `RowSparse`
+    for a bfloat16 table is added as Optax does it.
 
     Args:
       params: a pytree of tables and arrays.
