@@ -107,8 +107,8 @@ def _catch_up(grads: Any, slot: Any, factors: Any, missed: Any) -> Any:
     def take(g: Any, x: Any, c: Any, steps: Any) -> Any:
         if not _has_rows(g, x):
             return x
-        rows = take_rows(x, g.ids)
-        return rows if c is None else rows * _along_rows(jnp.power(c, steps), x).astype(rows.dtype)
+        rows = take_rows(x, g.ids).astype(x.dtype)
+        return rows if c is None else rows * _along_rows(jnp.power(c, steps), x).astype(x.dtype)
 
     return _tree_map(take, grads, slot, factors, missed)
 
