@@ -43,3 +43,23 @@ inline bool Shaped(const Buffer& buffer, std::vector<int64_t> want) {
   }
   return true;
 }
+
+// Calls body with the rows of a table that is float32 or bfloat16 (as words).
+template <typename Body>
+ffi::Error OnRows(const ffi::AnyBuffer& table, Body&& body) {
+  if (table.element_type() == ffi::F32) return body(table.typed_data<float>());
+  if (table.element_type() == ffi::BF16) return body(table.reinterpret_data<uint16_t>());
+  return Bad("the rows are neither float32 nor bfloat16");
+}
+
+// Makes a result begin as its operand. Where the call aliases the two, as ours do, they are one
+// buffer already; a call that doesn't still gets an answer, not what happened to lie in memory.
+template <typename Buffer>
+bool Carry(Buffer& operand, Buffer& result) {
+  const auto from = operand.dimensions(), to = result.dimensions();
+  if (!std::equal(from.begin(), from.end(), to.begin(), to.end())) return false;
+  if (operand.typed_data() != result.typed_data()) {
+    std::copy_n(operand.typed_data(), operand.element_count(), result.typed_data());
+  }
+  return true;
+}

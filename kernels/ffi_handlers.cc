@@ -33,18 +33,6 @@ ffi::Error View(I32& buckets, I32& sizes, I32& codes, I32& stamps, I32& seed, in
   return ffi::Error::Success();
 }
 
-// Makes a result begin as its operand. Where the call aliases the two, as ours do, they are one
-// buffer already; a call that doesn't still gets an answer, not what happened to lie in memory.
-template <typename Buffer>
-bool Carry(Buffer& operand, Buffer& result) {
-  const auto from = operand.dimensions(), to = result.dimensions();
-  if (!std::equal(from.begin(), from.end(), to.begin(), to.end())) return false;
-  if (operand.typed_data() != result.typed_data()) {
-    std::copy_n(operand.typed_data(), operand.element_count(), result.typed_data());
-  }
-  return true;
-}
-
 ffi::Error TablesBuildImpl(ffi::ThreadPool pool, I32 old_codes, I32 old_stamps, I32 seed,
                            OutI32 codes, OutI32 stamps, OutI32 buckets, OutI32 sizes,
                            int32_t policy) {

@@ -83,6 +83,8 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_adam_rows"] = Capsule(AdamRows);
     handlers["sparse_jax_add_rows"] = Capsule(AddRows);
     handlers["sparse_jax_active_sets"] = Capsule(ActiveSets);
+    handlers["sparse_jax_take_bf16"] = Capsule(TakeBf16);
+    handlers["sparse_jax_add_bf16"] = Capsule(AddBf16);
     return handlers;
   });
   m.def("co_occurring", &CoOccurring, "Offsets by feature, and the labels that occur with it.");

@@ -15,7 +15,7 @@ using OutS8 = ffi::Result<S8>;
 
 // The layer that is searched, and what comes out.
 struct Layer {
-  const float *queries, *weights, *bias;
+  const float *queries, *bias;
   int64_t n, num_rows, d, k;
   float* scores;
   int32_t* ids;
@@ -25,7 +25,7 @@ struct Layer {
   }
 };
 
-ffi::Error View(F32& queries, F32& weights, F32& bias, F32& scores, I32& ids, Layer* layer) {
+ffi::Error View(F32& queries, ffi::AnyBuffer& weights, F32& bias, F32& scores, I32& ids, Layer* layer) {
   if (!Shaped(weights, {-1, -1})) return Bad("weights is not [num_rows, d]");
   const int64_t num_rows = weights.dimensions()[0], d = weights.dimensions()[1];
   if (!Shaped(queries, {-1, d})) return Bad("queries is not [n, d]");
@@ -35,15 +35,13 @@ ffi::Error View(F32& queries, F32& weights, F32& bias, F32& scores, I32& ids, La
   const int64_t k = scores.dimensions()[1];
   if (!Shaped(ids, {n, k})) return Bad("ids is not [n, k]");
   if (num_rows > INT32_MAX) return Bad("num_rows is outside the int32 range");
-  *layer = {queries.typed_data(), weights.typed_data(), bias.typed_data(), n, num_rows, d, k,
-            scores.typed_data(),  ids.typed_data()};
+  *layer = {queries.typed_data(), bias.typed_data(), n, num_rows, d, k, scores.typed_data(),
+            ids.typed_data()};
   return ffi::Error::Success();
 }
 
-ffi::Error TopKRowsImpl(ffi::ThreadPool pool, F32 queries, F32 weights, F32 bias, OutF32 scores,
-                        OutI32 ids) {
-  Layer x;
-  if (auto error = View(queries, weights, bias, *scores, *ids, &x); error.failure()) return error;
+template <typename W>
+ffi::Error BestOfAll(ffi::ThreadPool& pool, const Layer& x, const W* weights) {
   // Few queries: memory bounds them, and the lanes of a tile would run empty.
   constexpr int64_t kFew = 4, kTasks = 32, kStripe = 256;
   const bool few = x.n <= kFew;
@@ -56,10 +54,10 @@ ffi::Error TopKRowsImpl(ffi::ThreadPool pool, F32 queries, F32 weights, F32 bias
   Share(pool, tasks, x.num_rows * x.d, [&](int64_t task) {
     auto& own = best[static_cast<size_t>(task)];
     const int64_t begin = task * per_task, end = std::min(x.num_rows, begin + per_task);
-    if (!few) return sj::ScanMany(interleaved, x.n, x.weights, x.bias, x.d, begin, end, &own);
+    if (!few) return sj::ScanMany(interleaved, x.n, weights, x.bias, x.d, begin, end, &own);
     for (int64_t at = begin; at < end; at += kStripe) {
       for (int64_t b = 0; b < x.n; ++b) {
-        sj::ScanOne(x.queries + b * x.d, x.weights, x.bias, x.d, at, std::min(end, at + kStripe),
+        sj::ScanOne(x.queries + b * x.d, weights, x.bias, x.d, at, std::min(end, at + kStripe),
                     &own[static_cast<size_t>(b)]);
       }
     }
@@ -74,23 +72,33 @@ ffi::Error TopKRowsImpl(ffi::ThreadPool pool, F32 queries, F32 weights, F32 bias
   return ffi::Error::Success();
 }
 
-ffi::Error TopKAmongImpl(ffi::ThreadPool pool, F32 queries, F32 weights, F32 bias, I32 among,
-                         OutF32 scores, OutI32 ids) {
+ffi::Error TopKRowsImpl(ffi::ThreadPool pool, F32 queries, ffi::AnyBuffer weights, F32 bias,
+                        OutF32 scores, OutI32 ids) {
+  Layer x;
+  if (auto error = View(queries, weights, bias, *scores, *ids, &x); error.failure()) return error;
+  return OnRows(weights, [&](const auto* rows) { return BestOfAll(pool, x, rows); });
+}
+
+ffi::Error TopKAmongImpl(ffi::ThreadPool pool, F32 queries, ffi::AnyBuffer weights, F32 bias,
+                         I32 among, OutF32 scores, OutI32 ids) {
   Layer x;
   if (auto error = View(queries, weights, bias, *scores, *ids, &x); error.failure()) return error;
   if (!Shaped(among, {x.n, -1})) return Bad("among is not [n, m]");
   const int64_t m = among.dimensions()[1];
   const int32_t* from = among.typed_data();
-  Share(pool, x.n, x.n * m * x.d, [&](int64_t b) {
-    sj::TopK best(x.k);
-    sj::ScanAmong(x.queries + b * x.d, x.weights, x.bias, x.num_rows, x.d, from + b * m, m, &best);
-    x.Write(b, best);
+  return OnRows(weights, [&](const auto* rows) {
+    Share(pool, x.n, x.n * m * x.d, [&](int64_t b) {
+      sj::TopK best(x.k);
+      sj::ScanAmong(x.queries + b * x.d, rows, x.bias, x.num_rows, x.d, from + b * m, m, &best);
+      x.Write(b, best);
+    });
+    return ffi::Error::Success();
   });
-  return ffi::Error::Success();
 }
 
-ffi::Error ClustersPackImpl(ffi::ThreadPool pool, F32 weights, F32 bias, I32 codes, OutI32 offsets,
-                            OutI32 members, OutS8 bytes, OutF32 scales, OutF32 biases) {
+ffi::Error ClustersPackImpl(ffi::ThreadPool pool, ffi::AnyBuffer weights, F32 bias, I32 codes,
+                            OutI32 offsets, OutI32 members, OutS8 bytes, OutF32 scales,
+                            OutF32 biases) {
   if (!Shaped(weights, {-1, -1})) return Bad("weights is not [num_rows, d]");
   const int64_t n = weights.dimensions()[0], d = weights.dimensions()[1];
   if (!Shaped(bias, {n}) || !Shaped(codes, {n}) || !Shaped(*members, {n}) ||
@@ -103,12 +111,14 @@ ffi::Error ClustersPackImpl(ffi::ThreadPool pool, F32 weights, F32 bias, I32 cod
   sj::SortByCode(codes.typed_data(), n, lists, offsets->typed_data(), members->typed_data(),
                  places.data());
   constexpr int64_t kPerTask = 4096;
-  Share(pool, (n + kPerTask - 1) / kPerTask, n * d, [&](int64_t task) {
-    sj::PackRows(weights.typed_data(), bias.typed_data(), places.data(), task * kPerTask,
-                 std::min(n, (task + 1) * kPerTask), d, bytes->typed_data(), scales->typed_data(),
-                 biases->typed_data());
+  return OnRows(weights, [&](const auto* rows) {
+    Share(pool, (n + kPerTask - 1) / kPerTask, n * d, [&](int64_t task) {
+      sj::PackRows(rows, bias.typed_data(), places.data(), task * kPerTask,
+                   std::min(n, (task + 1) * kPerTask), d, bytes->typed_data(),
+                   scales->typed_data(), biases->typed_data());
+    });
+    return ffi::Error::Success();
   });
-  return ffi::Error::Success();
 }
 
 struct Lists {
@@ -143,8 +153,34 @@ sj::TopK FirstPass(const Lists& x, const int16_t* query, float scale, ffi::Threa
   return std::move(best[0]);
 }
 
-ffi::Error ClustersSearchImpl(ffi::ThreadPool pool, F32 queries, S8 keys, F32 key_scales, F32 key_biases, I32 offsets, I32 members,
-                              S8 bytes, F32 scales, F32 biases, F32 weights, F32 bias,
+// Every query: a first pass over the lists, then exact scores of the best rows.
+template <typename W>
+ffi::Error SearchLists(ffi::ThreadPool& pool, const Layer& x, const Lists& l, int64_t query_bits,
+                       const W* weights) {
+  auto search = [&](int64_t b, ffi::ThreadPool* inner) {
+    const auto query = sj::ToShorts(x.queries + b * x.d, x.d, static_cast<int>(query_bits));
+    const sj::TopK kept = FirstPass(l, query.values.data(), query.scale, inner);
+    std::vector<int32_t> some;
+    for (const auto& entry : kept.entries()) some.push_back(entry.id);
+    sj::TopK best(x.k);
+    sj::ScanAmong(x.queries + b * x.d, weights, x.bias, x.num_rows, x.d, some.data(),
+                  static_cast<int64_t>(some.size()), &best);
+    x.Write(b, best);
+  };
+  // Few queries: threads share each of them, if it reads so much that waking one pays.
+  constexpr int64_t kFew = 4, kLong = 1 << 20;
+  if (x.n < kFew) {
+    ffi::ThreadPool* inner = std::min(l.max_rows, x.num_rows) * x.d < kLong ? nullptr : &pool;
+    for (int64_t b = 0; b < x.n; ++b) search(b, inner);
+  } else {
+    Share(pool, x.n, x.n * l.max_rows * x.d, [&](int64_t b) { search(b, nullptr); });
+  }
+  return ffi::Error::Success();
+}
+
+ffi::Error ClustersSearchImpl(ffi::ThreadPool pool, F32 queries, S8 keys, F32 key_scales,
+                              F32 key_biases, I32 offsets, I32 members, S8 bytes, F32 scales,
+                              F32 biases, ffi::AnyBuffer weights, F32 bias,
                               OutF32 scores, OutI32 ids, int64_t max_rows, int64_t rescored,
                               int64_t query_bits) {
   Layer x;
@@ -166,25 +202,7 @@ ffi::Error ClustersSearchImpl(ffi::ThreadPool pool, F32 queries, S8 keys, F32 ke
   const Lists l{{keys.typed_data(), key_scales.typed_data(), key_biases.typed_data(), lists, x.d},
                 {bytes.typed_data(), scales.typed_data(), biases.typed_data(), x.num_rows, x.d},
                 offsets.typed_data(), members.typed_data(), max_rows, rescored};
-  auto search = [&](int64_t b, ffi::ThreadPool* inner) {
-    const auto query = sj::ToShorts(x.queries + b * x.d, x.d, static_cast<int>(query_bits));
-    const sj::TopK kept = FirstPass(l, query.values.data(), query.scale, inner);
-    std::vector<int32_t> some;
-    for (const auto& entry : kept.entries()) some.push_back(entry.id);
-    sj::TopK best(x.k);
-    sj::ScanAmong(x.queries + b * x.d, x.weights, x.bias, x.num_rows, x.d, some.data(),
-                  static_cast<int64_t>(some.size()), &best);
-    x.Write(b, best);
-  };
-  // Few queries: threads share each of them, if it reads so much that waking one pays.
-  constexpr int64_t kFew = 4, kLong = 1 << 20;
-  if (x.n < kFew) {
-    ffi::ThreadPool* inner = std::min(max_rows, x.num_rows) * x.d < kLong ? nullptr : &pool;
-    for (int64_t b = 0; b < x.n; ++b) search(b, inner);
-  } else {
-    Share(pool, x.n, x.n * max_rows * x.d, [&](int64_t b) { search(b, nullptr); });
-  }
-  return ffi::Error::Success();
+  return OnRows(weights, [&](const auto* rows) { return SearchLists(pool, x, l, query_bits, rows); });
 }
 
 }  // namespace
@@ -193,7 +211,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(TopKRows, TopKRowsImpl,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<F32>()
-                                  .Arg<F32>()
+                                  .Arg<ffi::AnyBuffer>()
                                   .Arg<F32>()
                                   .Ret<F32>()
                                   .Ret<I32>());
@@ -202,7 +220,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(TopKAmong, TopKAmongImpl,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<F32>()
-                                  .Arg<F32>()
+                                  .Arg<ffi::AnyBuffer>()
                                   .Arg<F32>()
                                   .Arg<I32>()
                                   .Ret<F32>()
@@ -211,7 +229,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(TopKAmong, TopKAmongImpl,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ClustersPack, ClustersPackImpl,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Arg<F32>()
+                                  .Arg<ffi::AnyBuffer>()
                                   .Arg<F32>()
                                   .Arg<I32>()
                                   .Ret<I32>()
@@ -232,7 +250,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ClustersSearch, ClustersSearchImpl,
                                   .Arg<S8>()
                                   .Arg<F32>()
                                   .Arg<F32>()
-                                  .Arg<F32>()
+                                  .Arg<ffi::AnyBuffer>()
                                   .Arg<F32>()
                                   .Ret<F32>()
                                   .Ret<I32>()

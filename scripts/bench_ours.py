@@ -58,9 +58,11 @@ def median_ms(call: Callable[[], Any], repeats: int = 7) -> float:
 
 
 class Ours:
-    """`strategy` and `mode` as in `training.Config`; Adam on the touched rows."""
+    """`strategy` and `mode` as in `training.Config`, weights of `dtype`; Adam on touched rows."""
 
-    def __init__(self, shape: bench_data.Shape, strategy: Any, mode: Any) -> None:
+    def __init__(
+        self, shape: bench_data.Shape, strategy: Any, mode: Any, dtype: str = "float32"
+    ) -> None:
         self.shape = shape
         host = bench_data.make_batches(shape, 4)
         features, _ = bench_data.most_distinct(host)
@@ -88,7 +90,7 @@ class Ours:
         def start(key: jax.Array) -> training.TrainState:
             params = network.init_params(
                 key, num_features=shape.num_features, num_labels=shape.num_labels,
-                hidden=shape.hidden,
+                hidden=shape.hidden, dtype=jnp.dtype(dtype),
             )  # fmt: skip
             return training.init(key, params, self.tx, config=self.config)
 
@@ -124,7 +126,8 @@ class Ours:
             rehashed_rows=float(seen.touched_labels) if uses_tables else 0.0,
         )  # fmt: skip
         madds = accounting.sparse_step(counts)
-        own = bytes_moved(shape, counts, per_example=per_example)
+        weight = self.state.params["output"].itemsize
+        own = bytes_moved(shape, counts, per_example=per_example, weight=weight)
         state = sum(x.nbytes for x in jax.tree.leaves(self.state) if hasattr(x, "nbytes"))
         return {
             "madds": madds["total"],
@@ -274,18 +277,22 @@ class Ours:
 
 
 def bytes_moved(
-    shape: bench_data.Shape, counts: accounting.StepCounts, *, per_example: bool
+    shape: bench_data.Shape, counts: accounting.StepCounts, *, per_example: bool, weight: int
 ) -> dict[str, float]:
-    """Bytes that a step has to move between memory and the processor, each read and write once."""
-    c, row = counts, FLOAT * shape.hidden
+    """Bytes that a step has to move between memory and the processor, each read and write once.
+
+    `weight` is the bytes of a stored one.
+    """
+    c, row, stored = counts, FLOAT * shape.hidden, weight * shape.hidden
     labels = c.touched_labels
     # Logits are written by the product, turned into the gradient, and read by two products.
     logits = FLOAT * shape.batch_size * c.active
     return {
-        "bag": 12.0 * c.feature_entries + row * (c.touched_features + shape.batch_size),
+        "bag": 12.0 * c.feature_entries + stored * c.touched_features + row * shape.batch_size,
         "query": float(FLOAT * shape.batch_size * c.bucket_slots),
-        "forward": 3.0 * logits + row * ((shape.batch_size * c.active) if per_example else labels),
+        "forward": 3.0 * logits
+        + (row * shape.batch_size * c.active if per_example else stored * labels),
         "backward": 2.0 * logits + row * (labels + c.touched_features + 2 * shape.batch_size),
         # Gradient read; weights and two slots read and written.
-        "optimizer": 7.0 * row * (c.touched_features + labels),
+        "optimizer": (5.0 * row + 2.0 * stored) * (c.touched_features + labels),
     }

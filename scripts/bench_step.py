@@ -29,6 +29,7 @@ OURS = {
     "ours_shared": ("lsh", "shared"),
     "ours_per_example": ("lsh", "per_example"),
     "ours_uniform": ("uniform", "shared"),
+    "ours_bfloat16": ("lsh", "shared", "bfloat16"),
 }
 ROUNDS = 7
 WARM_UP = 1

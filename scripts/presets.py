@@ -84,7 +84,8 @@ def _logits(networks: list[network.Params], batch: data.Batch) -> jax.Array:
     total = jnp.float32(0)
     for params in networks:
         hidden = network.encode(params, batch)
-        total = total + (hidden @ params["output"].T + params["output_bias"][None, :])
+        weights = params["output"].astype(hidden.dtype)
+        total = total + (hidden @ weights.T + params["output_bias"][None, :])
     return total / jnp.float32(len(networks))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import presets
@@ -108,6 +109,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=50,
         metavar="STEPS",
         help="first interval between re-hashes of changed rows; grows by a fifth each time (50)",
+    )
+    add(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="how the weights of features and labels are stored (float32)",
     )
     add("--epochs", type=int, default=5, help="(5)")
     add("--batch-size", type=int, default=128, metavar="B", help="(128)")
@@ -210,7 +217,7 @@ class Run:
         key_params, key_state = jax.random.split(jax.random.key(args.seed))
         params = network.init_params(
             key_params, num_features=train.num_features, num_labels=train.num_labels,
-            hidden=args.hidden,
+            hidden=args.hidden, dtype=jnp.dtype(args.dtype),
         )  # fmt: skip
         self.state = training.init(key_state, params, tx, config=self.config)
         self.step = 0

@@ -59,9 +59,15 @@ def _gather(grads: Any, tree: Any) -> Any:
     """Touched rows of a tree like the parameters; dense leaves as they are."""
 
     def take(g: Any, x: Any) -> Any:
-        return take_rows(x, g.ids) if _has_rows(g, x) else x
+        return take_rows(x, g.ids).astype(x.dtype) if _has_rows(g, x) else x
 
     return _tree_map(take, grads, tree)
+
+
+def _widen(params: Any) -> Any:
+    """bfloat16 leaves as float32."""
+    narrow = jnp.bfloat16
+    return jax.tree.map(lambda p: p.astype(jnp.float32) if p.dtype == narrow else p, params)
 
 
 def _scatter(grads: Any, old: Any, new: Any) -> Any:
@@ -71,6 +77,17 @@ def _scatter(grads: Any, old: Any, new: Any) -> Any:
         return set_rows(x, g.ids, rows) if _has_rows(g, x) else rows
 
     return _tree_map(put, grads, old, new)
+
+
+def _init_float32(init: Callable[[Any], Any], params: Any) -> Any:
+    """``init(params)`` with the slots of bfloat16 parameters in float32.
+
+    A moment in bfloat16 would stand still: its steps are smaller than its rounding. Under ``jit``
+    no float32 copy of a table is made.
+    """
+    if all(p.dtype != jnp.bfloat16 for p in jax.tree.leaves(params)):
+        return init(params)
+    return jax.jit(lambda params: init(_widen(params)))(params)
 
 
 def _along_rows(x: jax.Array, like: jax.Array) -> jax.Array:
@@ -101,7 +118,7 @@ def _row_update(
         updates, new_state = tx.update(
             _tree_map(_row_grad, grads),
             _with_slots(tx, state, sliced),
-            None if params is None else _gather(grads, params),
+            None if params is None else _widen(_gather(grads, params)),
             **extra_args,
         )
     new = [_scatter(grads, a, b) for a, b in zip(full, _slots(tx, new_state), strict=True)]

@@ -21,7 +21,7 @@ import numpy as np
 
 from sparse_jax import _ffi, topk
 from sparse_jax.hashing import _common as common
-from sparse_jax.rows import take_rows
+from sparse_jax.rows import slice_rows, take_rows
 from sparse_jax.topk import TopK
 
 #: Widest row whose code is exact: 127 * 127 * MAX_DIM is below 2**24.
@@ -87,7 +87,7 @@ def fit(
 
     Args:
       key: PRNG key of the sample.
-      weights: float32 [N, d].
+      weights: float32 or bfloat16 [N, d].
       bias: float32 [N].
       queries: float32 [S, d], activations such as will be searched for, some thousands; None: the
         metric is the identity.
@@ -143,7 +143,7 @@ def update(
     Args:
       index: donated to keep this in place.
       ids: int32 [n]; −1 is padding.
-      weights: float32 [N, d], as they are now.
+      weights: float32 or bfloat16 [N, d], as they are now.
       bias: float32 [N].
 
     Returns:
@@ -185,7 +185,7 @@ def search(
     Args:
       index: over the rows.
       queries: float32 [B, d].
-      weights: float32 [N, d], for the exact scores.
+      weights: float32 or bfloat16 [N, d], for the exact scores.
       bias: float32 [N].
       k: rows to return for each query.
       max_rows: rows that the first pass reads for each query; the last list is cut there.
@@ -273,7 +273,8 @@ def _fit(
     codes = _all_codes(centroids, weights)
     count = jax.ops.segment_sum(jnp.ones(num_rows, jnp.int32), codes, num_segments=num_lists)
     share = jnp.float32(1) / jnp.maximum(count, 1).astype(jnp.float32)
-    means = jax.ops.segment_sum(weights, codes, num_segments=num_lists) * share[:, None]
+    whole = weights.astype(jnp.float32)
+    means = jax.ops.segment_sum(whole, codes, num_segments=num_lists) * share[:, None]
     keys, key_scales = _to_bytes(means)
     index = ClusterIndex(
         centroids=centroids,
@@ -339,7 +340,7 @@ def _all_codes(centroids: jax.Array, weights: jax.Array) -> jax.Array:
     def body(i: jax.Array, codes: jax.Array) -> jax.Array:
         # The last chunk begins early rather than reach past the end.
         start = jnp.minimum(i * jnp.int32(chunk), jnp.int32(num_rows - chunk))
-        fresh = _codes(centroids, jax.lax.dynamic_slice_in_dim(weights, start, chunk))
+        fresh = _codes(centroids, slice_rows(weights, start, chunk))
         return jax.lax.dynamic_update_slice_in_dim(codes, fresh, start, axis=0)
 
     codes = jnp.zeros(num_rows, jnp.int32)
@@ -359,7 +360,7 @@ def _pack(
         members = jnp.argsort(codes, stable=True).astype(jnp.int32)
         lists = jnp.arange(index.num_lists + 1, dtype=jnp.int32)
         offsets = jnp.searchsorted(codes[members], lists).astype(jnp.int32)
-        whole, scales = _to_bytes(weights)
+        whole, scales = _to_bytes(weights.astype(jnp.float32))
         whole, scales, biases = whole[members], scales[members], jnp.take(bias, members)
     return dataclasses.replace(
         index,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from sparse_jax._adam import adam_rows
+from sparse_jax._optim_rows import _init_float32
 from sparse_jax.rows import RowSparse
 
 __all__ = ["adam"]
@@ -27,15 +28,16 @@ def adam(
     eps: float = 1e-8,
     eps_root: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """``rowwise(optax.adam(...))`` of float32 tables, fused: equal but for rounding.
+    """``rowwise(optax.adam(...))``, fused: equal but for rounding.
 
     For the touched rows, with g their gradient and t the number of updates so far::
 
         mu <- (1 - b1) g + b1 mu,   nu <- (1 - b2) g^2 + b2 nu
         update = -lr (mu / (1 - b1^t)) / (sqrt(nu / (1 - b2^t) + eps_root) + eps)
 
-    Rows that a step doesn't touch keep their moments (``decay="touched"``). The state is that of
-    ``optax.adam``, so one takes up what the other has left.
+    Rows that a step doesn't touch keep their moments (``decay="touched"``), which are float32. The
+    state is that of ``optax.adam``, so one takes up what the other has left. The updates of tables
+    in bfloat16 are for `optim.apply_updates`.
 
     Args:
       learning_rate: a number, or a schedule of the number of updates.
@@ -48,7 +50,7 @@ def adam(
       A transformation of gradients whose leaves are RowSparse or arrays.
 
     Raises:
-      ValueError: from ``init``, if a parameter isn't float32.
+      ValueError: from ``init``, if a parameter is neither float32 nor bfloat16.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -68,13 +70,13 @@ def adam(
 
     def init(params: Any) -> Any:
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-            if leaf.dtype != jnp.float32:
+            if leaf.dtype not in (jnp.float32, jnp.bfloat16):
                 raise ValueError(
-                    f"params{jax.tree_util.keystr(path)} has dtype {leaf.dtype}: must be float32; "
-                    "use optim.rowwise(optax.adam(...)) for others"
+                    f"params{jax.tree_util.keystr(path)} has dtype {leaf.dtype}: must be float32 "
+                    "or bfloat16; use optim.rowwise(optax.adam(...)) for others"
                 )
         with jax.numpy_dtype_promotion("standard"):
-            return dense.init(params)
+            return _init_float32(dense.init, params)
 
     def update(grads: Any, state: Any, params: Any = None, **_: Any) -> tuple[Any, Any]:
         del params

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from sparse_jax import hashing, schedules, tables
 from sparse_jax.hashing import transforms
-from sparse_jax.rows import take_rows, unique_ids
+from sparse_jax.rows import slice_rows, take_rows, unique_ids
 
 _CHUNK = 1024  # rows hashed at a time, so that their projections stay in the cache
 _FEW = 4096  # rows moved from bucket to bucket; when more have changed, tables are filled anew
@@ -73,7 +73,7 @@ def init(
 
     Args:
       key: PRNG key; also seeds the tables.
-      weights: float32 [N, d].
+      weights: float32 or bfloat16 [N, d].
       bias: float32 [N] or None.
       config: how to index.
 
@@ -181,7 +181,7 @@ def maintain(
     Args:
       index: donated, so that the tables stay where they are.
       step: int32 [], steps done.
-      weights: float32 [N, d], as they are now.
+      weights: float32 or bfloat16 [N, d], as they are now.
       bias: float32 [N] or None.
       config: as in `init`.
 
@@ -230,6 +230,7 @@ def _draw(
         # Any vector near the mean serves; bounds on norms need all rows.
         every = max(1, weights.shape[0] // _SAMPLE)
         weights, bias = weights[::every], None if bias is None else bias[::every]
+    weights = weights.astype(jnp.float32)
     transform = transforms.fit(config.transform, weights, bias)
     hash_params = hashing.FAMILIES[config.family].init(
         key,
@@ -251,7 +252,7 @@ def _hash_all(
     chunk = min(_CHUNK, num_rows)
 
     def hash_chunk(start: jax.Array) -> jax.Array:
-        rows = jax.lax.dynamic_slice_in_dim(weights, start, chunk)
+        rows = slice_rows(weights, start, chunk)
         some = None if bias is None else jax.lax.dynamic_slice_in_dim(bias, start, chunk)
         return hashing.hash(hash_params, transforms.keys(transform, rows, some)).T
 

@@ -8,6 +8,7 @@ the same bits at any thread count, which the plain gradient of a matrix product 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,20 +27,24 @@ class SparseActivation:
     num_units: int = dataclasses.field(metadata={"static": True})
 
 
-def sparse_dense_init(key: jax.Array, in_dim: int, num_units: int) -> dict[str, jax.Array]:
+def sparse_dense_init(
+    key: jax.Array, in_dim: int, num_units: int, *, dtype: Any = jnp.float32
+) -> dict[str, jax.Array]:
     """Weights [num_units, in_dim], uniform in ±1/sqrt(in_dim), and zero bias [num_units].
 
-    A unit is a row, so that its weights lie together.
+    A unit is a row, so that its weights lie together. They have the dtype given, the bias float32.
 
     Example:
       >>> sparse_dense_init(jax.random.key(0), 8, 100)["weights"].shape
       (100, 8)
     """
     bound = 1.0 / max(in_dim, 1) ** 0.5
-    weights = draw_rows(
-        lambda key, shape: jax.random.uniform(key, shape, jnp.float32, minval=-bound, maxval=bound),
-        key, num_units, in_dim,
-    )  # fmt: skip
+
+    def draw(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+        rows = jax.random.uniform(key, shape, jnp.float32, minval=-bound, maxval=bound)
+        return rows.astype(dtype)
+
+    weights = draw_rows(draw, key, num_units, in_dim)
     return {"weights": weights, "bias": jnp.zeros(num_units, jnp.float32)}
 
 

@@ -7,12 +7,14 @@ logit shares, is set by the few negatives at hand (docs/design.md has the figure
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from sparse_jax.data import Batch
 from sparse_jax.layers import add_bias, sparse_dense_init
-from sparse_jax.rows import draw_rows, embedding_bag
+from sparse_jax.rows import draw_rows, embedding_bag, take_rows
 
 Params = dict[str, jax.Array]
 
@@ -20,23 +22,37 @@ _EMBEDDING_SCALE = 0.1  # times d^(-1/2): small, so that what a rare feature lea
 _EPSILON = 1e-6  # of the mean square, below which a hidden vector counts as zero
 
 
-def init_params(key: jax.Array, *, num_features: int, num_labels: int, hidden: int) -> Params:
+def init_params(
+    key: jax.Array, *, num_features: int, num_labels: int, hidden: int, dtype: Any = jnp.float32
+) -> Params:
     """Parameters: embedding [F, d], hidden_bias [d], output [N, d], output_bias [N].
+
+    Args:
+      key: PRNG key.
+      num_features: F.
+      num_labels: N.
+      hidden: d.
+      dtype: of embedding and output, float32 or bfloat16; the biases are float32. Rows of a
+        bfloat16 table are computed with as float32, and updated by `optim.apply_updates`.
+
+    Raises:
+      ValueError: if the dtype is another.
 
     Example:
       >>> sorted(init_params(jax.random.key(0), num_features=5, num_labels=7, hidden=4))
       ['embedding', 'hidden_bias', 'output', 'output_bias']
     """
+    if dtype not in (jnp.float32, jnp.bfloat16):
+        raise ValueError(f"dtype = {dtype}: must be jnp.float32 or jnp.bfloat16")
     features, outputs = jax.random.split(key)
-    output = sparse_dense_init(outputs, hidden, num_labels)
+    output = sparse_dense_init(outputs, hidden, num_labels, dtype=dtype)
     scale = jnp.float32(_EMBEDDING_SCALE * hidden**-0.5)
+
+    def draw(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+        return (jax.random.normal(key, shape, jnp.float32) * scale).astype(dtype)
+
     return {
-        "embedding": draw_rows(
-            lambda key, shape: jax.random.normal(key, shape, jnp.float32) * scale,
-            features,
-            num_features,
-            hidden,
-        ),
+        "embedding": draw_rows(draw, features, num_features, hidden),
         "hidden_bias": jnp.zeros(hidden, jnp.float32),
         "output": output["weights"],
         "output_bias": output["bias"],
@@ -95,4 +111,8 @@ def encode(params: Params, batch: Batch) -> jax.Array:
     Returns:
       float32 [B, d].
     """
-    return hidden_layer(params["embedding"], params["hidden_bias"], batch.feature_ids, batch)
+    rows, positions = params["embedding"], batch.feature_ids
+    if rows.dtype == jnp.bfloat16:  # in float32 no more than the batch's own
+        rows = take_rows(rows, positions)
+        positions = jnp.where(positions < 0, -1, jnp.arange(positions.size, dtype=jnp.int32))
+    return hidden_layer(rows, params["hidden_bias"], positions, batch)

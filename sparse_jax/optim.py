@@ -7,6 +7,7 @@ scatters the new slot rows back in place. No step costs O(num_rows * d).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from sparse_jax._optim_rows import (
     _along_rows,
     _check_grads,
     _has_rows,
+    _init_float32,
     _is_masked,
     _optax_promotion,
     _row_update,
@@ -25,9 +27,9 @@ from sparse_jax._optim_rows import (
     _tree_map,
     _with_slots,
 )
-from sparse_jax.rows import RowSparse, set_rows, take_rows
+from sparse_jax.rows import RowSparse, add_rows, set_rows, take_rows
 
-__all__ = ["ElapsedState", "apply_scaled", "rowwise"]
+__all__ = ["ElapsedState", "apply_scaled", "apply_updates", "rowwise"]
 
 Decay = Literal["touched", "elapsed"]
 _DECAYS = ("touched", "elapsed")
@@ -105,7 +107,7 @@ def _catch_up(grads: Any, slot: Any, factors: Any, missed: Any) -> Any:
     def take(g: Any, x: Any, c: Any, steps: Any) -> Any:
         if not _has_rows(g, x):
             return x
-        rows = take_rows(x, g.ids)
+        rows = take_rows(x, g.ids).astype(x.dtype)
         return rows if c is None else rows * _along_rows(jnp.power(c, steps), x).astype(x.dtype)
 
     return _tree_map(take, grads, slot, factors, missed)
@@ -171,6 +173,7 @@ def rowwise(
     ``init`` refuses transformations whose rows are not independent: by the types in their state,
     by slots not shaped like their parameter, and by trying the rest on tables of five rows (once
     a tree structure; skipped if ``tx`` closes over traced values, which can't be looked at).
+    Slots of a bfloat16 parameter are float32; apply its updates with :func:`apply_updates`.
     Every parameter given to ``init`` counts as a possible table. Keep others outside with
     ``optax.partition``, its labels given as a tree, since a function would see inside RowSparse.
 
@@ -241,7 +244,42 @@ def rowwise(
         run = _row_update if decay == "touched" else _elapsed_update
         return run(inner, grads, state, params, extra_args)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(partial(_init_float32, init), update)
+
+
+def apply_updates(params: Any, updates: Any, key: jax.Array) -> Any:
+    """`optax.apply_updates` for tables stored in bfloat16: sums in float32, rounded at random.
+
+    Rounded to the nearest, steps below 2^-9 of a weight would be lost. Whatever isn't a `RowSparse`
+    for a bfloat16 table is added as Optax does it.
+
+    Args:
+      params: a pytree of tables and arrays.
+      updates: the same with `RowSparse` where only rows move.
+      key: PRNG key, another one for each step.
+
+    Returns:
+      The new parameters, of the dtypes they had.
+
+    Example:
+      >>> params = {"table": jnp.ones((1000, 512), jnp.bfloat16)}
+      >>> rows = RowSparse(jnp.asarray([7], jnp.int32), jnp.full((1, 512), 2**-12), num_rows=1000)
+      >>> for turn in range(256):
+      ...     params = apply_updates(params, {"table": rows}, jax.random.key(turn))
+      >>> [round(float(take_rows(params["table"], rows.ids + i).mean()), 2) for i in (0, 1)]
+      [1.06, 1.0]
+    """
+    treedef: Any
+    leaves, treedef = jax.tree.flatten(params)
+    seeds = jax.random.bits(key, (len(leaves),), jnp.uint32)
+
+    def add(p: Any, u: Any, seed: jax.Array) -> Any:
+        if isinstance(u, RowSparse) and p.dtype == jnp.bfloat16:
+            return add_rows(p, u.ids, u.rows, seed=seed)
+        return optax.apply_updates(p, u)
+
+    moved = zip(leaves, treedef.flatten_up_to(updates), seeds, strict=True)
+    return treedef.unflatten([add(*each) for each in moved])
 
 
 def apply_scaled(params: Any, updates: Any, scale: jax.Array) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 from sparse_jax import _ffi
 from sparse_jax._adam import add_rows_ffi, kernel_adds
 from sparse_jax._bag import unique_ids_ffi, weighted_sum
+from sparse_jax.rounding import add_bf16, take_bf16
 
 __all__ = [
     "RowSparse",
@@ -25,6 +26,7 @@ __all__ = [
     "draw_rows",
     "embedding_bag",
     "set_rows",
+    "slice_rows",
     "take_rows",
     "unique_ids",
 ]
@@ -72,14 +74,14 @@ def draw_rows(
     """A table of random rows, drawn in blocks: its random bits are never all in memory at once.
 
     Args:
-      draw: draw(key, shape) -> float32, such as `jax.random.normal`.
+      draw: draw(key, shape) -> array of that shape, such as `jax.random.normal`.
       key: PRNG key.
       num_rows: N.
       dim: d.
       block: rows drawn together; a table of no more is the single call draw(key, (N, d)).
 
     Returns:
-      float32 [N, d].
+      [N, d], of the dtype drawn.
 
     Example:
       >>> draw_rows(jax.random.normal, jax.random.key(0), 5, 2, block=2).shape
@@ -88,14 +90,18 @@ def draw_rows(
     if num_rows <= block:
         return draw(key, (num_rows, dim))
     keys = jax.random.split(key, -(-num_rows // block))
+    dtype = jax.eval_shape(lambda key: draw(key, (block, dim)), key).dtype
+    # XLA:CPU would convert all of a bfloat16 table at each block: it is filled as words.
+    stored = jnp.uint16 if dtype == jnp.bfloat16 else dtype
 
     def fill(number: jax.Array, table: jax.Array) -> jax.Array:
         # The last block begins early enough to be whole, over rows of the one before.
         start = jnp.minimum(number * block, num_rows - block)
-        rows = draw(keys[number], (block, dim))
+        rows = jax.lax.bitcast_convert_type(draw(keys[number], (block, dim)), stored)
         return jax.lax.dynamic_update_slice_in_dim(table, rows, start, 0)
 
-    return jax.lax.fori_loop(0, len(keys), fill, jnp.zeros((num_rows, dim), jnp.float32))
+    table = jax.lax.fori_loop(0, len(keys), fill, jnp.zeros((num_rows, dim), stored))
+    return jax.lax.bitcast_convert_type(table, dtype)
 
 
 def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:
@@ -108,7 +114,8 @@ def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:
       ids: int32 ``[n]``, ``-1`` for padding. Repeats are allowed.
 
     Returns:
-      Array ``[n, ...]`` of the table's dtype.
+      Array ``[n, ...]`` of the table's dtype, but float32 of a bfloat16 table. With kernels, that
+      one isn't differentiable in the table: differentiate with respect to the rows.
 
     Raises:
       TypeError: if ``ids`` is not an int32 array.
@@ -122,9 +129,18 @@ def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:
     _check_ids("ids", ids)
     ids = jnp.asarray(ids)
     table = jnp.asarray(table)
+    if table.dtype == jnp.bfloat16:
+        return take_bf16(table, ids)
     # Negative indices would count from the end, even with mode="fill".
     index = jnp.where(ids < 0, table.shape[0], ids)
     return table.at[index].get(mode="fill", fill_value=0)
+
+
+def slice_rows(table: jax.Array, start: jax.Array, size: int) -> jax.Array:
+    """Rows start … start + size − 1, float32 [size, ...]; start is int32 [], size static."""
+    if table.dtype == jnp.bfloat16:
+        return take_rows(table, start + jnp.arange(size, dtype=jnp.int32))
+    return jax.lax.dynamic_slice_in_dim(table, start, size)
 
 
 def _check_rows(table: Any, ids: Any, rows: Any) -> None:
@@ -137,13 +153,17 @@ def _check_rows(table: Any, ids: Any, rows: Any) -> None:
         )
 
 
-def add_rows(table: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:
+def add_rows(
+    table: jax.Array, ids: jax.Array, rows: jax.Array, *, seed: jax.Array | None = None
+) -> jax.Array:
     """Adds rows into a table: ``table[ids[i]] += rows[i]``, in place under donation.
 
     Args:
       table: array ``[N, ...]``.
       ids: int32 ``[n]``, distinct apart from padding ``-1``, which is dropped.
       rows: array ``[n, ...]``, cast to the table's dtype.
+      seed: uint32 ``[]`` for a bfloat16 table: its sums are then made of float32 rows and rounded
+        by :func:`sparse_jax.rounding.stochastic_round`, lest small steps be lost.
 
     Returns:
       The new table ``[N, ...]``.
@@ -159,6 +179,8 @@ def add_rows(table: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:
     """
     _check_rows(table, ids, rows)
     table = jnp.asarray(table)
+    if seed is not None and table.dtype == jnp.bfloat16:
+        return add_bf16(table, jnp.asarray(ids), jnp.asarray(rows).astype(jnp.float32), seed)
     if kernel_adds(table):
         return add_rows_ffi(table, jnp.asarray(ids), jnp.asarray(rows).astype(table.dtype))
     index = _scatter_index(ids, table.shape[0])

@@ -27,7 +27,7 @@ def rows(queries: jax.Array, weights: jax.Array, bias: jax.Array, *, k: int) -> 
 
     Args:
       queries: float32 [B, d].
-      weights: float32 [N, d].
+      weights: float32 or bfloat16 [N, d].
       bias: float32 [N].
       k: at least 1; more than N pads.
 
@@ -45,7 +45,8 @@ def rows(queries: jax.Array, weights: jax.Array, bias: jax.Array, *, k: int) -> 
     _check(queries, weights, bias, k)
     if _ffi.AVAILABLE:
         return TopK(*_call("topk_rows", queries, k)(queries, weights, bias))
-    scores = jax.lax.dot_general(queries, weights, (((1,), (1,)), ((), ()))) + bias[None, :]
+    whole = weights.astype(jnp.float32)
+    scores = jax.lax.dot_general(queries, whole, (((1,), (1,)), ((), ()))) + bias[None, :]
     ids = jnp.arange(weights.shape[0], dtype=jnp.int32)[None, :]
     return _best(scores, jnp.broadcast_to(ids, scores.shape), k)
 
@@ -57,7 +58,7 @@ def among(
 
     Args:
       queries: float32 [B, d].
-      weights: float32 [N, d].
+      weights: float32 or bfloat16 [N, d].
       bias: float32 [N].
       ids: int32 [B, m], distinct in a row; those out of range, as −1, are padding.
       k: at least 1; more than m pads.
@@ -79,7 +80,7 @@ def among(
     if _ffi.AVAILABLE:
         return TopK(*_call("topk_among", queries, k)(queries, weights, bias, ids))
     valid = (ids >= 0) & (ids < weights.shape[0])
-    some = jnp.take(weights, ids, axis=0, mode="clip")
+    some = jnp.take(weights, ids, axis=0, mode="clip").astype(jnp.float32)
     scores = jnp.einsum("bmd,bd->bm", some, queries) + jnp.take(bias, ids, mode="clip")
     return _best(jnp.where(valid, scores, -jnp.inf), ids, k)
 

@@ -20,6 +20,7 @@ from sparse_jax.hashing import transforms
 from sparse_jax.index import IndexConfig, LshIndex
 from sparse_jax.layers import softmax_head, sparse_dense
 from sparse_jax.network import Params, hidden_layer
+from sparse_jax.optim import apply_updates
 from sparse_jax.rows import RowSparse, take_rows, unique_ids
 
 Strategy = Literal["lsh", "uniform", "oracle", "dense"]
@@ -100,7 +101,15 @@ def init(
 
     Returns:
       A `TrainState`.
+
+    Raises:
+      ValueError: if the strategy is "dense" and the tables aren't float32.
     """
+    if config.strategy == "dense" and params["output"].dtype != jnp.float32:
+        raise ValueError(
+            f"strategy = 'dense' computes with whole tables, which are {params['output'].dtype}: "
+            "give init_params dtype=jnp.float32, or choose another strategy"
+        )
     key, drawn = jax.random.split(key)
     made = None
     if config.strategy == "lsh":
@@ -180,7 +189,7 @@ def _sparse_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         params = state.params
-        key, drawn, dropped = jax.random.split(state.key, 3)
+        key, drawn, dropped, rounding = jax.random.split(state.key, 4)
         features, positions, distinct = unique_ids(
             batch.feature_ids,
             num_rows=params["embedding"].shape[0],
@@ -214,7 +223,7 @@ def _sparse_step(
         updates, opt_state = tx.update(sparse, state.opt_state, params)
         state = TrainState(
             step=state.step + jnp.int32(1),
-            params=optax.apply_updates(params, updates),
+            params=apply_updates(params, updates, rounding),
             opt_state=opt_state,
             index=None if lsh is None else index.mark(lsh, outputs),
             key=key,
@@ -283,7 +292,8 @@ def _choose(
         ranked = index.candidates(state.index, hidden, config=config.index)
         found, counts = ranked.ids, ranked.counts
     elif config.strategy == "oracle":
-        logits = sparse_dense(state.params["output"], state.params["output_bias"], hidden)
+        weights = state.params["output"].astype(hidden.dtype)
+        logits = sparse_dense(weights, state.params["output_bias"], hidden)
         most = min(config.index.max_candidates, num_rows)
         # Behind the barrier XLA:CPU keeps its fast top_k; sliced in place it would sort all.
         found = jax.lax.optimization_barrier(jax.lax.top_k(logits, most))[1].astype(jnp.int32)

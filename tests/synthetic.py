@@ -59,6 +59,7 @@ def start(
     config: training.Config,
     hidden: int,
     seed: int = 0,
+    dtype: Any = np.float32,
 ) -> training.TrainState:
     """A fresh state."""
 
@@ -71,6 +72,7 @@ def start(
             num_features=points.num_features,
             num_labels=points.num_labels,
             hidden=hidden,
+            dtype=dtype,
         )
         return training.init(key, params, tx, config=config)
 

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "sparse_jax"
 # A module imports from its own layer and those before it. Private modules count as the layer
 # that they serve.
 LAYERS = [
-    {"_ffi", "_kernels", "allocator", "_tables_jax", "_bag", "_adam", "_softmax"},
+    {"_ffi", "_kernels", "allocator", "_tables_jax", "_bag", "_adam", "_softmax", "rounding"},
     {"hashing", "tables", "rows", "metrics", "data", "topk"},
     {"active", "losses", "optim", "_optim_probe", "_optim_rows", "fused", "schedules", "index"}
     | {"accounting", "clusters"},

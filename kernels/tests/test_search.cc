@@ -55,6 +55,13 @@ Ranked Written(const TopK& best, int64_t k) {
   return out;
 }
 
+// As bfloat16, which holds small integers as they are.
+std::vector<uint16_t> Words(const Floats& rows) {
+  std::vector<uint16_t> out;
+  for (const float x : rows) out.push_back(RoundWith(x, 0));
+  return out;
+}
+
 float Product(const float* a, const float* b, int64_t d) {
   float sum = 0;
   for (int64_t i = 0; i < d; ++i) sum += a[i] * b[i];
@@ -70,10 +77,13 @@ void ExactTopK(Random& random) {
         Floats bias = random.Smalls(num_rows);
         if (num_rows > 3) bias[1] = kNan, bias[2] = -kInf;
         const Floats interleaved = Interleave(queries.data(), n, d);
-        std::vector<TopK> many(static_cast<size_t>(n), TopK(k));
+        const std::vector<uint16_t> words = Words(rows);
+        std::vector<TopK> many(static_cast<size_t>(n), TopK(k)), halves = many;
         const int64_t cut = random.Below(num_rows + 1);  // a task's end may be anywhere
         ScanMany(interleaved, n, rows.data(), bias.data(), d, cut, num_rows, &many);
         ScanMany(interleaved, n, rows.data(), bias.data(), d, 0, cut, &many);
+        ScanMany(interleaved, n, words.data(), bias.data(), d, cut, num_rows, &halves);
+        ScanMany(interleaved, n, words.data(), bias.data(), d, 0, cut, &halves);
         Ints some;
         for (int64_t i = 0; i < num_rows; ++i) {
           if (random.Below(2)) some.push_back(static_cast<int32_t>(i));
@@ -90,12 +100,18 @@ void ExactTopK(Random& random) {
             if (id >= 0 && id < num_rows) among.push_back(all[static_cast<size_t>(id)]);
           }
           CHECK(Written(many[static_cast<size_t>(b)], k) == Sorted(all, k));
-          TopK one(k), few(k);
+          CHECK(Written(halves[static_cast<size_t>(b)], k) == Sorted(all, k));
+          TopK one(k), few(k), half(k), half_few(k);
           ScanOne(q, rows.data(), bias.data(), d, 0, num_rows, &one);
           CHECK(Written(one, k) == Sorted(all, k));
+          ScanOne(q, words.data(), bias.data(), d, 0, num_rows, &half);
+          CHECK(Written(half, k) == Sorted(all, k));
           ScanAmong(q, rows.data(), bias.data(), num_rows, d, some.data(),
                     static_cast<int64_t>(some.size()), &few);
           CHECK(Written(few, k) == Sorted(among, k));
+          ScanAmong(q, words.data(), bias.data(), num_rows, d, some.data(),
+                    static_cast<int64_t>(some.size()), &half_few);
+          CHECK(Written(half_few, k) == Sorted(among, k));
         }
       }
     }
@@ -200,8 +216,8 @@ void Searching(Random& random) {
   Floats scales(n), biases(n), key_scales(lists, 0.5f), key_biases = random.Smalls(lists);
   PackRows(weights.data(), bias.data(), places.data(), 0, 100, d, bytes.data(), scales.data(),
            biases.data());
-  PackRows(weights.data(), bias.data(), places.data(), 100, n, d, bytes.data(), scales.data(),
-           biases.data());
+  PackRows(Words(weights).data(), bias.data(), places.data(), 100, n, d, bytes.data(),
+           scales.data(), biases.data());
   for (int8_t& x : keys) x = static_cast<int8_t>(random.Below(255) - 127);
   const ByteRows key_rows{keys.data(), key_scales.data(), key_biases.data(), lists, d};
   const ByteRows rows{bytes.data(), scales.data(), biases.data(), n, d};

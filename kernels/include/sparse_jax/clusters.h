@@ -79,9 +79,11 @@ SPARSE_JAX_BYTE_CLONES static inline float ToBytes(const float* row, int64_t d, 
 
 // Rows [begin, end) to their places in the list order: bytes, scales and biases. Reading in order
 // and writing anywhere costs a third of the other way round.
-inline void PackRows(const float* weights, const float* bias, const int32_t* places, int64_t begin,
+template <typename W>
+inline void PackRows(const W* weights, const float* bias, const int32_t* places, int64_t begin,
                      int64_t end, int64_t d, int8_t* bytes, float* scales, float* offsets) {
   constexpr int64_t kAhead = 8, kLine = 64;
+  std::vector<float> widened;
   for (int64_t id = begin; id < end; ++id) {
     if (id + kAhead < end) {
       const int64_t next = places[id + kAhead];
@@ -90,7 +92,8 @@ inline void PackRows(const float* weights, const float* bias, const int32_t* pla
       __builtin_prefetch(offsets + next, 1);
     }
     const int64_t place = places[id];
-    scales[place] = ToBytes(weights + id * d, d, bytes + place * d);
+    const float* row = AsFloats(weights + id * d, d, &widened);
+    scales[place] = ToBytes(row, d, bytes + place * d);
     offsets[place] = bias[id];
   }
 }

@@ -1,4 +1,5 @@
-// Exact top-k of inner products over all rows, without an array of all scores.
+// Exact top-k of inner products over all rows, without an array of all scores. Rows are float32, or
+// bfloat16 words, which count as the float32 numbers they stand for.
 #pragma once
 
 #include <algorithm>
@@ -6,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "sparse_jax/bf16.h"
 #include "sparse_jax/common.h"
 
 namespace sparse_jax {
@@ -98,13 +100,14 @@ SPARSE_JAX_CLONES static inline void Tile(const float* rows, const float* group,
 
 // One query: 16 partial sums over the coordinates, added in pairs at the end. Its score of a row
 // differs from that of `Tile` in the last bits.
-SPARSE_JAX_INLINE float Dot(const float* row, const float* query, int64_t d) {
+template <typename W>
+SPARSE_JAX_INLINE float Dot(const W* row, const float* query, int64_t d) {
   float sums[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= d; i += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j) sums[j] += row[i + j] * query[i + j];
+    for (int64_t j = 0; j < kLanes; ++j) sums[j] += Widen(row[i + j]) * query[i + j];
   }
-  for (int64_t j = 0; i + j < d; ++j) sums[j] += row[i + j] * query[i + j];
+  for (int64_t j = 0; i + j < d; ++j) sums[j] += Widen(row[i + j]) * query[i + j];
   for (int64_t half = kLanes / 2; half > 0; half /= 2) {
     for (int64_t j = 0; j < half; ++j) sums[j] += sums[j + half];
   }
@@ -112,7 +115,8 @@ SPARSE_JAX_INLINE float Dot(const float* row, const float* query, int64_t d) {
 }
 
 // Offers rows [begin, end) to the query's best.
-SPARSE_JAX_CLONES static inline void ScanOne(const float* query, const float* weights, const float* bias,
+template <typename W>
+SPARSE_JAX_CLONES static inline void ScanOne(const float* query, const W* weights, const float* bias,
                                       int64_t d, int64_t begin, int64_t end, TopK* best) {
   float floor = best->floor();
   for (int64_t row = begin; row < end; ++row) {
@@ -125,14 +129,15 @@ SPARSE_JAX_CLONES static inline void ScanOne(const float* query, const float* we
 
 // Offers the rows `ids` (out of range: padding) to the query's best. The rows lie anywhere, so they
 // are fetched a few ahead.
-SPARSE_JAX_CLONES static inline void ScanAmong(const float* query, const float* weights, const float* bias,
+template <typename W>
+SPARSE_JAX_CLONES static inline void ScanAmong(const float* query, const W* weights, const float* bias,
                                         int64_t num_rows, int64_t d, const int32_t* ids, int64_t n,
                                         TopK* best) {
-  constexpr int64_t kAhead = 4, kLine = 64 / sizeof(float);
+  constexpr int64_t kAhead = 4, kLine = 64 / sizeof(W);
   auto valid = [num_rows](int32_t id) { return id >= 0 && id < num_rows; };
   for (int64_t i = 0; i < n; ++i) {
     if (i + kAhead < n && valid(ids[i + kAhead])) {
-      const float* next = weights + ids[i + kAhead] * d;
+      const W* next = weights + ids[i + kAhead] * d;
       for (int64_t j = 0; j < d; j += kLine) __builtin_prefetch(next + j);
     }
     if (valid(ids[i])) best->Offer(Dot(weights + ids[i] * d, query, d) + bias[ids[i]], ids[i]);
@@ -140,23 +145,25 @@ SPARSE_JAX_CLONES static inline void ScanAmong(const float* query, const float* 
 }
 
 // Offers rows [begin, end) to the best of each of n queries, interleaved as above.
-inline void ScanMany(const std::vector<float>& interleaved, int64_t n, const float* weights,
+template <typename W>
+inline void ScanMany(const std::vector<float>& interleaved, int64_t n, const W* weights,
                      const float* bias, int64_t d, int64_t begin, int64_t end,
                      std::vector<TopK>* best) {
   const int64_t groups = (n + kLanes - 1) / kLanes;
   std::vector<float> floors(static_cast<size_t>(groups * kLanes),
                             std::numeric_limits<float>::infinity());
   for (int64_t b = 0; b < n; ++b) floors[static_cast<size_t>(b)] = (*best)[b].floor();
-  std::vector<float> last(static_cast<size_t>(kTileRows * d));
+  std::vector<float> last(static_cast<size_t>(kTileRows * d)), widened;
   float scores[kTileRows * kLanes];
   for (int64_t slab = begin; slab < end; slab += kSlabRows) {
     const int64_t slab_end = std::min(end, slab + kSlabRows);
+    const float* from = AsFloats(weights + slab * d, (slab_end - slab) * d, &widened);
     for (int64_t g = 0; g < groups; ++g) {
       const float* group = interleaved.data() + g * d * kLanes;
       float* floor = floors.data() + g * kLanes;
       for (int64_t row = slab; row < slab_end; row += kTileRows) {
         const int64_t rows = std::min(kTileRows, slab_end - row);
-        const float* tile = weights + row * d;
+        const float* tile = from + (row - slab) * d;
         if (rows < kTileRows) {  // never read behind the last row
           std::fill(last.begin(), last.end(), 0.0f);
           std::copy_n(tile, rows * d, last.data());
