@@ -38,7 +38,7 @@ def load_model(directory: str) -> Saved:
     lacking = sorted({x.name for x in dataclasses.fields(model.Config)} - told["config"].keys())
     if lacking:
         raise ValueError(
-            f"{about} has no {', '.join(lacking)}: an earlier version made this model; train it anew"
+            f"{about} has no {', '.join(lacking)}: made by an earlier version; train the model anew"
         )
     fields = told["config"] | {"orders": tuple(told["config"]["orders"])}
     config = model.Config(**fields)
