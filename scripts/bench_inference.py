@@ -29,7 +29,7 @@ import trained
 from report import peak_rss_bytes, save_figure, write_json
 from train_xmc import DEFAULT_FILES
 
-SHARES = [0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16]
+SHARES = [0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.16]
 EFS = [16, 32, 64, 128, 256, 512]
 PROBES = [4, 8, 16, 32, 64, 128]
 METHODS = ("exact", "lists", "tables", "hnswlib", "faiss")
@@ -52,7 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--queries", type=int, default=1024, help="held-out points for recall (1024)")
     add("--rounds", type=int, default=5, help="rounds of timing, interleaved (5)")
     add("--seconds", type=float, default=0.2, help="of each way in each round (0.2)")
-    add("--lists", type=int, metavar="C", help="lists of the learned index (about 6 sqrt N)")
+    add("--lists", type=int, metavar="C", help="lists of the learned index (about 12 sqrt N)")
     add("--changing", type=int, default=0, metavar="ROUNDS",
         help="also: build, then so many rounds of changing 1 %% of the rows, bringing the index up "
         "to date, and searching; 100,000 queries in all")  # fmt: skip

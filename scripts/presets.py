@@ -6,7 +6,7 @@ import argparse
 import copy
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -102,8 +102,15 @@ def _top5(
     return jnp.concatenate(best, axis=1).astype(jnp.int32)
 
 
-def fit_wide(train: data.XmcData, preset: Preset, *, seed: int) -> wide.WideModel:
-    """Epochs of `wide.step` with a rate that falls to zero."""
+def fit_wide(
+    train: data.XmcData,
+    preset: Preset,
+    *,
+    seed: int,
+    watch: Callable[[wide.WideModel], None] | None = None,
+    watch_every: int = 0,
+) -> wide.WideModel:
+    """Epochs of `wide.step` with a rate that falls to zero; `watch` sees it every so many steps."""
     model = wide.init(train, min_share=preset.min_share)
     step = jax.jit(wide.step, donate_argnums=0)
     capacity = data.plan_capacity(train, WIDE_BATCH, seed=seed, epochs=preset.wide_epochs)
@@ -115,6 +122,8 @@ def fit_wide(train: data.XmcData, preset: Preset, *, seed: int) -> wide.WideMode
             for batch in data.prefetch(batches, 8):
                 model, loss = step(model, batch, np.float32(WIDE_RATE * (1 - done / total)))
                 done += 1
+                if watch and done % watch_every == 0:
+                    watch(model)
                 if done % 200 == 0:
                     bar.set_postfix_str(f"loss {float(loss):.3f}")
                     bar.update(200)

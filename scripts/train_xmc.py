@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -270,8 +270,13 @@ class Run:
         self.sums, self.history = np.array(extra["sums"]), extra["history"]
         print(f"resumed at step {self.step} of {self.total_steps}")
 
-    def fit(self) -> None:
-        """Trains until done, out of time, or interrupted; saves in each case."""
+    def fit(self, watch: Callable[[], None] | None = None, watch_every: int = 0) -> None:
+        """Trains until done, out of time, or interrupted; saves in each case.
+
+        Args:
+          watch: called every `watch_every` steps, outside of the training seconds.
+          watch_every: steps.
+        """
         stop = Interrupt()
         bar = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=None,
                    dynamic_ncols=True)  # fmt: skip
@@ -288,6 +293,10 @@ class Run:
                         self.state = self.maintain(self.state)
                     if self.step % 25 == 0:
                         clock = self._report(pending, clock, bar)
+                    if watch and self.step % watch_every == 0:
+                        self._report(pending, clock, bar)
+                        watch()
+                        clock = time.perf_counter()
                     if self.args.save_every and self.step % self.args.save_every == 0:
                         clock = self._report(pending, clock, bar)
                         self.save()

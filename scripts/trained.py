@@ -134,13 +134,15 @@ def get(
         run.state = dataclasses.replace(run.state, params=params)
     run.fit()
     params = run.state.params
+    held_out = run.results(test)
     trained = Trained(
         weights=np.asarray(params["output"]),
         bias=np.asarray(params["output_bias"]),
         queries=_hidden(params, test, 4096),
         seen=_hidden(params, train, 4096),
         origin=f"{_title(name, files)}: {train.num_points:,} points, {train.num_labels:,} labels; "
-        f"{run.step:,} steps of train_xmc.py {' '.join(options)} --seed {seed}",
+        f"{run.step:,} steps of train_xmc.py {' '.join(options)} --seed {seed}; "
+        f"held-out P@1 {held_out['p@1']:.3f}, P@5 {held_out['p@5']:.3f}",
     )
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
 """Hash tables with a learned code: rows in lists around centroids, for fast sparse inference.
 
 Two rows are alike if their logits are: by E[(h·w)(h·w')] over activations h, whose second moments
-are the metric in which k-means learns the centroids. The code of a row is the centroid most like
-it, a list holds the rows of one code. A query looks into the lists whose mean row promises it
-most, as many as hold `max_rows` rows: it reads those at a byte a coordinate, and gives the best of
-them exact scores. Random projections, the codes of `index`, need many times the rows for the same
-recall, and their rows lie anywhere in memory.
+are the metric in which k-means learns the centroids. The code of a row is the centroid nearest to
+it, a list holds the rows of one code. A query looks into the lists that promise it most, by their
+mean row and the spread about it, as many as hold `max_rows` rows: it reads those at a byte a
+coordinate, and gives the best of them exact scores. Random projections, the codes of `index`, need
+many times the rows for the same recall, and their rows lie anywhere in memory.
 
 Codes and the first pass are exact integer arithmetic: the same rows are found at any thread count,
 in any batch, with the kernels and without.
@@ -14,6 +14,8 @@ in any batch, with the kernels and without.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,8 @@ from sparse_jax.topk import TopK
 MAX_DIM = 1040
 _CHUNK = 8192  # rows coded at a time
 _BYTE = 127
+_OPTIMISM = 2.0  # spreads by which a list's best row is hoped to exceed its mean
+_LARGEST = 2.0**60  # of a shift and of 1 / scale: their product is finite
 
 
 @jax.tree_util.register_dataclass
@@ -35,10 +39,11 @@ _BYTE = 127
 class ClusterIndex:
     """N rows in C lists. Make one with `fit`."""
 
-    centroids: jax.Array  # int8 [C, d]; a row's code is the one of largest inner product with it
+    centroids: jax.Array  # int8 [C, d]; row s·b, b of bytes, has the code that is largest in
+    shifts: jax.Array  # float32 [C]; centroids·b + shifts / s
     keys: jax.Array  # int8 [C, d]; key_scales * keys = the mean row of a list at the fit
     key_scales: jax.Array  # float32 [C]
-    key_biases: jax.Array  # float32 [C]; the mean bias
+    key_biases: jax.Array  # float32 [C]; the mean bias, and twice the spread of the list's logits
     codes: jax.Array  # int32 [N]; the list of each row
     offsets: jax.Array  # int32 [C + 1]; list c stands at places offsets[c] … offsets[c + 1] − 1
     members: jax.Array  # int32 [N]; the row at each place
@@ -58,13 +63,13 @@ class ClusterIndex:
 
 
 def default_lists(num_rows: int) -> int:
-    """A power of two near 6·sqrt(N): keys to read cost about as much as the rows then needed.
+    """A power of two near 12·sqrt(N): keys to read cost less than the rows then needed.
 
     Example:
       >>> default_lists(670_091)
-      4096
+      8192
     """
-    return int(2 ** max(0, round(np.log2(6 * max(num_rows, 1) ** 0.5))))
+    return int(2 ** max(0, round(np.log2(12 * max(num_rows, 1) ** 0.5))))
 
 
 def fit(
@@ -79,9 +84,9 @@ def fit(
 ) -> ClusterIndex:
     """Learns the centroids and puts all rows into their lists.
 
-    Spherical k-means in the metric M = E[h hᵀ] of the queries: a row w goes to the list j of
-    largest wᵀM s_j / √(s_jᵀM s_j), where s_j is the sum of the list's rows. On 61,112 trained rows
-    in 2,048 lists, reading 1 % of them found .90 of the exact top 5 so, and .75 without M.
+    k-means in the metric M = E[h hᵀ] of the queries: a row w goes to the list j whose mean m_j is
+    nearest, by (w − m_j)ᵀM(w − m_j), the mean square by which their logits differ. Angles instead
+    leave lists of one row beside huge ones, where rows share a direction.
 
     Costs N·C·d multiply-adds for the lists, and sample·C·C·d·iterations to learn.
 
@@ -109,9 +114,8 @@ def fit(
       2
 
     Reference:
-      Dhillon & Modha, "Concept decompositions for large sparse text data using clustering",
-      Machine Learning 42, 2001 (spherical k-means); Auvolat et al., "Clustering is efficient for
-      approximate maximum inner product search", 2015.
+      Auvolat et al., "Clustering is efficient for approximate maximum inner product search", 2015;
+      Guo et al., "Quantization based fast inner product search", AISTATS 2016 (the metric).
     """
     _check(weights, bias)
     num_rows, d = weights.shape
@@ -124,11 +128,12 @@ def fit(
         ("iterations", iterations, None),
     ):
         common.check_int(name, value, 1, most)
-    metric = jnp.eye(d, dtype=jnp.float32)
+    metric, optimism = jnp.eye(d, dtype=jnp.float32), 0.0
     if queries is not None:
         # Laid out behind a barrier: fused, XLA:CPU's order of summation follows the threads.
-        metric = jax.lax.optimization_barrier(queries.T) @ queries
-    return _fit(key, weights, bias, metric, num_lists, sample, iterations)
+        metric = jax.lax.optimization_barrier(queries.T) @ queries / jnp.float32(len(queries))
+        optimism = _OPTIMISM
+    return _fit(key, weights, bias, metric, optimism, num_lists, sample, iterations)
 
 
 def update(
@@ -165,7 +170,7 @@ def update(
             f"weights is {weights.shape}: must be {(index.num_rows, index.centroids.shape[1])}, "
             "as they were when the index was fitted"
         )
-    fresh = _codes(index.centroids, take_rows(weights, ids))
+    fresh = _codes(index.centroids, index.shifts, take_rows(weights, ids))
     at = jnp.where(ids < 0, index.num_rows, ids)
     return _pack(index, index.codes.at[at].set(fresh, mode="drop"), weights, bias)
 
@@ -240,9 +245,9 @@ def memory_bytes(num_rows: int, dim: int, *, num_lists: int) -> int:
 
     Example:
       >>> memory_bytes(100, 8, num_lists=4)
-      2516
+      2532
     """
-    return num_rows * (dim + 16) + num_lists * (2 * dim + 12) + 4
+    return num_rows * (dim + 16) + num_lists * (2 * dim + 16) + 4
 
 
 def _fit(
@@ -250,6 +255,7 @@ def _fit(
     weights: jax.Array,
     bias: jax.Array,
     metric: jax.Array,
+    optimism: float,
     num_lists: int,
     sample: int,
     iterations: int,
@@ -261,26 +267,33 @@ def _fit(
     some = jnp.argsort(jax.random.bits(drawn, (num_rows,), jnp.uint32))[:size].astype(jnp.int32)
     rows = take_rows(weights, some)
 
-    def improve(i: jax.Array, centroids: jax.Array) -> jax.Array:
-        codes = _codes(centroids, rows)
+    def means(rows: jax.Array, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        count = jax.ops.segment_sum(jnp.ones(len(codes), jnp.int32), codes, num_segments=num_lists)
+        share = jnp.float32(1) / jnp.maximum(count, 1).astype(jnp.float32)
         sums = jax.ops.segment_sum(rows, codes, num_segments=num_lists)
-        count = jax.ops.segment_sum(jnp.ones(size, jnp.int32), codes, num_segments=num_lists)
+        return sums * (share if rows.ndim == 1 else share[:, None]), count
+
+    def improve(i: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        mean, count = means(rows, _codes(*found, rows))
         # A centroid that lost all its rows starts anew at one of them.
         fresh = jax.random.randint(jax.random.fold_in(again, i), (num_lists,), 0, size)
-        return _to_centroids(jnp.where((count == 0)[:, None], rows[fresh], sums), metric)
+        return _to_centroids(jnp.where((count == 0)[:, None], rows[fresh], mean), metric)
 
-    centroids = jax.lax.fori_loop(0, iterations, improve, _to_centroids(rows[:num_lists], metric))
-    codes = _all_codes(centroids, weights)
-    count = jax.ops.segment_sum(jnp.ones(num_rows, jnp.int32), codes, num_segments=num_lists)
-    share = jnp.float32(1) / jnp.maximum(count, 1).astype(jnp.float32)
-    whole = weights.astype(jnp.float32)
-    means = jax.ops.segment_sum(whole, codes, num_segments=num_lists) * share[:, None]
-    keys, key_scales = _to_bytes(means)
+    centroids, shifts = jax.lax.fori_loop(
+        0, iterations, improve, _to_centroids(rows[:num_lists], metric)
+    )
+    codes = _all_codes(centroids, shifts, weights)
+    mean, _ = means(weights.astype(jnp.float32), codes)
+    keys, key_scales = _to_bytes(mean)
+    squares = means(_squares(metric, weights), codes)[0] - _squares(metric, mean)
+    spread = jnp.sqrt(jnp.maximum(squares, jnp.float32(0)))
+    spread = jnp.where(jnp.isfinite(spread), spread, jnp.float32(0))
     index = ClusterIndex(
         centroids=centroids,
+        shifts=shifts,
         keys=keys,
         key_scales=key_scales,
-        key_biases=jax.ops.segment_sum(bias, codes, num_segments=num_lists) * share,
+        key_biases=means(bias, codes)[0] + jnp.float32(optimism) * spread,
         codes=codes,
         offsets=jnp.zeros(num_lists + 1, jnp.int32),
         members=jnp.zeros(num_rows, jnp.int32),
@@ -291,21 +304,19 @@ def _fit(
     return _pack(index, codes, weights, bias)
 
 
-def _to_centroids(sums: jax.Array, metric: jax.Array) -> jax.Array:
-    """The functionals w ↦ wᵀM s_j / √(s_jᵀM s_j) as bytes, all with one scale, less their mean.
+def _to_centroids(means: jax.Array, metric: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What is largest for the nearest mean: w ↦ wᵀM m_j − m_jᵀM m_j / 2, less what all j share.
 
-    The mean changes no argmax, and is most of each where the queries share a direction.
+    The first part as bytes with one scale for all, the second over that scale.
     """
-    # Scaled down first, so that no norm overflows.
-    sums = sums / jnp.maximum(jnp.max(jnp.abs(sums), axis=1, keepdims=True), jnp.float32(1e-20))
-    dual = sums @ metric
-    norms = jnp.sqrt(jnp.maximum(jnp.sum(dual * sums, axis=1, keepdims=True), jnp.float32(1e-20)))
-    dual = dual / norms
+    centre = jnp.full((1, means.shape[0]), 1.0 / means.shape[0], jnp.float32) @ means
+    dual = (means - centre) @ metric
     dual = jnp.where(jnp.isfinite(dual), dual, jnp.float32(0))
-    ones = jnp.full((1, dual.shape[0]), 1.0 / dual.shape[0], jnp.float32)
-    dual = dual - ones @ dual
-    largest = jnp.maximum(jnp.max(jnp.abs(dual)), jnp.float32(1e-20))
-    return jnp.round(dual * (jnp.float32(_BYTE) / largest)).astype(jnp.int8)
+    # (mᵀMm − cᵀMc) / 2 = (m − c)ᵀM(m + c) / 2
+    half = jnp.sum(dual * (means + centre), axis=1) * jnp.float32(0.5)
+    scale = jnp.maximum(jnp.max(jnp.abs(dual)), jnp.float32(1e-20)) * jnp.float32(1 / _BYTE)
+    shifts = jnp.nan_to_num(-half / scale, nan=0.0, posinf=_LARGEST, neginf=-_LARGEST)
+    return jnp.round(dual / scale).astype(jnp.int8), jnp.clip(shifts, -_LARGEST, _LARGEST)
 
 
 def _to_bytes(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -324,27 +335,47 @@ def _to_shorts(queries: jax.Array, bits: int) -> tuple[jax.Array, jax.Array]:
     return whole.astype(jnp.int32), common.power_of_two(jnp.maximum(-shift[:, 0], -126))
 
 
-def _codes(centroids: jax.Array, rows: jax.Array) -> jax.Array:
-    """The learned hash of some rows, int32 [n]: exact, for its terms are integers."""
-    whole, _ = _to_bytes(rows)
-    none = jnp.zeros(centroids.shape[0], jnp.float32)
-    best = topk.rows(whole.astype(jnp.float32), centroids.astype(jnp.float32), none, k=1)
-    return best.ids[:, 0]
+def _codes(centroids: jax.Array, shifts: jax.Array, rows: jax.Array) -> jax.Array:
+    """The learned hash of some rows, int32 [n]: an exact sum of integers, and one that rounds."""
+    whole, scales = _to_bytes(rows)
+    inverse = jnp.float32(1) / jnp.where(scales > 0, scales, jnp.float32(1))
+    inverse = jnp.minimum(inverse, jnp.float32(_LARGEST))[:, None]
+    whole, places = whole.astype(jnp.float32), centroids.astype(jnp.float32)
+    if not _ffi.AVAILABLE:
+        shift = jax.lax.optimization_barrier(inverse * shifts[None, :])  # lest XLA fuse them
+        return jnp.argmax(whole @ places.T + shift, axis=1).astype(jnp.int32)
+    # The shift stands last, for the kernel sums in the order of the coordinates: of five queries
+    # or more.
+    asked = jnp.pad(jnp.concatenate([whole, inverse], axis=1), ((0, 5), (0, 0)))
+    given = jnp.concatenate([places, shifts[:, None]], axis=1)
+    best = topk.rows(asked, given, jnp.zeros_like(shifts), k=1)
+    return best.ids[: rows.shape[0], 0]
 
 
-def _all_codes(centroids: jax.Array, weights: jax.Array) -> jax.Array:
-    """The codes of all rows, some at a time."""
+def _all_codes(centroids: jax.Array, shifts: jax.Array, weights: jax.Array) -> jax.Array:
+    """The codes of all rows."""
+    return _by_chunks(lambda rows: _codes(centroids, shifts, rows), weights, jnp.int32)
+
+
+def _squares(metric: jax.Array, weights: jax.Array) -> jax.Array:
+    """wᵀM w of all rows, float32 [N]."""
+    return _by_chunks(lambda rows: jnp.sum((rows @ metric) * rows, axis=1), weights, jnp.float32)
+
+
+def _by_chunks(f: Callable[[jax.Array], jax.Array], weights: jax.Array, dtype: Any) -> jax.Array:
+    """f of all rows, some at a time: a number for each."""
     num_rows = weights.shape[0]
     chunk = min(_CHUNK, num_rows)
 
-    def body(i: jax.Array, codes: jax.Array) -> jax.Array:
+    def body(i: jax.Array, out: jax.Array) -> jax.Array:
         # The last chunk begins early rather than reach past the end.
         start = jnp.minimum(i * jnp.int32(chunk), jnp.int32(num_rows - chunk))
-        fresh = _codes(centroids, slice_rows(weights, start, chunk))
-        return jax.lax.dynamic_update_slice_in_dim(codes, fresh, start, axis=0)
+        fresh = f(slice_rows(weights, start, chunk))
+        return jax.lax.dynamic_update_slice_in_dim(out, fresh, start, axis=0)
 
-    codes = jnp.zeros(num_rows, jnp.int32)
-    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(-(-num_rows // chunk)), body, codes)
+    return jax.lax.fori_loop(
+        jnp.int32(0), jnp.int32(-(-num_rows // chunk)), body, jnp.zeros(num_rows, dtype)
+    )
 
 
 def _pack(

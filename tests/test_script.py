@@ -67,6 +67,34 @@ def test_compares_ours_with_the_peers_that_are_there(tmp_path):
     assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_times_ours_until_it_equals_dense(tmp_path):
+    script = str(ROOT / "scripts" / "time_to_accuracy.py")
+    command = [sys.executable, script, *FILES, "--seeds", "1", "--evaluations", "3"]
+    command += [
+        "--dense",
+        "--hidden 16 --epochs 1",
+        "--sampled",
+        "--hidden 32 --epochs 9 --lr 1e-2",
+    ]
+    command += ["--ways", "uniform,wide,fast", "--max-points", "1900"]
+    done = subprocess.run(
+        [*command, "--json", f"{tmp_path}/t.json", "--plot", f"{tmp_path}/t.png"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = {row["way"]: row for row in json.loads((tmp_path / "t.json").read_text())["rows"]}
+    assert list(rows) == ["dense", "uniform", "wide", "fast"]
+    assert rows["dense"]["ratio"] == 1 and rows["uniform"]["p@1"] > rows["dense"]["p@1"]
+    for row in rows.values():
+        seconds = [s for s, _ in row["curve"]]
+        assert seconds == sorted(seconds) and row["seconds"] == seconds[-1]
+        assert row["p@1"] == row["curve"][-1][1] > 0
+        ratio = rows["dense"]["reached"] / row["reached"]
+        assert row["ratio"] == pytest.approx(ratio)
+    assert len(rows["fast"]["curve"]) == 1 and len(rows["wide"]["curve"]) >= 3
+    assert (tmp_path / "t.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def test_one_thread_or_two_and_a_resumed_run_give_the_same_weights(tmp_path):
     out, checkpoint = f"{tmp_path}/r.json", f"{tmp_path}/checkpoint"
     whole = run("--epochs", "2", "--rehash", "10", "--json", out, env={"NPROC": "1"})
