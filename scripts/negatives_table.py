@@ -19,17 +19,19 @@ RESAMPLES = 2000
 _OF_RUN = ("equal", "way", "seed", "steps", "seconds", "file")
 
 
-def append(directory: Path, row: dict[str, Any], **arrays: np.ndarray) -> None:
-    """Keeps a run: a line of runs.jsonl, and its points' scores [n, 3] and groups [n] in a file.
-
-    A row without arrays names the file of another.
-    """
+def append(directory: Path, row: dict[str, Any]) -> None:
+    """Keeps a run as a line of runs.jsonl."""
     directory.mkdir(parents=True, exist_ok=True)
-    if arrays:
-        row = row | {"file": f"{uuid.uuid4().hex}.npz"}
-        np.savez_compressed(directory / row["file"], **arrays)
-    with open(directory / "runs.jsonl", "a") as out:  # last: a line's file is whole
+    with open(directory / "runs.jsonl", "a") as out:
         out.write(json.dumps(row) + "\n")
+
+
+def keep_scores(directory: Path, scores: np.ndarray, groups: np.ndarray) -> str:
+    """Keeps the scores [n, 3] and groups [n] of a run's test points; the name of their file."""
+    directory.mkdir(parents=True, exist_ok=True)
+    name = f"{uuid.uuid4().hex}.npz"
+    np.savez_compressed(directory / name, scores=scores, groups=groups)
+    return name
 
 
 def read(directory: Path) -> list[dict[str, Any]]:

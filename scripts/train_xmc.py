@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +229,7 @@ class Run:
             .compile()
         )
         maintain = jax.jit(training.make_maintain(config=self.config), donate_argnums=0)
+        self.maintain: Callable[[training.TrainState], training.TrainState]
         self.maintain = maintain.lower(self.state).compile()
         self.compile_seconds = time.perf_counter() - started
 
@@ -293,7 +294,7 @@ class Run:
                         clock = self._report(pending, clock, bar)
                         self.save()
                         clock = time.perf_counter()
-                    if self._out_of_time(clock, stop):
+                    if self.step == self.total_steps or self._out_of_time(clock, stop):
                         break
                 clock = self._report(pending, clock, bar)
                 self.save()
