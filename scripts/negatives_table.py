@@ -56,26 +56,30 @@ def summarize(directory: Path) -> list[dict[str, Any]]:
     for table in found.values():
         for equal in EQUAL:
             ways = _by_way(table["runs"], equal)
-            if BASE in ways and len(ways) > 1:
+            if len(ways) > 1:
                 rows = {way: _row(directory, runs, ways[BASE]) for way, runs in ways.items()}
                 tables.append({"setting": table["setting"], "equal": equal, "ways": rows})
     return tables
 
 
 def _by_way(runs: list[dict[str, Any]], equal: str) -> dict[str, dict[int, dict[str, Any]]]:
-    """The runs by way, base first, and seed."""
-    ways: dict[str, dict[int, dict[str, Any]]] = {}
+    """The runs by way, base first, and seed; ways that share two seeds with the base."""
+    ways: dict[str, dict[int, dict[str, Any]]] = {BASE: {}}
     for run in runs:
         if run["equal"] == equal:
             ways.setdefault(run["way"], {})[run["seed"]] = run
-    return dict(sorted(ways.items(), key=lambda item: item[0] != BASE))
+    return {way: own for way, own in ways.items() if len(own.keys() & ways[BASE].keys()) > 1}
 
 
 def _row(
     directory: Path, runs: dict[int, dict[str, Any]], base: dict[int, dict[str, Any]]
 ) -> dict[str, Any]:
     def scores(some: dict[int, dict[str, Any]]) -> dict[int, np.ndarray]:
-        return {seed: np.load(directory / run["file"])["scores"] for seed, run in some.items()}
+        kept = {}
+        for seed, run in some.items():
+            with np.load(directory / run["file"]) as arrays:
+                kept[seed] = arrays["scores"]
+        return kept
 
     own, other = scores(runs), scores(base)
     row: dict[str, Any] = {
@@ -85,8 +89,6 @@ def _row(
     }
     means = np.array([s.mean(axis=0, dtype=np.float64) for s in own.values()])
     shared = [seed for seed in own if seed in other]
-    if not shared:
-        raise ValueError(f"seeds {sorted(own)} were not run with {BASE!r}: run it with one of them")
     gaps = np.array([own[s].astype(np.float64) - other[s] for s in shared])  # [seeds, n, 3]
     with np.load(directory / runs[shared[0]]["file"]) as kept:
         low, high = bootstrap(gaps.mean(axis=0), kept["groups"])
