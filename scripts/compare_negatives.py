@@ -73,8 +73,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if len(set(args.seeds)) < 2:
         parser.error(f"--seeds {args.seeds[0]}: give at least two, or there are no intervals")
-    if negatives_table.BASE not in args.ways:
-        parser.error(f"--ways {' '.join(args.ways)}: needs {negatives_table.BASE}, the base")
+    if negatives_table.BASE not in args.ways or len(set(args.ways)) < 2:
+        base = negatives_table.BASE
+        parser.error(f"--ways {' '.join(args.ways)}: needs {base}, the base, and another")
     return args
 
 

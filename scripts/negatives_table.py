@@ -174,10 +174,12 @@ def draw(path: str, tables: list[dict[str, Any]]) -> None:
 
     names = list(dict.fromkeys(_name(t["setting"]) for t in tables))
     ways = [w for w in dict.fromkeys(w for t in tables for w in t["ways"]) if w != BASE]
+    measured = [equal for equal in EQUAL if any(t["equal"] == equal for t in tables)]
+    size = (5 * len(measured), 1.2 + 0.7 * len(names))
     figure, panels = plt.subplots(
-        1, len(EQUAL), figsize=(10, 1.2 + 0.7 * len(names)), sharey=True, layout="constrained"
+        1, len(measured), figsize=size, sharey=True, squeeze=False, layout="constrained"
     )
-    for panel, equal in zip(panels, EQUAL, strict=True):
+    for panel, equal in zip(panels[0], measured, strict=True):
         for i, way in enumerate(ways):
             cells = [(names.index(_name(t["setting"])) + 0.2 * (i - (len(ways) - 1) / 2),
                       t["ways"][way]["P@5"])
@@ -188,9 +190,9 @@ def draw(path: str, tables: list[dict[str, Any]]) -> None:
                            fmt="o", capsize=3, label=way)  # fmt: skip
         panel.axvline(0, color="grey", linewidth=0.8)
         panel.set(title=f"equal {equal}", xlabel=f"P@5 less {BASE}'s, points of a hundredth")
-    panels[0].set_yticks(range(len(names)), names)
-    panels[0].invert_yaxis()
-    panels[-1].legend(frameon=False)
+    panels[0, 0].set_yticks(range(len(names)), names)
+    panels[0, 0].invert_yaxis()
+    panels[0, -1].legend(frameon=False)
     save_figure(path, figure)
 
 
