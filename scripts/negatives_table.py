@@ -175,7 +175,7 @@ def draw(path: str, tables: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(_name(t["setting"]) for t in tables))
     ways = [w for w in dict.fromkeys(w for t in tables for w in t["ways"]) if w != BASE]
     measured = [equal for equal in EQUAL if any(t["equal"] == equal for t in tables)]
-    size = (5 * len(measured), 1.2 + 0.7 * len(names))
+    size = (4 + 3.5 * len(measured), 1.4 + 0.8 * len(names))
     figure, panels = plt.subplots(
         1, len(measured), figsize=size, sharey=True, squeeze=False, layout="constrained"
     )
@@ -189,10 +189,11 @@ def draw(path: str, tables: list[dict[str, Any]]) -> None:
             panel.errorbar(100 * gap, [y for y, _ in cells], xerr=100 * ends.reshape(-1, 2).T,
                            fmt="o", capsize=3, label=way)  # fmt: skip
         panel.axvline(0, color="grey", linewidth=0.8)
-        panel.set(title=f"equal {equal}", xlabel=f"P@5 less {BASE}'s, points of a hundredth")
+        panel.set(title=f"equal {equal}", xlabel=f"P@5 less {BASE}'s, in %")
     panels[0, 0].set_yticks(range(len(names)), names)
-    panels[0, 0].invert_yaxis()
-    panels[0, -1].legend(frameon=False)
+    panels[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    handles = panels[0, -1].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right center", frameon=False)
     save_figure(path, figure)
 
 
