@@ -201,16 +201,20 @@ def make_config(
 
 
 class Run:
-    """One training run: compiled functions, state, and what it has seen."""
+    """One training run: compiled functions, state, and what it has seen.
 
-    def __init__(self, args: argparse.Namespace, train: data.XmcData) -> None:
+    It takes `steps` steps rather than whole epochs, if given.
+    """
+
+    def __init__(
+        self, args: argparse.Namespace, train: data.XmcData, *, steps: int | None = None
+    ) -> None:
         self.args, self.train = args, train
-        self.capacity = data.plan_capacity(
-            train, args.batch_size, seed=args.seed, epochs=args.epochs
-        )
         self.steps_per_epoch = data.num_batches(train.num_points, args.batch_size)
-        self.total_steps = self.steps_per_epoch * args.epochs
-        self.config = make_config(args, train, self.capacity)
+        self.total_steps = self.steps_per_epoch * args.epochs if steps is None else steps
+        epochs = max(1, -(-self.total_steps // max(self.steps_per_epoch, 1)))
+        self.capacity = data.plan_capacity(train, args.batch_size, seed=args.seed, epochs=epochs)
+        self.config = self.configure()
         warmup = min(100, max(1, self.total_steps // 10))
         rate = optax.warmup_cosine_decay_schedule(0.0, args.lr, warmup, max(self.total_steps, 2))
         tx = optax.adam(rate) if args.strategy == "dense" else fused.adam(rate)
@@ -232,8 +236,13 @@ class Run:
             .compile()
         )
         maintain = jax.jit(training.make_maintain(config=self.config), donate_argnums=0)
+        self.maintain: Callable[[training.TrainState], training.TrainState]
         self.maintain = maintain.lower(self.state).compile()
         self.compile_seconds = time.perf_counter() - started
+
+    def configure(self) -> training.Config:
+        """The static configuration."""
+        return make_config(self.args, self.train, self.capacity)
 
     def batches(self, epoch: int, start: int) -> Iterator[data.Batch]:
         """The batches of an epoch from number `start` on."""
@@ -301,7 +310,7 @@ class Run:
                         clock = self._report(pending, clock, bar)
                         self.save()
                         clock = time.perf_counter()
-                    if self._out_of_time(clock, stop):
+                    if self.step == self.total_steps or self._out_of_time(clock, stop):
                         break
                 clock = self._report(pending, clock, bar)
                 self.save()
@@ -335,10 +344,14 @@ class Run:
         pending.clear()
         return now
 
+    def predict(self, test: data.XmcData) -> np.ndarray:
+        """The best five labels of each point, int32 [n, 5]."""
+        predict = jax.jit(functools.partial(inference.predict_dense, k=5))
+        return inference.predict_all(test, lambda b: predict(self.state.params, b), k=5)
+
     def results(self, test: data.XmcData) -> dict[str, Any]:
         """The figures, evaluated on the whole test set."""
-        predict = jax.jit(functools.partial(inference.predict_dense, k=5))
-        predicted = inference.predict_all(test, lambda b: predict(self.state.params, b), k=5)
+        predicted = self.predict(test)
         inverse = metrics.inverse_propensities(
             self.train.label_offsets, self.train.label_ids, self.train.num_labels
         )
