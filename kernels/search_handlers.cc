@@ -6,11 +6,13 @@
 #include "ffi_common.h"
 #include "ffi_handlers.h"
 #include "sparse_jax/clusters.h"
+#include "sparse_jax/quantized.h"
 #include "sparse_jax/topk.h"
 
 namespace {
 
 using S8 = ffi::Buffer<ffi::S8>;
+using U8 = ffi::Buffer<ffi::U8>;
 using OutS8 = ffi::Result<S8>;
 
 // The layer that is searched, and what comes out.
@@ -205,7 +207,57 @@ ffi::Error ClustersSearchImpl(ffi::ThreadPool pool, F32 queries, S8 keys, F32 ke
   return OnRows(weights, [&](const auto* rows) { return SearchLists(pool, x, l, query_bits, rows); });
 }
 
+// For each query the ids of its best rows by the sums of their codes' table entries.
+ffi::Error QuantizedScanImpl(ffi::ThreadPool pool, U8 tables, F32 steps, U8 codes, F32 biases,
+                             OutI32 ids) {
+  if (!Shaped(tables, {-1, -1, sj::kTableEntries})) return Bad("tables is not [n, subspaces, 16]");
+  const int64_t n = tables.dimensions()[0], subspaces = tables.dimensions()[1];
+  if (subspaces % 2 != 0 || subspaces > 256) return Bad("subspaces must be even and at most 256");
+  if (!Shaped(codes, {-1, subspaces / 2, sj::kBlockRows})) {
+    return Bad("codes is not [blocks, subspaces / 2, 32]");
+  }
+  const int64_t blocks = codes.dimensions()[0];
+  if (!Shaped(steps, {n}) || !Shaped(biases, {blocks * sj::kBlockRows})) {
+    return Bad("steps is not [n], or biases not [32 blocks]");
+  }
+  if (!Shaped(*ids, {n, -1}) || ids->dimensions()[1] < 1) return Bad("ids is not [n, rescored]");
+  const int64_t limit = ids->dimensions()[1];
+  const sj::QuantizedRows rows{codes.typed_data(), biases.typed_data(), blocks, subspaces / 2};
+  // Queries pass a chunk of rows together, while it is in the cache. Where they are too few for all
+  // threads, these share the rows: what is best is the same however they are cut.
+  constexpr int64_t kGroup = 8;
+  const int64_t groups = (n + kGroup - 1) / kGroup;
+  const int64_t parts = std::max<int64_t>(1, pool.num_threads() / std::max<int64_t>(groups, 1));
+  const int64_t per_part = (blocks + parts - 1) / parts;
+  std::vector<std::vector<sj::Shortlist>> best(static_cast<size_t>(groups * parts));
+  Share(pool, groups * parts, n * blocks * subspaces * 4, [&](int64_t task) {
+    const int64_t first = task / parts * kGroup, count = std::min(kGroup, n - first);
+    const int64_t begin = task % parts * per_part;
+    auto& own = best[static_cast<size_t>(task)];
+    own.assign(static_cast<size_t>(count), sj::Shortlist(limit));
+    sj::ScanQuantized(rows, tables.typed_data() + first * subspaces * sj::kTableEntries,
+                      steps.typed_data() + first, count, begin,
+                      std::min(blocks, begin + per_part), own.data());
+  });
+  Share(pool, n, n * limit * parts, [&](int64_t b) {
+    auto* own = &best[static_cast<size_t>(b / kGroup * parts)];
+    sj::Shortlist& all = (*own)[static_cast<size_t>(b % kGroup)];
+    for (int64_t part = 1; part < parts; ++part) all.Merge(own[part][static_cast<size_t>(b % kGroup)]);
+    all.Write(ids->typed_data() + b * limit);
+  });
+  return ffi::Error::Success();
+}
+
 }  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(QuantizedScan, QuantizedScanImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<U8>()
+                                  .Arg<F32>()
+                                  .Arg<U8>()
+                                  .Arg<F32>()
+                                  .Ret<I32>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(TopKRows, TopKRowsImpl,
                               ffi::Ffi::Bind()

@@ -29,10 +29,13 @@ import trained
 from report import peak_rss_bytes, save_figure, write_json
 from train_xmc import DEFAULT_FILES
 
+from sparse_jax import quantized
+
 SHARES = [0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.16]
 EFS = [16, 32, 64, 128, 256, 512]
 PROBES = [4, 8, 16, 32, 64, 128]
-METHODS = ("exact", "lists", "tables", "hnswlib", "faiss")
+RESCORED = [32, 64, 128, 256, 512, 1024, 2048]
+METHODS = ("exact", "quantized", "lists", "tables", "hnswlib", "faiss")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -84,9 +87,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def make(args: argparse.Namespace, layer: trained.Trained) -> tuple[list[Any], dict[str, str]]:
     """The searchers, and why some are missing."""
     k = min(5, len(layer.bias))
+    default = quantized.default_subspaces(layer.weights.shape[1])
     bits = max(4, min(16, round(np.log2(len(layer.bias) / 32))))
     makers = {
         "exact": lambda: searchers.exact(layer, k=k),
+        "quantized": lambda: searchers.quantized_rows(
+            layer, k=k, subspaces=[default, 2 * default], rescored=RESCORED
+        ),
         "lists": lambda: searchers.learned_lists(
             layer, k=k, shares=SHARES, num_lists=args.lists
         ),

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from trained import Trained
 
-from sparse_jax import clusters, index, topk
+from sparse_jax import clusters, index, quantized, topk
 
 
 @dataclasses.dataclass
@@ -99,6 +99,35 @@ def learned_lists(
         held = sum(x.nbytes for x in jax.tree.leaves(made))
         setting = f"{made.num_lists} lists, {share:.1%} of the rows"
         out.append(_jax("learned lists", setting, run, bytes=held, **clock.spent))
+    return out
+
+
+def quantized_rows(
+    layer: Trained, *, k: int, subspaces: list[int], rescored: list[int]
+) -> list[Searcher]:
+    """`quantized`, giving exact scores to so many rows."""
+    w, b = jnp.asarray(layer.weights), jnp.asarray(layer.bias)
+    out = []
+    for count in subspaces:
+        fit = jax.jit(functools.partial(quantized.fit, subspaces=count))
+        compiled = fit.lower(jax.random.key(0), w, b, layer.seen).compile()
+        with _Clock() as clock:
+            made = jax.block_until_ready(compiled(jax.random.key(0), w, b, layer.seen))
+        held = sum(x.nbytes for x in jax.tree.leaves(made))
+        for most in rescored:
+
+            def search(
+                made: quantized.QuantizedIndex,
+                w: jax.Array,
+                b: jax.Array,
+                q: jax.Array,
+                most: int = most,
+            ) -> jax.Array:
+                return quantized.search(made, q, w, b, k=k, rescored=most).ids
+
+            run = functools.partial(jax.jit(search), made, w, b)
+            setting = f"M={count}, {most} rescored"
+            out.append(_jax("quantized", setting, run, bytes=held, **clock.spent))
     return out
 
 

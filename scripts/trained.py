@@ -46,7 +46,7 @@ def synthetic(
 
     Labels belong to topics of about 150; each label has 12 features of its own, half of them from
     its topic's pool of 300. A point is 3 labels of one topic and 2 of another, drawn by popularity,
-    and 30 feature entries: 60 % from its labels' features, 25 % from the pool, 15 % from a
+    and 75 feature entries: 60 % from its labels' features, 25 % from the pool, 15 % from a
     background law. The popularity of labels, topics and features falls as a power of the rank.
     """
     rng = np.random.default_rng(seed)
@@ -75,7 +75,7 @@ def synthetic(
     labels = np.where(np.arange(5) < 3, topics[:, None], others[:, None]) + num_topics * popular
     labels[:met, 0] = certain
     labels = np.where(labels < num_labels, labels, labels % num_topics)
-    entries = 30
+    entries = 75
     kind = rng.random((total, entries))
     pick = np.take_along_axis(labels, rng.integers(0, 5, (total, entries)), axis=1)
     features = own[pick, rng.integers(0, 12, (total, entries))]

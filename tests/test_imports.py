@@ -20,10 +20,11 @@ PACKAGE = ROOT / "sparse_jax"
 # A module imports from its own layer and those before it. Private modules count as the layer
 # that they serve.
 LAYERS = [
-    {"_ffi", "_kernels", "allocator", "_tables_jax", "_bag", "_adam", "_softmax", "rounding"},
+    {"_ffi", "_kernels", "allocator", "_tables_jax", "_bag", "_adam", "_softmax", "rounding"}
+    | {"_eigh"},
     {"hashing", "tables", "rows", "metrics", "data", "topk"},
     {"active", "losses", "optim", "_optim_probe", "_optim_rows", "fused", "schedules", "index"}
-    | {"accounting", "clusters"},
+    | {"accounting", "clusters", "quantized"},
     {"layers"},
     {"network", "wide"},
     {"training", "inference", "checkpoint", "tuner"},

@@ -7,6 +7,7 @@
 // GCC on x86-64 Linux picks the widest clone at load time; elsewhere the plain function is built.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__)
+#define SPARSE_JAX_MULTIVERSION
 #define SPARSE_JAX_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define SPARSE_JAX_CLONES

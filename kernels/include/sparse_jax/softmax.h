@@ -9,14 +9,9 @@
 #include <limits>
 
 #include "sparse_jax/common.h"
+#include "sparse_jax/lanes.h"
 
 namespace sparse_jax {
-
-// Sixteen floats. The compiler splits them where registers are narrower; as each lane keeps its own
-// partial sum and nothing is contracted, the bits are the same on every machine.
-typedef float Lanes __attribute__((vector_size(64)));
-typedef int32_t LaneInts __attribute__((vector_size(64)));
-constexpr int64_t kLanes = 16;
 
 struct SoftmaxTask {
   float* logits;              // [rows, active]: w . h on entry, the gradient on return
@@ -28,53 +23,59 @@ struct SoftmaxTask {
   int32_t* best;              // [rows]: the first place with the largest logit
 };
 
-#define SPARSE_JAX_INLINE __attribute__((always_inline)) inline
-
-SPARSE_JAX_INLINE void LoadLanes(const float* from, Lanes* to) { std::memcpy(to, from, sizeof(*to)); }
-SPARSE_JAX_INLINE void StoreLanes(float* to, const Lanes& from) {
-  std::memcpy(to, &from, sizeof(from));
-}
-
 // x <- exp(x) for x <= 0, within 2 units in the last place; exactly 0 below the smallest normal.
 // Cody & Waite's reduction and the polynomial of Cephes' expf (Moshier, public domain).
-SPARSE_JAX_INLINE void ExpLanes(Lanes* x) {
-  const LaneInts tiny = *x < -87.33654f;
-  const Lanes clamped = tiny ? Lanes{} - 87.33654f : *x;
+template <int Parts>
+SPARSE_JAX_INLINE void ExpLanes(typename Lanes<Parts>::Floats* x) {
+  using Floats = typename Lanes<Parts>::Floats;
+  using Ints = typename Lanes<Parts>::Ints;
+  const Ints tiny = *x < -87.33654f;
+  const Floats clamped = tiny ? Floats{} - 87.33654f : *x;
   // Adding and taking away 1.5 * 2^23 rounds to the nearest whole number.
-  const Lanes n = (clamped * 1.44269504088896341f + 12582912.0f) - 12582912.0f;
-  const Lanes r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
-  Lanes p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  const Floats n = (clamped * 1.44269504088896341f + 12582912.0f) - 12582912.0f;
+  const Floats r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
+  Floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
-  const LaneInts exponent = (__builtin_convertvector(n, LaneInts) + 127) << 23;
-  Lanes scale;
+  const Ints exponent = (__builtin_convertvector(n, Ints) + 127) << 23;
+  Floats scale;
   std::memcpy(&scale, &exponent, sizeof(scale));
-  *x = tiny ? Lanes{} : p * scale;
+  *x = tiny ? Floats{} : p * scale;
 }
 
-// Adds the bias to one row of logits and finds its first largest place.
-SPARSE_JAX_CLONES static void AddBiasAndFindMax(float* row, const float* bias, int64_t n,
-                                                float* most, int32_t* place) {
-  Lanes best = Lanes{} - std::numeric_limits<float>::infinity(), z, b;
-  LaneInts block_of = {};
+template <int Parts>
+SPARSE_JAX_INLINE void AddBiasAndFindMaxLanes(float* row, const float* bias, int64_t n, float* most,
+                                              int32_t* place) {
+  using Floats = typename Lanes<Parts>::Floats;
+  using Ints = typename Lanes<Parts>::Ints;
+  constexpr int64_t kPart = kLanes / Parts;
+  Floats best[Parts], z, b;
+  Ints block_of[Parts];
+  for (int part = 0; part < Parts; ++part) {
+    best[part] = Floats{} - std::numeric_limits<float>::infinity();
+    block_of[part] = Ints{};
+  }
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    LoadLanes(row + i, &z);
-    LoadLanes(bias + i, &b);
-    z += b;
-    StoreLanes(row + i, z);
-    const LaneInts better = z > best;
-    best = better ? z : best;
-    block_of = better ? LaneInts{} + static_cast<int32_t>(i) : block_of;
+    for (int part = 0; part < Parts; ++part) {
+      LoadLanes(row + i + part * kPart, &z);
+      LoadLanes(bias + i + part * kPart, &b);
+      z += b;
+      StoreLanes(row + i + part * kPart, z);
+      const Ints better = z > best[part];
+      best[part] = better ? z : best[part];
+      block_of[part] = better ? Ints{} + static_cast<int32_t>(i) : block_of[part];
+    }
   }
   *most = -std::numeric_limits<float>::infinity();
   *place = 0;
   for (int lane = 0; lane < kLanes; ++lane) {
-    const int32_t at = block_of[lane] + lane;
-    if (best[lane] > *most || (best[lane] == *most && at < *place)) *most = best[lane], *place = at;
+    const float value = best[lane / kPart][lane % kPart];
+    const int32_t at = block_of[lane / kPart][lane % kPart] + lane;
+    if (value > *most || (value == *most && at < *place)) *most = value, *place = at;
   }
   for (; i < n; ++i) {
     row[i] += bias[i];
@@ -82,33 +83,43 @@ SPARSE_JAX_CLONES static void AddBiasAndFindMax(float* row, const float* bias, i
   }
 }
 
-// row <- exp(row - most); returns the sum.
-SPARSE_JAX_CLONES static float ExpAndSum(float* row, int64_t n, float most) {
-  Lanes sum = {}, z;
+// Adds the bias to one row of logits and finds its first largest place.
+SPARSE_JAX_BY_LANES(void, AddBiasAndFindMax,
+                    (float* row, const float* bias, int64_t n, float* most, int32_t* place),
+                    (row, bias, n, most, place))
+
+template <int Parts>
+SPARSE_JAX_INLINE float ExpAndSumLanes(float* row, int64_t n, float most) {
+  using Floats = typename Lanes<Parts>::Floats;
+  constexpr int64_t kPart = kLanes / Parts;
+  Floats sums[Parts], z;
+  for (Floats& sum : sums) sum = Floats{};
+  auto sixteen = [&](float* from) __attribute__((always_inline)) {
+    for (int part = 0; part < Parts; ++part) {
+      LoadLanes(from + part * kPart, &z);
+      z -= most;
+      ExpLanes<Parts>(&z);
+      StoreLanes(from + part * kPart, z);
+      sums[part] += z;
+    }
+  };
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    LoadLanes(row + i, &z);
-    z -= most;
-    ExpLanes(&z);
-    StoreLanes(row + i, z);
-    sum += z;
-  }
+  for (; i + kLanes <= n; i += kLanes) sixteen(row + i);
   if (i < n) {
     float rest[kLanes];
     for (int64_t k = 0; k < kLanes; ++k) {
       rest[k] = i + k < n ? row[i + k] : -std::numeric_limits<float>::infinity();
     }
-    LoadLanes(rest, &z);
-    z -= most;
-    ExpLanes(&z);
-    StoreLanes(rest, z);
+    sixteen(rest);
     std::memcpy(row + i, rest, static_cast<size_t>(n - i) * sizeof(float));
-    sum += z;
   }
   float total = 0;
-  for (int lane = 0; lane < kLanes; ++lane) total += sum[lane];
+  for (int lane = 0; lane < kLanes; ++lane) total += sums[lane / kPart][lane % kPart];
   return total;
 }
+
+// row <- exp(row - most); returns the sum.
+SPARSE_JAX_BY_LANES(float, ExpAndSum, (float* row, int64_t n, float most), (row, n, most))
 
 SPARSE_JAX_CLONES static void Scale(float* row, int64_t n, float factor) {
   for (int64_t i = 0; i < n; ++i) row[i] *= factor;

@@ -9,6 +9,7 @@
 
 #include "sparse_jax/bf16.h"
 #include "sparse_jax/common.h"
+#include "sparse_jax/lanes.h"
 
 namespace sparse_jax {
 
@@ -64,10 +65,6 @@ class TopK {
   std::vector<Entry> entries_;  // best first
 };
 
-// Inlined into multiversioned functions, and so built for each of their machines.
-#define SPARSE_JAX_INLINE inline __attribute__((always_inline))
-
-constexpr int64_t kLanes = 16;     // queries side by side in a register
 constexpr int64_t kTileRows = 6;   // 6 rows by 16 queries: 12 of the 16 registers of AVX2
 constexpr int64_t kSlabRows = 48;  // rows that stay in the L1 cache while all queries pass
 
@@ -84,19 +81,28 @@ inline std::vector<float> Interleave(const float* queries, int64_t n, int64_t d)
   return out;
 }
 
-typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
+template <int Parts>
+SPARSE_JAX_INLINE void TileLanes(const float* rows, const float* group, int64_t d, float* out) {
+  using Floats = typename Lanes<Parts>::Floats;
+  constexpr int64_t kPart = kLanes / Parts;
+  Floats sums[kTileRows][Parts], q[Parts];
+  for (auto& row : sums) {
+    for (Floats& sum : row) sum = Floats{};
+  }
+  for (int64_t i = 0; i < d; ++i) {
+    for (int part = 0; part < Parts; ++part) LoadLanes(group + i * kLanes + part * kPart, q + part);
+    for (int64_t r = 0; r < kTileRows; ++r) {
+      for (int part = 0; part < Parts; ++part) sums[r][part] += rows[r * d + i] * q[part];
+    }
+  }
+  for (int64_t r = 0; r < kTileRows; ++r) {
+    for (int part = 0; part < Parts; ++part) StoreLanes(out + r * kLanes + part * kPart, sums[r][part]);
+  }
+}
 
 // out[r, j] = rows[r] . query j of the group, for 6 rows.
-SPARSE_JAX_CLONES static inline void Tile(const float* rows, const float* group, int64_t d, float* out) {
-  Lanes sums[kTileRows];
-  for (int64_t r = 0; r < kTileRows; ++r) sums[r] = Lanes{};
-  for (int64_t i = 0; i < d; ++i) {
-    Lanes q;
-    __builtin_memcpy(&q, group + i * kLanes, sizeof q);
-    for (int64_t r = 0; r < kTileRows; ++r) sums[r] += rows[r * d + i] * q;
-  }
-  __builtin_memcpy(out, sums, sizeof sums);
-}
+SPARSE_JAX_BY_LANES(void, Tile, (const float* rows, const float* group, int64_t d, float* out),
+                    (rows, group, d, out))
 
 // One query: 16 partial sums over the coordinates, added in pairs at the end. Its score of a row
 // differs from that of `Tile` in the last bits.
@@ -133,7 +139,7 @@ template <typename W>
 SPARSE_JAX_CLONES static inline void ScanAmong(const float* query, const W* weights, const float* bias,
                                         int64_t num_rows, int64_t d, const int32_t* ids, int64_t n,
                                         TopK* best) {
-  constexpr int64_t kAhead = 4, kLine = 64 / sizeof(W);
+  constexpr int64_t kAhead = 8, kLine = 64 / sizeof(W);
   auto valid = [num_rows](int32_t id) { return id >= 0 && id < num_rows; };
   for (int64_t i = 0; i < n; ++i) {
     if (i + kAhead < n && valid(ids[i + kAhead])) {
