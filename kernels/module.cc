@@ -77,8 +77,6 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_wide_step"] = Capsule(WideStep);
     handlers["sparse_jax_topk_rows"] = Capsule(TopKRows);
     handlers["sparse_jax_topk_among"] = Capsule(TopKAmong);
-    handlers["sparse_jax_clusters_pack"] = Capsule(ClustersPack);
-    handlers["sparse_jax_clusters_search"] = Capsule(ClustersSearch);
     handlers["sparse_jax_quantized_scan"] = Capsule(QuantizedScan);
     handlers["sparse_jax_softmax_loss"] = Capsule(SoftmaxLoss);
     handlers["sparse_jax_adam_rows"] = Capsule(AdamRows);

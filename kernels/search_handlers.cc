@@ -1,19 +1,16 @@
-// XLA custom calls for search: exact top-k, and the lists of `clusters.h`.
+// XLA custom calls for search: exact top-k, and the scan of quantized rows.
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "ffi_common.h"
 #include "ffi_handlers.h"
-#include "sparse_jax/clusters.h"
 #include "sparse_jax/quantized.h"
 #include "sparse_jax/topk.h"
 
 namespace {
 
-using S8 = ffi::Buffer<ffi::S8>;
 using U8 = ffi::Buffer<ffi::U8>;
-using OutS8 = ffi::Result<S8>;
 
 // The layer that is searched, and what comes out.
 struct Layer {
@@ -98,118 +95,9 @@ ffi::Error TopKAmongImpl(ffi::ThreadPool pool, F32 queries, ffi::AnyBuffer weigh
   });
 }
 
-ffi::Error ClustersPackImpl(ffi::ThreadPool pool, ffi::AnyBuffer weights, F32 bias, I32 codes,
-                            OutI32 offsets, OutI32 members, OutS8 bytes, OutF32 scales,
-                            OutF32 biases) {
-  if (!Shaped(weights, {-1, -1})) return Bad("weights is not [num_rows, d]");
-  const int64_t n = weights.dimensions()[0], d = weights.dimensions()[1];
-  if (!Shaped(bias, {n}) || !Shaped(codes, {n}) || !Shaped(*members, {n}) ||
-      !Shaped(*bytes, {n, d}) || !Shaped(*scales, {n}) || !Shaped(*biases, {n})) {
-    return Bad("bias, codes, members, bytes, scales or biases don't fit weights");
-  }
-  const int64_t lists = offsets->element_count() - 1;
-  if (!Shaped(*offsets, {lists + 1}) || lists < 1) return Bad("offsets is not [lists + 1]");
-  std::vector<int32_t> places(static_cast<size_t>(n));
-  sj::SortByCode(codes.typed_data(), n, lists, offsets->typed_data(), members->typed_data(),
-                 places.data());
-  constexpr int64_t kPerTask = 4096;
-  return OnRows(weights, [&](const auto* rows) {
-    Share(pool, (n + kPerTask - 1) / kPerTask, n * d, [&](int64_t task) {
-      sj::PackRows(rows, bias.typed_data(), places.data(), task * kPerTask,
-                   std::min(n, (task + 1) * kPerTask), d, bytes->typed_data(),
-                   scales->typed_data(), biases->typed_data());
-    });
-    return ffi::Error::Success();
-  });
-}
-
-struct Lists {
-  sj::ByteRows keys, rows;
-  const int32_t *offsets, *members;
-  int64_t max_rows, rescored;
-};
-
-// One query: the best `rescored` of the first pass, over spans shared out where `pool` is given.
-sj::TopK FirstPass(const Lists& x, const int16_t* query, float scale, ffi::ThreadPool* pool) {
-  constexpr int64_t kLongest = 512, kSpansPerTask = 8;
-  const auto spans =
-      sj::Probe(x.keys, x.offsets, x.rows.n, query, scale, x.max_rows, kLongest);
-  const int64_t count = static_cast<int64_t>(spans.size());
-  const int64_t per_task = pool ? kSpansPerTask : std::max<int64_t>(count, 1);
-  const int64_t tasks = (count + per_task - 1) / per_task;
-  std::vector<sj::TopK> best(static_cast<size_t>(std::max<int64_t>(tasks, 1)),
-                             sj::TopK(x.rescored));
-  auto scan = [&](int64_t task) {
-    for (int64_t i = task * per_task; i < std::min(count, (task + 1) * per_task); ++i) {
-      const sj::Span& span = spans[static_cast<size_t>(i)];
-      sj::ByteScan(x.rows, x.members, query, scale, span.begin, span.end,
-                   &best[static_cast<size_t>(task)]);
-    }
-  };
-  if (pool) {
-    Share(*pool, tasks, x.max_rows * x.rows.d, scan);
-  } else {
-    for (int64_t task = 0; task < tasks; ++task) scan(task);
-  }
-  for (int64_t task = 1; task < tasks; ++task) best[0].Merge(best[static_cast<size_t>(task)]);
-  return std::move(best[0]);
-}
-
-// Every query: a first pass over the lists, then exact scores of the best rows.
-template <typename W>
-ffi::Error SearchLists(ffi::ThreadPool& pool, const Layer& x, const Lists& l, int64_t query_bits,
-                       const W* weights) {
-  auto search = [&](int64_t b, ffi::ThreadPool* inner) {
-    const auto query = sj::ToShorts(x.queries + b * x.d, x.d, static_cast<int>(query_bits));
-    const sj::TopK kept = FirstPass(l, query.values.data(), query.scale, inner);
-    std::vector<int32_t> some;
-    for (const auto& entry : kept.entries()) some.push_back(entry.id);
-    sj::TopK best(x.k);
-    sj::ScanAmong(x.queries + b * x.d, weights, x.bias, x.num_rows, x.d, some.data(),
-                  static_cast<int64_t>(some.size()), &best);
-    x.Write(b, best);
-  };
-  // Few queries: threads share each of them, if it reads so much that waking one pays.
-  constexpr int64_t kFew = 4, kLong = 1 << 20;
-  if (x.n < kFew) {
-    ffi::ThreadPool* inner = std::min(l.max_rows, x.num_rows) * x.d < kLong ? nullptr : &pool;
-    for (int64_t b = 0; b < x.n; ++b) search(b, inner);
-  } else {
-    Share(pool, x.n, x.n * l.max_rows * x.d, [&](int64_t b) { search(b, nullptr); });
-  }
-  return ffi::Error::Success();
-}
-
-ffi::Error ClustersSearchImpl(ffi::ThreadPool pool, F32 queries, S8 keys, F32 key_scales,
-                              F32 key_biases, I32 offsets, I32 members, S8 bytes, F32 scales,
-                              F32 biases, ffi::AnyBuffer weights, F32 bias,
-                              OutF32 scores, OutI32 ids, int64_t max_rows, int64_t rescored,
-                              int64_t query_bits) {
-  Layer x;
-  if (auto error = View(queries, weights, bias, *scores, *ids, &x); error.failure()) return error;
-  if (!Shaped(keys, {-1, x.d})) return Bad("keys is not [lists, d]");
-  const int64_t lists = keys.dimensions()[0];
-  if (!Shaped(key_scales, {lists}) || !Shaped(key_biases, {lists}) ||
-      !Shaped(offsets, {lists + 1})) {
-    return Bad("key_scales and key_biases are not [lists], or offsets is not [lists + 1]");
-  }
-  if (!Shaped(members, {x.num_rows}) || !Shaped(bytes, {x.num_rows, x.d}) ||
-      !Shaped(scales, {x.num_rows}) || !Shaped(biases, {x.num_rows})) {
-    return Bad("members, bytes, scales or biases don't fit weights");
-  }
-  if (max_rows < 1 || rescored < 1) return Bad("max_rows and rescored must be at least 1");
-  if (query_bits < 0 || query_bits > 14 || (x.d << query_bits) > INT32_MAX / 127) {
-    return Bad("query_bits is outside 0 to 14, or sums would not fit int32");
-  }
-  const Lists l{{keys.typed_data(), key_scales.typed_data(), key_biases.typed_data(), lists, x.d},
-                {bytes.typed_data(), scales.typed_data(), biases.typed_data(), x.num_rows, x.d},
-                offsets.typed_data(), members.typed_data(), max_rows, rescored};
-  return OnRows(weights, [&](const auto* rows) { return SearchLists(pool, x, l, query_bits, rows); });
-}
-
 // For each query the ids of its best rows by the sums of their codes' table entries.
-ffi::Error QuantizedScanImpl(ffi::ThreadPool pool, U8 tables, F32 steps, U8 codes, F32 biases,
-                             OutI32 ids) {
+ffi::Error QuantizedScanImpl(ffi::ThreadPool pool, U8 tables, I32 below, F32 steps, U8 codes,
+                             F32 scales, F32 biases, OutI32 ids) {
   if (!Shaped(tables, {-1, -1, sj::kTableEntries})) return Bad("tables is not [n, subspaces, 16]");
   const int64_t n = tables.dimensions()[0], subspaces = tables.dimensions()[1];
   if (subspaces % 2 != 0 || subspaces > 256) return Bad("subspaces must be even and at most 256");
@@ -217,12 +105,16 @@ ffi::Error QuantizedScanImpl(ffi::ThreadPool pool, U8 tables, F32 steps, U8 code
     return Bad("codes is not [blocks, subspaces / 2, 32]");
   }
   const int64_t blocks = codes.dimensions()[0];
-  if (!Shaped(steps, {n}) || !Shaped(biases, {blocks * sj::kBlockRows})) {
-    return Bad("steps is not [n], or biases not [32 blocks]");
+  const int64_t padded = blocks * sj::kBlockRows;
+  if (!Shaped(below, {n}) || !Shaped(steps, {n})) return Bad("below or steps is not [n]");
+  if (!Shaped(scales, {padded}) || !Shaped(biases, {padded})) {
+    return Bad("scales or biases is not [32 blocks]");
   }
+  if (padded > INT32_MAX) return Bad("the rows are outside the int32 range");
   if (!Shaped(*ids, {n, -1}) || ids->dimensions()[1] < 1) return Bad("ids is not [n, rescored]");
   const int64_t limit = ids->dimensions()[1];
-  const sj::QuantizedRows rows{codes.typed_data(), biases.typed_data(), blocks, subspaces / 2};
+  const sj::QuantizedRows rows{codes.typed_data(), scales.typed_data(), biases.typed_data(), blocks,
+                               subspaces / 2};
   // Queries pass a chunk of rows together, while it is in the cache. Where they are too few for all
   // threads, these share the rows: what is best is the same however they are cut.
   constexpr int64_t kGroup = 8;
@@ -235,9 +127,9 @@ ffi::Error QuantizedScanImpl(ffi::ThreadPool pool, U8 tables, F32 steps, U8 code
     const int64_t begin = task % parts * per_part;
     auto& own = best[static_cast<size_t>(task)];
     own.assign(static_cast<size_t>(count), sj::Shortlist(limit));
-    sj::ScanQuantized(rows, tables.typed_data() + first * subspaces * sj::kTableEntries,
-                      steps.typed_data() + first, count, begin,
-                      std::min(blocks, begin + per_part), own.data());
+    const sj::QuantizedQueries some{tables.typed_data() + first * subspaces * sj::kTableEntries,
+                                    below.typed_data() + first, steps.typed_data() + first, count};
+    sj::ScanQuantized(rows, some, begin, std::min(blocks, begin + per_part), own.data());
   });
   Share(pool, n, n * limit * parts, [&](int64_t b) {
     auto* own = &best[static_cast<size_t>(b / kGroup * parts)];
@@ -249,15 +141,6 @@ ffi::Error QuantizedScanImpl(ffi::ThreadPool pool, U8 tables, F32 steps, U8 code
 }
 
 }  // namespace
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(QuantizedScan, QuantizedScanImpl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<U8>()
-                                  .Arg<F32>()
-                                  .Arg<U8>()
-                                  .Arg<F32>()
-                                  .Ret<I32>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(TopKRows, TopKRowsImpl,
                               ffi::Ffi::Bind()
@@ -278,34 +161,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(TopKAmong, TopKAmongImpl,
                                   .Ret<F32>()
                                   .Ret<I32>());
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(ClustersPack, ClustersPackImpl,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(QuantizedScan, QuantizedScanImpl,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<F32>()
+                                  .Arg<U8>()
                                   .Arg<I32>()
-                                  .Ret<I32>()
-                                  .Ret<I32>()
-                                  .Ret<S8>()
-                                  .Ret<F32>()
-                                  .Ret<F32>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(ClustersSearch, ClustersSearchImpl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
                                   .Arg<F32>()
-                                  .Arg<S8>()
+                                  .Arg<U8>()
                                   .Arg<F32>()
                                   .Arg<F32>()
-                                  .Arg<I32>()
-                                  .Arg<I32>()
-                                  .Arg<S8>()
-                                  .Arg<F32>()
-                                  .Arg<F32>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<F32>()
-                                  .Ret<F32>()
-                                  .Ret<I32>()
-                                  .Attr<int64_t>("max_rows")
-                                  .Attr<int64_t>("rescored")
-                                  .Attr<int64_t>("query_bits"));
+                                  .Ret<I32>());

@@ -31,11 +31,10 @@ from train_xmc import DEFAULT_FILES
 
 from sparse_jax import quantized
 
-SHARES = [0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.16]
 EFS = [16, 32, 64, 128, 256, 512]
 PROBES = [4, 8, 16, 32, 64, 128]
-RESCORED = [32, 64, 128, 256, 512, 1024, 2048]
-METHODS = ("exact", "quantized", "lists", "tables", "hnswlib", "faiss")
+RESCORED = [16, 32, 64, 96, 128, 256, 512]
+METHODS = ("exact", "quantized", "tables", "hnswlib", "faiss")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -55,7 +54,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--queries", type=int, default=1024, help="held-out points for recall (1024)")
     add("--rounds", type=int, default=5, help="rounds of timing, interleaved (5)")
     add("--seconds", type=float, default=0.2, help="of each way in each round (0.2)")
-    add("--lists", type=int, metavar="C", help="lists of the learned index (about 12 sqrt N)")
     add("--changing", type=int, default=0, metavar="ROUNDS",
         help="also: build, then so many rounds of changing 1 %% of the rows, bringing the index up "
         "to date, and searching; 100,000 queries in all")  # fmt: skip
@@ -92,10 +90,7 @@ def make(args: argparse.Namespace, layer: trained.Trained) -> tuple[list[Any], d
     makers = {
         "exact": lambda: searchers.exact(layer, k=k),
         "quantized": lambda: searchers.quantized_rows(
-            layer, k=k, subspaces=[default, 2 * default], rescored=RESCORED
-        ),
-        "lists": lambda: searchers.learned_lists(
-            layer, k=k, shares=SHARES, num_lists=args.lists
+            layer, k=k, subspaces=[max(2, default // 4 * 2), default], rescored=RESCORED
         ),
         "tables": lambda: searchers.lsh_tables(
             layer, k=k, configs=[(16, bits), (64, bits)], candidates=[256, 1024, 4096]

@@ -19,7 +19,7 @@ import numpy as np
 import searchers
 from trained import Trained
 
-from sparse_jax import clusters, topk
+from sparse_jax import quantized, topk
 
 QUERIES, BATCH, K = 100_000, 256, 5
 
@@ -27,9 +27,9 @@ QUERIES, BATCH, K = 100_000, 256, 5
 def run(layer: Trained, rounds: int, methods: list[str]) -> list[dict[str, Any]]:
     """What each way took, as a list of figures."""
     ways: dict[str, Callable[[Trained, list[Any], int], dict[str, float]]] = {}
-    ways["exact, kernel"] = functools.partial(_ours, share=None)
-    for share in (0.01, 0.03, 0.08):
-        ways[f"learned lists, {share:.0%} of the rows"] = functools.partial(_ours, share=share)
+    ways["exact, kernel"] = functools.partial(_ours, rescored=None)
+    for rescored in (64, 256, 1024):
+        ways[f"quantized, {rescored} rescored"] = functools.partial(_ours, rescored=rescored)
     if "hnswlib" in methods and importlib.util.find_spec("hnswlib"):
         for ef in (32, 128):
             ways[f"hnswlib M=16, ef={ef}"] = functools.partial(_hnswlib, ef=ef)
@@ -65,22 +65,23 @@ def _recall(found: Any, layer: Trained, rows: jax.Array) -> float:
     return float((np.asarray(found)[:, :, None] == np.asarray(truth)[:, None, :]).any(1).mean())
 
 
-def _ours(layer: Trained, changes: list[Any], calls: int, share: float | None) -> dict[str, float]:
+def _ours(
+    layer: Trained, changes: list[Any], calls: int, rescored: int | None
+) -> dict[str, float]:
     rows, bias, queries = map(jnp.asarray, (layer.weights, layer.bias, _batch(layer)))
-    max_rows = max(K, int((share or 1) * len(layer.bias)))
     key = jax.random.key(0)
-    fit = jax.jit(clusters.fit).lower(key, rows, bias, layer.seen).compile()
-    update = jax.jit(clusters.update, donate_argnums=0)
+    fit = jax.jit(quantized.fit).lower(key, rows, bias, layer.seen).compile()
+    update = jax.jit(quantized.update, donate_argnums=0)
     write = jax.jit(lambda rows, ids, fresh: rows.at[ids].set(fresh), donate_argnums=0)
 
     @jax.jit
-    def search(index: clusters.ClusterIndex | None, rows: jax.Array) -> jax.Array:
-        if index is None:
+    def search(index: quantized.QuantizedIndex | None, rows: jax.Array) -> jax.Array:
+        if index is None or rescored is None:
             return topk.rows(queries, rows, bias, k=K).ids
-        return clusters.search(index, queries, rows, bias, k=K, max_rows=max_rows).ids
+        return quantized.search(index, queries, rows, bias, k=K, rescored=rescored).ids
 
     begun = time.perf_counter()
-    index = jax.block_until_ready(fit(key, rows, bias, layer.seen)) if share else None
+    index = jax.block_until_ready(fit(key, rows, bias, layer.seen)) if rescored else None
     taken = {"build_seconds": time.perf_counter() - begun, "update_seconds": 0.0}
     if index is not None:  # compile outside the clock
         index = update(index, jnp.asarray(changes[0][0]), rows, bias)

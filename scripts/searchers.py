@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from trained import Trained
 
-from sparse_jax import clusters, index, quantized, topk
+from sparse_jax import index, quantized, topk
 
 
 @dataclasses.dataclass
@@ -70,36 +70,6 @@ def exact(layer: Trained, *, k: int) -> list[Searcher]:
         _jax("exact, kernel", "", functools.partial(jax.jit(kernel), w, b)),
         _jax("exact, XLA", "", functools.partial(jax.jit(xla), w, b)),
     ]
-
-
-def learned_lists(
-    layer: Trained, *, k: int, shares: list[float], num_lists: int | None
-) -> list[Searcher]:
-    """`clusters`, reading these shares of the rows."""
-    w, b = jnp.asarray(layer.weights), jnp.asarray(layer.bias)
-    fit = jax.jit(clusters.fit, static_argnames="num_lists")
-    key = jax.random.key(0)
-    compiled = fit.lower(key, w, b, layer.seen, num_lists=num_lists).compile()
-    with _Clock() as clock:
-        made = jax.block_until_ready(compiled(key, w, b, layer.seen))
-    out = []
-    for share in shares:
-        options = {"k": k, "max_rows": max(k, int(share * len(b)))}
-
-        def search(
-            made: clusters.ClusterIndex,
-            w: jax.Array,
-            b: jax.Array,
-            q: jax.Array,
-            options: dict[str, int] = options,
-        ) -> jax.Array:
-            return clusters.search(made, q, w, b, **options).ids
-
-        run = functools.partial(jax.jit(search), made, w, b)
-        held = sum(x.nbytes for x in jax.tree.leaves(made))
-        setting = f"{made.num_lists} lists, {share:.1%} of the rows"
-        out.append(_jax("learned lists", setting, run, bytes=held, **clock.spent))
-    return out
 
 
 def quantized_rows(
@@ -201,7 +171,7 @@ def faiss(
     library.omp_set_num_threads(num_threads())
     rows = _augmented(layer.weights, layer.bias)
     metric = library.METRIC_INNER_PRODUCT
-    num_lists = clusters.default_lists(len(rows))
+    num_lists = int(2 ** round(np.log2(8 * len(rows) ** 0.5)))  # faiss's guide: 4 to 16 sqrt N
     out = []
     for name, factory, settings in (
         ("faiss flat", "Flat", [0]),

@@ -1,4 +1,4 @@
-"""Prediction: exact over all rows, through the tables, or through lists with learned codes.
+"""Prediction: exact over all rows, through the tables, or over quantized rows.
 
 All take a `Batch` and give the ids of the best k labels, best first.
 """
@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax import clusters, topk
+from sparse_jax import quantized, topk
 from sparse_jax import index as lsh
-from sparse_jax.clusters import ClusterIndex
 from sparse_jax.data import Batch, XmcData, batches, plan_capacity
 from sparse_jax.index import IndexConfig, LshIndex
 from sparse_jax.network import Params, encode
+from sparse_jax.quantized import QuantizedIndex
 
 
 def predict_dense(params: Params, batch: Batch, *, k: int) -> jax.Array:
@@ -47,7 +47,7 @@ def predict_sparse(
     """The k best of the candidates the tables find, ranked by their exact logits.
 
     Training wants few candidates for each example, the hardest; prediction wants many, so their
-    number is its own. `predict_clustered` finds more in less time.
+    number is its own. `predict_quantized` finds more in less time.
 
     Args:
       params: as `network.init_params` makes them.
@@ -71,57 +71,54 @@ def predict_sparse(
     return topk.among(hidden, params["output"], params["output_bias"], found, k=k).ids
 
 
-def fit_clusters(
-    key: jax.Array, params: Params, batches: Iterable[Batch], *, num_lists: int | None = None
-) -> ClusterIndex:
-    """A learned-code index over the output layer, for `predict_clustered`.
+def quantize(
+    key: jax.Array, params: Params, batches: Iterable[Batch], *, subspaces: int | None = None
+) -> QuantizedIndex:
+    """A product-quantized copy of the output layer, for `predict_quantized`.
 
     Args:
       key: PRNG key.
       params: as `network.init_params` makes them.
       batches: some thousand points in all, such as will be predicted; training points do.
-      num_lists: None: `clusters.default_lists`.
+      subspaces: half-bytes of a row's code; None: `quantized.default_subspaces`.
 
     Returns:
-      A `clusters.ClusterIndex`; `clusters.update` keeps it over rows that change.
+      A `quantized.QuantizedIndex`; `quantized.update` keeps it over rows that change.
+
+    Raises:
+      ValueError: if there is no point, or `subspaces` is out of range.
     """
     hidden = jax.jit(encode)
     queries = [hidden(params, batch)[np.asarray(batch.row_mask)] for batch in batches]
-    fit = jax.jit(clusters.fit, static_argnames="num_lists")
-    return fit(
-        key,
-        params["output"],
-        params["output_bias"],
-        jnp.concatenate(queries) if queries else None,
-        num_lists=num_lists,
-    )
+    if not queries:
+        raise ValueError("batches is empty: give some thousand points, such as will be predicted")
+    fit = jax.jit(quantized.fit, static_argnames="subspaces")
+    output, bias = params["output"], params["output_bias"]
+    return fit(key, output, bias, jnp.concatenate(queries), subspaces=subspaces)
 
 
-def predict_clustered(
-    params: Params,
-    index: ClusterIndex,
-    batch: Batch,
-    *,
-    k: int,
-    max_rows: int,
-    rescored: int = 64,
+def predict_quantized(
+    params: Params, index: QuantizedIndex, batch: Batch, *, k: int, rescored: int = 256
 ) -> jax.Array:
-    """The k best labels of the lists that promise the batch's points most.
+    """The k best labels by exact logit among those with the best quantized logits.
 
     Args:
       params: as `network.init_params` makes them.
-      index: from `fit_clusters`; `clusters.update` it first if rows have changed.
+      index: from `quantize`; `quantized.update` it first if rows have changed.
       batch: B points.
       k: labels to return for each.
-      max_rows: rows read for each point, at a byte a coordinate: the knob between time and recall.
-      rescored: how many of these get an exact logit; at least k.
+      rescored: labels of each point that get an exact logit; at least k. The knob between time and
+        recall.
 
     Returns:
       int32 [B, k], best first; −1 where there were fewer rows.
+
+    Raises:
+      ValueError: if rescored is below k.
     """
     output, bias = params["output"], params["output_bias"]
-    options = {"k": k, "max_rows": max_rows, "rescored": rescored}
-    return clusters.search(index, encode(params, batch), output, bias, **options).ids
+    hidden = encode(params, batch)
+    return quantized.search(index, hidden, output, bias, k=k, rescored=rescored).ids
 
 
 def predict_all(

@@ -1,13 +1,15 @@
 """Product-quantized rows: a learned hash of a few bytes, scanned for fast sparse inference.
 
-A row's coordinates are cut into M subspaces, and in each the row is known by the nearest of 16
-learned codewords: half a byte. A query turns each subspace into a table of 16 inner products, so
-that a row's logit is a sum of M looked-up bytes; the best rows by that sum get exact logits. All
-rows are read, at M / 2 bytes each where the layer has 4·d, by a kernel that looks up 32 rows at
-once.
+A row's direction is cut into M subspaces, and in each it is known by the nearest of 16 learned
+codewords: half a byte. A query turns each subspace into a table of 16 inner products, so that a
+row's logit is a sum of M looked-up bytes times the row's scale; the best rows by that get exact
+logits. All rows are read, at M / 2 + 8 bytes each where the layer has 4·d, by a kernel that looks
+up 32 rows at once.
 
 The coordinates are those in which logits vary: principal directions of the rows in the metric of
-the queries' covariance. What all queries share, their mean, is taken exactly, into the biases.
+the queries' covariance. What all queries share, their mean, is taken exactly, into the biases. The
+scale makes a row's own direction come out at its true length: codewords fall short of it, and the
+queries that a row should be found for are those that lie its way.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ MAX_SUBSPACES = 256  # sums of so many bytes fit 16 bits
 _BLOCK = 32  # rows that the kernel looks up at once
 _CHUNK = 8192  # rows coded at a time
 _RIDGE = 1e-3  # of the mean variance, to every direction of the metric
+_LEAST_KEPT = 0.25  # of a row's length, by its codewords; less is a bad code, not to be made up for
+_MOST_STEPS = 2**24  # floats hold integers up to here
 
 
 @jax.tree_util.register_dataclass
@@ -43,6 +47,7 @@ class QuantizedIndex:
     codebooks: jax.Array  # float32 [M, 16, g]; codewords by their coordinates
     codewords: jax.Array  # float32 [d, 16·M]; the same as rows: their logits, from a query
     codes: jax.Array  # uint8 [blocks, M / 2, 32]; subspace 2j in the low half of byte j
+    scales: jax.Array  # float32 [32·blocks]; by which the sum of a row's codewords is multiplied
     biases: jax.Array  # float32 [32·blocks]; bias + mean·row; −∞ behind the last row
 
     @property
@@ -100,7 +105,8 @@ def fit(
     Reference:
       Jégou, Douze & Schmid, "Product quantization for nearest neighbor search", PAMI 33, 2011;
       Ge et al., "Optimized product quantization", CVPR 2013, section 3.2 (the coordinates); Guo et
-      al., "Quantization based fast inner product search", AISTATS 2016 (the metric).
+      al., "Quantization based fast inner product search", AISTATS 2016 (the metric); Gao & Long,
+      "RaBitQ", SIGMOD 2024, section 3.2 (the scale).
     """
     _check(weights, bias)
     num_rows, d = weights.shape
@@ -118,7 +124,8 @@ def fit(
     queries = _finite(queries)
     mean, centre = _mean(queries), _mean(rows)
     encoder, decoder = _coordinates(queries - mean[None], rows - centre[None], subspaces)
-    codebooks = _codebooks(_project(rows - centre[None], encoder, subspaces), iterations)
+    directions, _ = _directions((rows - centre[None]) @ encoder)
+    codebooks = _codebooks(_cut(directions, subspaces), iterations)
     codewords = jnp.einsum("dmg,mcg->dmc", decoder.reshape(d, subspaces, -1), codebooks)
     blocks = -(-num_rows // _BLOCK)
     index = QuantizedIndex(
@@ -128,6 +135,7 @@ def fit(
         codebooks=codebooks,
         codewords=codewords.reshape(d, -1),
         codes=jnp.zeros((blocks, subspaces // 2, _BLOCK), jnp.uint8),
+        scales=jnp.zeros(blocks * _BLOCK, jnp.float32),
         biases=jnp.full(blocks * _BLOCK, -jnp.inf, jnp.float32),
     )
     chunk = min(_CHUNK, num_rows)
@@ -165,14 +173,19 @@ def update(
     """
     _check_index(index, weights, bias)
     rows = _finite(take_rows(weights, ids))
-    coordinates = _project(rows - index.centre[None], index.encoder, index.subspaces)
-    codes = _nearest(coordinates, index.codebooks).astype(jnp.uint8)
+    directions, lengths = _directions((rows - index.centre[None]) @ index.encoder)
+    cut = _cut(directions, index.subspaces)
+    chosen = _nearest(cut, index.codebooks)
+    books = index.codebooks[jnp.arange(index.subspaces)[None], chosen]
+    kept = jnp.maximum(jnp.sum(books * cut, axis=(1, 2)), _LEAST_KEPT)
+    codes = chosen.astype(jnp.uint8)
     packed = codes[:, 0::2] | (codes[:, 1::2] << 4)
     at = jnp.where((ids < 0) | (ids >= weights.shape[0]), index.biases.shape[0], ids)
     biases = jnp.take(bias, ids, mode="clip") + rows @ index.mean
     return dataclasses.replace(
         index,
         codes=index.codes.at[at // _BLOCK, :, at % _BLOCK].set(packed, mode="drop"),
+        scales=index.scales.at[at].set(lengths / kept, mode="drop"),
         biases=index.biases.at[at].set(biases, mode="drop"),
     )
 
@@ -211,21 +224,20 @@ def search(
         raise ValueError(f"queries is {queries.shape}: must be [B, {weights.shape[1]}]")
     common.check_int("k", k, 1)
     common.check_int("rescored", rescored, k, None, "it must be at least k")
-    tables, steps = _tables(index, queries)
-    found = _scan(index, tables, steps, min(rescored, weights.shape[0]))
+    found = _scan(index, *_tables(index, queries), min(rescored, weights.shape[0]))
     return topk.among(queries, weights, bias, found, k=k)
 
 
 def memory_bytes(num_rows: int, dim: int, *, subspaces: int) -> int:
-    """Bytes of an index that `fit` makes: M / 2 + 4 a row, and three matrices.
+    """Bytes of an index that `fit` makes: M / 2 + 8 a row, and three matrices.
 
     Example:
       >>> memory_bytes(670_091, 128, subspaces=32)
-      13739136
+      16419584
     """
     blocks, width = -(-num_rows // _BLOCK), -(-dim // subspaces) * subspaces
     matrices = dim * (width + CODEWORDS * subspaces) + CODEWORDS * width + 2 * dim
-    return blocks * _BLOCK * (subspaces // 2 + 4) + 4 * matrices
+    return blocks * _BLOCK * (subspaces // 2 + 8) + 4 * matrices
 
 
 def _coordinates(
@@ -264,64 +276,81 @@ def _moments(x: jax.Array) -> jax.Array:
     return jax.lax.optimization_barrier(x.T) @ x / jnp.float32(x.shape[0])
 
 
-def _project(x: jax.Array, matrix: jax.Array, subspaces: int) -> jax.Array:
+def _directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Rows [n, c] as (of length 1, their lengths [n]); a row of nothing is (0, 0)."""
+    length = jnp.sqrt(jnp.sum(x * x, axis=1))
+    return x / jnp.maximum(length, common.SMALLEST_NORMAL)[:, None], length
+
+
+def _cut(x: jax.Array, subspaces: int) -> jax.Array:
     """[n, M, g]."""
-    return (x @ matrix).reshape(x.shape[0], subspaces, -1)
+    return x.reshape(x.shape[0], subspaces, -1)
 
 
-def _nearest(coordinates: jax.Array, codebooks: jax.Array) -> jax.Array:
+def _nearest(directions: jax.Array, codebooks: jax.Array) -> jax.Array:
     """The codeword of each row in each subspace, int32 [n, M]."""
-    products = jnp.einsum("nmg,mcg->nmc", coordinates, codebooks)
+    products = jnp.einsum("nmg,mcg->nmc", directions, codebooks)
     half = jnp.float32(0.5) * jnp.sum(codebooks * codebooks, axis=2)
     return jnp.argmax(products - half[None], axis=2).astype(jnp.int32)
 
 
-def _codebooks(coordinates: jax.Array, iterations: int) -> jax.Array:
+def _codebooks(directions: jax.Array, iterations: int) -> jax.Array:
     """k-means in every subspace: float32 [M, 16, g]. A codeword that lost all its rows stays."""
-    enough = jnp.arange(CODEWORDS) % coordinates.shape[0]
+    enough = jnp.arange(CODEWORDS) % directions.shape[0]
 
     def improve(_: jax.Array, books: jax.Array) -> jax.Array:
-        chosen = jax.nn.one_hot(_nearest(coordinates, books), CODEWORDS, dtype=jnp.float32)
+        chosen = jax.nn.one_hot(_nearest(directions, books), CODEWORDS, dtype=jnp.float32)
         chosen = jax.lax.optimization_barrier(chosen)
-        sums = jnp.einsum("nmc,nmg->mcg", chosen, coordinates)
+        sums = jnp.einsum("nmc,nmg->mcg", chosen, directions)
         count = jnp.sum(chosen, axis=0)[:, :, None]
         return jnp.where(count > 0, sums / jnp.maximum(count, 1), books)
 
-    return jax.lax.fori_loop(0, iterations, improve, coordinates[enough].transpose(1, 0, 2))
+    return jax.lax.fori_loop(0, iterations, improve, directions[enough].transpose(1, 0, 2))
 
 
-def _tables(index: QuantizedIndex, queries: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logits of all codewords as (uint8 [B, M, 16], what one step of these is worth [B])."""
-    products = _project(_finite(queries) - index.mean[None], index.codewords, index.subspaces)
-    above = products - products.min(axis=2, keepdims=True)  # what it takes off is one for all rows
+def _tables(index: QuantizedIndex, queries: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Logits of all codewords as steps: (uint8 [B, M, 16] above the least of a subspace, all those
+    least ones together, int32 [B], and what one step is worth, float32 [B])."""
+    products = _cut((_finite(queries) - index.mean[None]) @ index.codewords, index.subspaces)
+    least = products.min(axis=2, keepdims=True)
+    above = products - least
     step = jnp.maximum(above.max(axis=(1, 2)), common.SMALLEST_NORMAL * 255) * jnp.float32(1 / 255)
-    return jnp.round(above / step[:, None, None]).astype(jnp.uint8), step
+    below = jnp.round(jnp.sum(least, axis=(1, 2)) / step)
+    limit = jnp.float32(_MOST_STEPS)
+    return (
+        jnp.round(above / step[:, None, None]).astype(jnp.uint8),
+        jnp.clip(below, -limit, limit).astype(jnp.int32),
+        step,
+    )
 
 
-def _scan(index: QuantizedIndex, tables: jax.Array, steps: jax.Array, limit: int) -> jax.Array:
-    """The rows with the best biases + steps · sums: int32 [B, limit], −1 behind the last."""
+def _scan(
+    index: QuantizedIndex, tables: jax.Array, below: jax.Array, steps: jax.Array, limit: int
+) -> jax.Array:
+    """The rows with the best (sum + below) · (step · scale) + bias: int32 [B, limit], −1 behind the
+    last."""
     if _ffi.AVAILABLE:
         result = jax.ShapeDtypeStruct((tables.shape[0], limit), jnp.int32)
         ids: jax.Array = _ffi.call("quantized_scan", result)(
-            tables, steps, index.codes, index.biases
+            tables, below, steps, index.codes, index.scales, index.biases
         )
         return ids
 
-    def one(query: tuple[jax.Array, jax.Array]) -> jax.Array:
-        table, step = query
+    def one(query: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        table, below, step = query
 
         def add(j: jax.Array, sums: jax.Array) -> jax.Array:
             both = index.codes[:, j].astype(jnp.int32)
             return sums + table[2 * j][both & 15] + table[2 * j + 1][both >> 4]
 
-        sums = jnp.zeros((index.codes.shape[0], _BLOCK), jnp.int32)
+        sums = jnp.full((index.codes.shape[0], _BLOCK), below)
         sums = jax.lax.fori_loop(0, index.subspaces // 2, add, sums).reshape(-1)
         # A barrier, lest XLA fuse the product into the sum and round once.
-        product = jax.lax.optimization_barrier(step * sums.astype(jnp.float32))
+        product = jax.lax.optimization_barrier(sums.astype(jnp.float32) * (step * index.scales))
         ids = jnp.arange(sums.shape[0], dtype=jnp.int32)
         return topk._best((product + index.biases)[None], ids[None], limit).ids[0]
 
-    return jax.lax.map(one, (tables.astype(jnp.int32), steps))
+    return jax.lax.map(one, (tables.astype(jnp.int32), below, steps))
 
 
 def _finite(x: jax.Array) -> jax.Array:

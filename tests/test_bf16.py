@@ -258,15 +258,15 @@ def test_predictions_are_those_of_the_same_in_float32(kernels):
     lsh = index.init(jax.random.key(2), half_params()["output"], config=CONFIG.index)
 
     @jax.jit
-    def all_ways(params, lists, batch):
+    def all_ways(params, coded, batch):
         return (
             inference.predict_dense(params, batch, k=5),
             inference.predict_sparse(params, lsh, batch, k=5, config=CONFIG.index),
-            inference.predict_clustered(params, lists, batch, k=5, max_rows=100),
+            inference.predict_quantized(params, coded, batch, k=5, rescored=30),
         )
 
     found = []
     for params in (half_params(), widen(half_params())):
-        lists = inference.fit_clusters(jax.random.key(4), params, BATCHES, num_lists=8)
-        found.append((lists, all_ways(params, lists, BATCHES[0])))
+        coded = inference.quantize(jax.random.key(4), params, BATCHES)
+        found.append((coded, all_ways(params, coded, BATCHES[0])))
     assert synthetic.digest(found[0]) == synthetic.digest(found[1])

@@ -24,7 +24,7 @@ LAYERS = [
     | {"_eigh"},
     {"hashing", "tables", "rows", "metrics", "data", "topk"},
     {"active", "losses", "optim", "_optim_probe", "_optim_rows", "fused", "schedules", "index"}
-    | {"accounting", "clusters", "quantized"},
+    | {"accounting", "quantized"},
     {"layers"},
     {"network", "wide"},
     {"training", "inference", "checkpoint", "tuner"},

@@ -47,13 +47,13 @@ def unpacked(codes: np.ndarray, num_rows: int) -> np.ndarray:
     return np.stack([both & 15, both >> 4], axis=2).reshape(len(both), -1)[:num_rows]
 
 
-def reference_scan(tables, steps, codes, biases, limit):
+def reference_scan(tables, below, steps, codes, scales, biases, limit):
     """The kernel in the open: ids [B, limit]."""
     out = np.full((len(tables), limit), -1, np.int32)
     chosen = unpacked(codes, len(biases))
-    for b, (table, step) in enumerate(zip(np.asarray(tables).astype(int), steps, strict=True)):
-        sums = table[np.arange(table.shape[0])[None, :], chosen].sum(1).astype(np.float32)
-        scores = np.float32(step) * sums + biases
+    for b, table in enumerate(np.asarray(tables).astype(int)):
+        sums = table[np.arange(table.shape[0])[None, :], chosen].sum(1) + below[b]
+        scores = sums.astype(np.float32) * (steps[b] * scales) + biases
         ids = np.flatnonzero(scores > -np.inf)
         best = ids[np.lexsort((ids, -scores[ids]))][:limit]
         out[b, : len(best)] = best
@@ -75,19 +75,23 @@ def test_scan_equals_numpy(seed, blocks, pairs, num_queries, limit):
     codes = rng.integers(0, 256, (blocks, pairs, 32)).astype(np.uint8)
     biases = rng.integers(-2, 3, 32 * blocks).astype(np.float32)
     biases[rng.random(len(biases)) < 0.1] = rng.choice([-np.inf, np.nan])
+    scales = rng.integers(-1, 3, 32 * blocks).astype(np.float32)
+    below = rng.integers(-50, 50, num_queries).astype(np.int32)
     steps = rng.choice([0.0, 0.5, 1e-30], num_queries).astype(np.float32)
     _, _, _, index = fitted()
     index = quantized.dataclasses.replace(
         index,
         codes=jnp.array(codes),
+        scales=jnp.array(scales),
         biases=jnp.array(biases),
         codebooks=jnp.zeros((2 * pairs, 16, 1)),
     )
-    want = reference_scan(tables, steps, codes, biases, limit)
+    want = reference_scan(tables, below, steps, codes, scales, biases, limit)
+    given = jnp.array(tables), jnp.array(below), jnp.array(steps)
     for available in {False, _ffi.AVAILABLE}:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_ffi, "AVAILABLE", available)
-            found = quantized._scan(index, jnp.array(tables), jnp.array(steps), limit)
+            found = quantized._scan(index, *given, limit)
         np.testing.assert_array_equal(found, want)
 
 
@@ -97,28 +101,32 @@ def test_index_is_what_it_says(kernels):
     np.testing.assert_allclose(index.mean, queries.mean(0), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(index.biases[:N], bias + rows @ queries.mean(0), rtol=1e-4, atol=1e-4)
     assert (index.biases[N:] == -np.inf).all()
-    coordinates = ((rows - index.centre) @ index.encoder).reshape(N, M, -1)
-    apart = ((coordinates[:, :, None] - index.codebooks[None]) ** 2).sum(3)
+    coordinates = (rows - index.centre) @ index.encoder
+    lengths = np.linalg.norm(coordinates, axis=1)
+    directions = (coordinates / lengths[:, None]).reshape(N, M, -1)
+    apart = ((directions[:, :, None] - index.codebooks[None]) ** 2).sum(3)
     codes = unpacked(index.codes, N)
     chosen = np.take_along_axis(apart, codes[:, :, None], axis=2)[:, :, 0]
-    np.testing.assert_allclose(chosen, apart.min(2), rtol=1e-3, atol=1e-4)
-    # What the codes stand for, as rows: their logits are those of the rows, nearly.
-    words = index.codewords.reshape(D, M, 16)
-    stood_for = np.stack([words[:, m, codes[:, m]] for m in range(M)]).sum(0).T
-    centred = queries - index.mean
-    logits, guess = centred @ (rows - index.centre).T, centred @ stood_for.T
-    assert ((logits - guess) ** 2).mean() < 0.25 * (logits**2).mean()
+    np.testing.assert_allclose(chosen, apart.min(2), rtol=1e-3, atol=1e-5)
+    books = np.stack([index.codebooks[m, codes[:, m]] for m in range(M)], axis=1)
+    scales = lengths / (books * directions).sum((1, 2))
+    np.testing.assert_allclose(index.scales[:N], scales, rtol=1e-3)
 
 
-def test_as_many_subspaces_as_coordinates_lose_little():
+def logits_and_guesses(subspaces: int) -> tuple[np.ndarray, np.ndarray]:
+    """What codes stand for, as rows, gives logits too; both less what all rows share."""
     rows, bias, queries = layer()
-    index = jax.tree.map(np.asarray, fit(rows, bias, queries, subspaces=D))
-    words = index.codewords.reshape(D, D, 16)
-    codes = unpacked(index.codes, N)
-    stood_for = np.stack([words[:, m, codes[:, m]] for m in range(D)]).sum(0).T
+    index = jax.tree.map(np.asarray, fit(rows, bias, queries, subspaces=subspaces))
+    words, codes = index.codewords.reshape(D, subspaces, 16), unpacked(index.codes, N)
+    stood_for = np.stack([words[:, m, codes[:, m]] for m in range(subspaces)]).sum(0)
     centred = queries - index.mean
-    logits, guess = centred @ (rows - index.centre).T, centred @ stood_for.T
-    assert ((logits - guess) ** 2).mean() < 0.02 * (logits**2).mean()  # 16 levels of a normal: .012
+    return centred @ (rows - index.centre).T, centred @ (stood_for * index.scales[:N])
+
+
+@pytest.mark.parametrize(("subspaces", "lost"), [(M, 0.3), (D, 0.02)])
+def test_what_codes_stand_for_has_the_logits_of_the_rows(subspaces, lost):
+    logits, guess = logits_and_guesses(subspaces)  # 16 levels of a normal lose .012
+    assert ((logits - guess) ** 2).mean() < lost * (logits**2).mean()
 
 
 def test_search_over_all_rows_is_exact_and_over_few_is_near(kernels):

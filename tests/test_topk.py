@@ -81,7 +81,7 @@ def test_real_numbers_within_rounding(kernels):
 
 
 def test_a_score_of_many_does_not_depend_on_the_batch(kernels):
-    """Codes of `clusters` rest on integers alone, but more than four queries promise it for all."""
+    """Five queries or more; up to four are summed otherwise."""
     rng = np.random.default_rng(3)
     q, w = rng.normal(size=(64, 40)).astype(np.float32), rng.normal(size=(100, 40))
     w, b = w.astype(np.float32), np.zeros(100, np.float32)

@@ -1,4 +1,4 @@
-// Exact top-k and the search of lists against brute force.
+// Exact top-k and the scan of quantized rows against brute force.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "check.h"
-#include "sparse_jax/clusters.h"
+#include "sparse_jax/quantized.h"
 #include "sparse_jax/topk.h"
 
 namespace {
@@ -129,147 +129,88 @@ void Merging(Random& random) {
   CHECK(Written(whole, 4) == Written(right, 4));
 }
 
-void Bytes(Random& random) {
-  for (const int64_t d : {1, 8, 33, 128}) {
-    Floats row(static_cast<size_t>(d));
-    std::vector<int8_t> bytes(row.size(), 99);
-    for (int trial = 0; trial < 20; ++trial) {
-      float largest = 0;
-      for (float& x : row) {
-        x = static_cast<float>(random.Below(20001) - 10000) / 3000.0f;
-        largest = std::max(largest, std::fabs(x));
-      }
-      const float scale = ToBytes(row.data(), d, bytes.data());
-      CHECK(scale == largest * (1.0f / 127.0f));
-      for (int64_t i = 0; i < d; ++i) {
-        CHECK(bytes[i] == std::nearbyint(row[i] * (1.0f / scale)));
-        CHECK(std::fabs(scale * bytes[i] - row[i]) <= 0.5001f * scale);
-      }
-    }
-    for (const float bad : {kNan, kInf, -kInf, 0.0f, 1e-40f}) {
-      std::fill(row.begin(), row.end(), bad == 0.0f || bad == 1e-40f ? bad : 1.0f);
-      row.back() = bad;
-      CHECK(ToBytes(row.data(), d, bytes.data()) == 0.0f);
-      for (const int8_t byte : bytes) CHECK(byte == 0);
-    }
-  }
-}
-
-void Shorts(Random& random) {
-  for (int trial = 0; trial < 50; ++trial) {
-    const int64_t d = 1 + random.Below(40);
-    const int bits = static_cast<int>(random.Below(15));
-    Floats query(static_cast<size_t>(d));
-    float largest = 0;
-    for (float& x : query) {
-      x = std::ldexp(random.Small(), static_cast<int>(random.Below(9)) - 4);
-      largest = std::max(largest, std::fabs(x));
-    }
-    query.push_back(kNan), query.push_back(-kInf), query.push_back(1e-40f);
-    const ShortQuery got = ToShorts(query.data(), d + 3, bits);
-    int exponent = 0;
-    CHECK(std::frexp(got.scale, &exponent) == 0.5f);
-    for (int64_t i = 0; i < d; ++i) {
-      CHECK(got.values[i] == std::nearbyint(query[i] / got.scale));
-      CHECK(std::abs(got.values[i]) <= 1 << bits);
-    }
-    for (int64_t i = d; i < d + 3; ++i) CHECK(got.values[i] == 0);
-    if (largest > 0) CHECK(2 * largest / got.scale >= static_cast<float>(1 << bits));
-  }
-  const float huge = std::numeric_limits<float>::max(), tiny = std::numeric_limits<float>::min();
-  CHECK(ToShorts(&huge, 1, 14).values[0] == 1 << 14);
-  CHECK(ToShorts(&tiny, 1, 14).values[0] >= 1);
-}
-
-void Sorting(Random& random) {
-  for (const int64_t n : {0, 1, 40, 300}) {
-    for (const int64_t lists : {1, 2, 17}) {
-      Ints codes(static_cast<size_t>(n)), offsets(static_cast<size_t>(lists) + 1, -7),
-          members(codes.size(), -7), places(codes.size(), -7);
-      for (int32_t& c : codes) c = static_cast<int32_t>(random.Below(lists + 2)) - 1;
-      SortByCode(codes.data(), n, lists, offsets.data(), members.data(), places.data());
-      size_t at = 0;
-      for (int64_t c = 0; c < lists; ++c) {
-        CHECK(offsets[c] == static_cast<int32_t>(at));
-        for (int32_t i = 0; i < n; ++i) {
-          if (codes[i] == c) CHECK(members[at++] == i && places[i] == static_cast<int32_t>(at - 1));
+// All versions of the sums that this machine can run, against adding entry by entry.
+void Sums(Random& random) {
+  for (const int64_t blocks : {0, 1, 2, 33}) {
+    for (const int64_t pairs : {1, 2, 7, 128}) {
+      std::vector<uint8_t> codes(static_cast<size_t>(blocks * pairs * kBlockRows));
+      std::vector<uint8_t> tables(static_cast<size_t>(2 * pairs * kTableEntries));
+      for (uint8_t& x : codes) x = static_cast<uint8_t>(random.Below(256));
+      for (uint8_t& x : tables) x = static_cast<uint8_t>(255 - random.Below(2));  // near overflow
+      std::vector<uint16_t> want(static_cast<size_t>(blocks * kBlockRows), 0), plain = want,
+                                                                               best = want;
+      for (int64_t row = 0; row < blocks * kBlockRows; ++row) {
+        int sum = 0;
+        for (int64_t j = 0; j < pairs; ++j) {
+          const uint8_t both =
+              codes[static_cast<size_t>((row / kBlockRows * pairs + j) * kBlockRows + row % kBlockRows)];
+          const uint8_t* table = tables.data() + 2 * j * kTableEntries;
+          sum += table[both % 16] + table[kTableEntries + both / 16];
         }
+        want[static_cast<size_t>(row)] = static_cast<uint16_t>(sum);
       }
-      CHECK(offsets[lists] == static_cast<int32_t>(at));
-      std::vector<bool> seen(codes.size());
-      for (const int32_t id : members) {
-        CHECK(!seen[id]);
-        seen[id] = true;
-      }
+      BlockSumsPlain(codes.data(), tables.data(), pairs, blocks, plain.data());
+      BlockSums(codes.data(), tables.data(), pairs, blocks, best.data());
+      CHECK(plain == want);
+      CHECK(best == want);
     }
   }
 }
 
-// The whole of a search on packed rows, against doing it in the open.
-void Searching(Random& random) {
-  const int64_t n = 211, d = 24, lists = 9;
-  const Floats weights = random.Smalls(n * d), bias = random.Smalls(n);
-  Ints codes(n), offsets(lists + 1), members(n), places(n);
-  for (int32_t& c : codes) c = static_cast<int32_t>(random.Below(lists - 1));  // one is empty
-  SortByCode(codes.data(), n, lists, offsets.data(), members.data(), places.data());
-  std::vector<int8_t> bytes(n * d, 55), keys(lists * d);
-  Floats scales(n), biases(n), key_scales(lists, 0.5f), key_biases = random.Smalls(lists);
-  PackRows(weights.data(), bias.data(), places.data(), 0, 100, d, bytes.data(), scales.data(),
-           biases.data());
-  PackRows(Words(weights).data(), bias.data(), places.data(), 100, n, d, bytes.data(),
-           scales.data(), biases.data());
-  for (int8_t& x : keys) x = static_cast<int8_t>(random.Below(255) - 127);
-  const ByteRows key_rows{keys.data(), key_scales.data(), key_biases.data(), lists, d};
-  const ByteRows rows{bytes.data(), scales.data(), biases.data(), n, d};
-  for (int trial = 0; trial < 50; ++trial) {
-    std::vector<int16_t> query(d);
-    for (int16_t& x : query) x = static_cast<int16_t>(random.Below(1 << 15) - (1 << 14));
-    const float scale = 1.0f / 4096.0f;
-    auto score = [&](const int8_t* row, float row_scale, float offset) {
-      int32_t sum = 0;
-      for (int64_t i = 0; i < d; ++i) sum += row[i] * query[i];
-      return static_cast<float>(sum) * (row_scale * scale) + offset;
-    };
-    Ranked by_list;
-    for (int32_t c = 0; c < lists; ++c) {
-      if (offsets[c] < offsets[c + 1]) {
-        by_list.emplace_back(score(keys.data() + c * d, key_scales[c], key_biases[c]), c);
+void Shortlists(Random& random) {
+  for (const int64_t limit : {1, 3, 40, 500}) {
+    for (const int64_t n : {0, 1, 39, 1000}) {
+      Ranked all;
+      Shortlist whole(limit), left(limit), right(limit);
+      for (int32_t i = 0; i < n; ++i) {
+        float score = random.Small();
+        if (random.Below(9) == 0) score = random.Below(2) ? kNan : -kInf;
+        if (random.Below(9) == 0) score = random.Below(2) ? kInf : -0.0f;
+        all.emplace_back(score, i);
+        whole.Offer(score, i);
+        (random.Below(2) ? left : right).Offer(score, i);
       }
+      right.Merge(left);
+      Ints want, got(static_cast<size_t>(limit), 7), merged = got;
+      for (const auto& e : Sorted(all, limit)) want.push_back(e.second);
+      whole.Write(got.data());
+      right.Write(merged.data());
+      CHECK(got == want);
+      CHECK(merged == want);
     }
-    const int64_t most = 1 + random.Below(2 * n), kept = 1 + random.Below(12);
-    Ranked candidates;
-    for (const auto& list : Sorted(by_list, static_cast<int64_t>(by_list.size()))) {
-      for (int32_t id = 0; id < n; ++id) {
-        if (codes[id] != list.second || static_cast<int64_t>(candidates.size()) == most) continue;
-        const int64_t p = places[id];
-        candidates.emplace_back(score(bytes.data() + p * d, scales[p], bias[id]), id);
-      }
-    }
-    TopK best(kept);
-    int64_t total = 0;
-    for (const Span& s : Probe(key_rows, offsets.data(), n, query.data(), scale, most, 7)) {
-      CHECK(s.end - s.begin <= 7 && s.begin < s.end);
-      total += s.end - s.begin;
-      ByteScan(rows, members.data(), query.data(), scale, s.begin, s.end, &best);
-    }
-    CHECK(total == std::min(most, n));
-    CHECK(Written(best, kept) == Sorted(candidates, kept));
   }
 }
 
-void DamagedLists(Random& random) {
-  const int64_t n = 20, d = 4, lists = 6;
-  std::vector<int8_t> keys(lists * d, 1);
-  Floats ones(lists, 1.0f);
-  ones[5] = kNan;
-  const ByteRows key_rows{keys.data(), ones.data(), ones.data(), lists, d};
-  const std::vector<int16_t> query(d, 3);
-  const int32_t wild[] = {INT32_MIN, -1, 0, 7, 20, 21, INT32_MAX};
-  for (int trial = 0; trial < 500; ++trial) {
-    Ints offsets(lists + 1);
-    for (int32_t& x : offsets) x = wild[random.Below(7)];
-    for (const Span& s : Probe(key_rows, offsets.data(), n, query.data(), 1.0f, 50, 1000)) {
-      CHECK(s.begin >= 0 && s.begin < s.end && s.end <= n);
+// The scan in parts, which may begin and end at any block, against doing it in the open.
+void Quantized(Random& random) {
+  for (const int64_t blocks : {1, 2, 31, 70}) {
+    const int64_t pairs = 1 + random.Below(4), n = 3, rows = blocks * kBlockRows, limit = 45;
+    std::vector<uint8_t> codes(static_cast<size_t>(rows * pairs));
+    std::vector<uint8_t> tables(static_cast<size_t>(n * 2 * pairs * kTableEntries));
+    for (uint8_t& x : codes) x = static_cast<uint8_t>(random.Below(256));
+    for (uint8_t& x : tables) x = static_cast<uint8_t>(random.Below(3));
+    Floats biases = random.Smalls(rows), scales = random.Smalls(rows), steps = {0.0f, 0.5f, 1.0f};
+    const Ints below = {0, -7, 5};
+    biases[0] = kNan, biases[static_cast<size_t>(rows) - 1] = -kInf;
+    std::vector<Shortlist> best(3, Shortlist(limit));
+    const int64_t cut = random.Below(blocks + 1);
+    const QuantizedRows held{codes.data(), scales.data(), biases.data(), blocks, pairs};
+    const QuantizedQueries asked{tables.data(), below.data(), steps.data(), n};
+    ScanQuantized(held, asked, cut, blocks, best.data());
+    ScanQuantized(held, asked, 0, cut, best.data());
+    std::vector<uint16_t> sums(static_cast<size_t>(rows));
+    for (int64_t b = 0; b < n; ++b) {
+      BlockSumsPlain(codes.data(), tables.data() + b * 2 * pairs * kTableEntries, pairs, blocks,
+                     sums.data());
+      Ranked all;
+      for (int64_t i = 0; i < rows; ++i) {
+        const float whole = static_cast<float>(sums[i] + below[b]);
+        all.emplace_back(whole * (steps[b] * scales[i]) + biases[i], static_cast<int32_t>(i));
+      }
+      Ints want, got(static_cast<size_t>(limit));
+      for (const auto& e : Sorted(all, limit)) want.push_back(e.second);
+      best[static_cast<size_t>(b)].Write(got.data());
+      CHECK(got == want);
     }
   }
 }
@@ -280,10 +221,8 @@ int main() {
   Random random;
   ExactTopK(random);
   Merging(random);
-  Bytes(random);
-  Shorts(random);
-  Sorting(random);
-  Searching(random);
-  DamagedLists(random);
+  Sums(random);
+  Shortlists(random);
+  Quantized(random);
   std::puts("ok");
 }

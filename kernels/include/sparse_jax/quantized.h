@@ -26,6 +26,7 @@ namespace sparse_jax {
 
 constexpr int64_t kBlockRows = 32;
 constexpr int64_t kTableEntries = 16;
+constexpr int64_t kAheadBytes = 4096;  // the machine's own prefetch stops at the end of a page
 
 // sums[32 i + r] = the entries of row r of block i, added up. `tables` is [2 pairs, 16].
 inline void BlockSumsPlain(const uint8_t* codes, const uint8_t* tables, int64_t pairs,
@@ -66,6 +67,7 @@ __attribute__((target("avx2"))) inline void BlockSumsAvx2(const uint8_t* codes,
     __m256i words = _mm256_setzero_si256(), odd = words;
     const uint8_t* table = tables;
     for (int64_t j = 0; j < pairs; ++j, codes += kBlockRows, table += 2 * kTableEntries) {
+      __builtin_prefetch(codes + kAheadBytes);
       const auto* entries = reinterpret_cast<const __m128i*>(table);
       const __m256i low = _mm256_broadcastsi128_si256(_mm_loadu_si128(entries));
       const __m256i high = _mm256_broadcastsi128_si256(_mm_loadu_si128(entries + 1));
@@ -158,26 +160,37 @@ class Shortlist {
   std::vector<uint64_t> keys_;
 };
 
-// Rows in blocks: codes [blocks, pairs, 32] and biases [32 blocks].
+// Rows in blocks: codes [blocks, pairs, 32], scales and biases [32 blocks].
 struct QuantizedRows {
   const uint8_t* codes;
-  const float* biases;
+  const float *scales, *biases;
   int64_t blocks, pairs;
+};
+
+// Queries: tables [n, 2 pairs, 16], to whose sums `below` is added; a step of these is worth `steps`.
+struct QuantizedQueries {
+  const uint8_t* tables;
+  const int32_t* below;
+  const float* steps;
+  int64_t n;
 };
 
 constexpr int64_t kChunkBlocks = 32;  // sums of 1,024 rows at a time stay in the L1 cache
 
-// Offers n rows from `first` on, whose scores are biases + step * sums.
-SPARSE_JAX_CLONES static inline void OfferChunk(const uint16_t* sums, const float* biases,
-                                                float step, int64_t n, int64_t first,
-                                                Shortlist* best) {
+// Offers n rows from `first` on, with scores (sum + below) * (step * scale) + bias.
+SPARSE_JAX_CLONES static inline void OfferChunk(const uint16_t* sums, const float* scales,
+                                                const float* biases, int32_t below, float step,
+                                                int64_t n, int64_t first, Shortlist* best) {
   float scores[kBlockRows];
   int32_t good[kBlockRows];
   for (int64_t block = 0; block < n; block += kBlockRows) {
+    Prefetch(scales + block + kChunkBlocks * kBlockRows, kBlockRows * sizeof(float));
+    Prefetch(biases + block + kChunkBlocks * kBlockRows, kBlockRows * sizeof(float));
     const float floor = best->floor();
     int some = 0;
     for (int64_t r = 0; r < kBlockRows; ++r) {
-      scores[r] = step * static_cast<float>(sums[block + r]) + biases[block + r];
+      const int64_t at = block + r;
+      scores[r] = static_cast<float>(sums[at] + below) * (step * scales[at]) + biases[at];
       some |= scores[r] >= floor;
     }
     if (!some) continue;
@@ -192,17 +205,17 @@ SPARSE_JAX_CLONES static inline void OfferChunk(const uint16_t* sums, const floa
   }
 }
 
-// Offers the rows of blocks [begin, end) to the best of each of n queries; tables [n, 2 pairs, 16].
-inline void ScanQuantized(const QuantizedRows& rows, const uint8_t* tables, const float* steps,
-                          int64_t n, int64_t begin, int64_t end, Shortlist* best) {
+// Offers the rows of blocks [begin, end) to the best of each query.
+inline void ScanQuantized(const QuantizedRows& rows, const QuantizedQueries& queries, int64_t begin,
+                          int64_t end, Shortlist* best) {
   uint16_t sums[kChunkBlocks * kBlockRows];
   for (int64_t at = begin; at < end; at += kChunkBlocks) {
-    const int64_t blocks = std::min(kChunkBlocks, end - at);
-    for (int64_t b = 0; b < n; ++b) {
-      BlockSums(rows.codes + at * rows.pairs * kBlockRows,
-                tables + b * 2 * rows.pairs * kTableEntries, rows.pairs, blocks, sums);
-      OfferChunk(sums, rows.biases + at * kBlockRows, steps[b], blocks * kBlockRows,
-                 at * kBlockRows, best + b);
+    const int64_t blocks = std::min(kChunkBlocks, end - at), row = at * kBlockRows;
+    for (int64_t b = 0; b < queries.n; ++b) {
+      BlockSums(rows.codes + row * rows.pairs, queries.tables + b * 2 * rows.pairs * kTableEntries,
+                rows.pairs, blocks, sums);
+      OfferChunk(sums, rows.scales + row, rows.biases + row, queries.below[b], queries.steps[b],
+                 blocks * kBlockRows, row, best + b);
     }
   }
 }
