@@ -65,9 +65,7 @@ def _recall(found: Any, layer: Trained, rows: jax.Array) -> float:
     return float((np.asarray(found)[:, :, None] == np.asarray(truth)[:, None, :]).any(1).mean())
 
 
-def _ours(
-    layer: Trained, changes: list[Any], calls: int, rescored: int | None
-) -> dict[str, float]:
+def _ours(layer: Trained, changes: list[Any], calls: int, rescored: int | None) -> dict[str, float]:
     rows, bias, queries = map(jnp.asarray, (layer.weights, layer.bias, _batch(layer)))
     key = jax.random.key(0)
     fit = jax.jit(quantized.fit).lower(key, rows, bias, layer.seen).compile()

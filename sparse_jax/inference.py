@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax import quantized, topk
 from sparse_jax import index as lsh
+from sparse_jax import quantized, topk
 from sparse_jax.data import Batch, XmcData, batches, plan_capacity
 from sparse_jax.index import IndexConfig, LshIndex
 from sparse_jax.network import Params, encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -79,7 +80,7 @@ def test_scan_equals_numpy(seed, blocks, pairs, num_queries, limit):
     below = rng.integers(-50, 50, num_queries).astype(np.int32)
     steps = rng.choice([0.0, 0.5, 1e-30], num_queries).astype(np.float32)
     _, _, _, index = fitted()
-    index = quantized.dataclasses.replace(
+    index = dataclasses.replace(
         index,
         codes=jnp.array(codes),
         scales=jnp.array(scales),
@@ -99,7 +100,9 @@ def test_index_is_what_it_says(kernels):
     rows, bias, queries = layer()
     index = jax.tree.map(np.asarray, fit(rows, bias, queries))
     np.testing.assert_allclose(index.mean, queries.mean(0), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(index.biases[:N], bias + rows @ queries.mean(0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        index.biases[:N], bias + rows @ queries.mean(0), rtol=1e-4, atol=1e-4
+    )
     assert (index.biases[N:] == -np.inf).all()
     coordinates = (rows - index.centre) @ index.encoder
     lengths = np.linalg.norm(coordinates, axis=1)
@@ -134,9 +137,9 @@ def test_search_over_all_rows_is_exact_and_over_few_is_near(kernels):
     index = fit(rows, bias, queries)
     exact = np.asarray(topk.rows(jnp.array(queries), jnp.array(rows), jnp.array(bias), k=5).ids)
     for some in (queries, queries[:1]):
-        found = jax.jit(
-            lambda i, q: quantized.search(i, q, rows, bias, k=5, rescored=10 * N)
-        )(index, some)
+        found = jax.jit(lambda i, q: quantized.search(i, q, rows, bias, k=5, rescored=10 * N))(
+            index, some
+        )
         np.testing.assert_array_equal(found.ids, exact[: len(some)])
         scores = np.einsum("bkd,bd->bk", rows[found.ids], some) + bias[found.ids]
         np.testing.assert_allclose(found.scores, scores, rtol=1e-4, atol=1e-5)
@@ -208,7 +211,11 @@ def test_rows_and_queries_that_are_not_finite(kernels):
 def test_few_rows_and_wide_codes(kernels):
     rng = np.random.default_rng(0)
     rows, queries = rng.normal(size=(3, 5)), rng.normal(size=(4, 5))
-    rows, queries, bias = rows.astype(np.float32), queries.astype(np.float32), np.zeros(3, np.float32)
+    rows, queries, bias = (
+        rows.astype(np.float32),
+        queries.astype(np.float32),
+        np.zeros(3, np.float32),
+    )
     index = fit(rows, bias, queries, subspaces=8)  # more than coordinates
     found = jax.jit(lambda i: quantized.search(i, queries, rows, bias, k=4, rescored=9))(index)
     np.testing.assert_array_equal(found.ids[:, :3], np.argsort(-(queries @ rows.T), axis=1))
@@ -241,9 +248,7 @@ def test_one_thread_or_two_give_the_same_bits():
 @pytest.mark.parametrize(("num_rows", "dim", "subspaces"), [(600, 24, 8), (33, 5, 4), (32, 6, 2)])
 def test_memory_is_predicted(num_rows, dim, subspaces):
     rows = jnp.ones((num_rows, dim))
-    index = quantized.fit(
-        jax.random.key(0), rows, jnp.zeros(num_rows), rows, subspaces=subspaces
-    )
+    index = quantized.fit(jax.random.key(0), rows, jnp.zeros(num_rows), rows, subspaces=subspaces)
     measured = sum(x.nbytes for x in jax.tree.leaves(index))
     assert measured == quantized.memory_bytes(num_rows, dim, subspaces=subspaces)
 
