@@ -48,14 +48,11 @@ class TopK {
     }
   }
 
+ private:
   struct Entry {
     float score;
     int32_t id;
   };
-  const std::vector<Entry>& entries() const { return entries_; }
-  void clear() { entries_.clear(); }
-
- private:
   static bool Better(const Entry& a, const Entry& b) {
     return a.score != b.score ? a.score > b.score : a.id < b.id;
   }
