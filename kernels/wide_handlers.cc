@@ -10,9 +10,6 @@
 
 namespace {
 
-// Features are dealt out to this many tasks, whatever the number of threads.
-constexpr int64_t kUpdateTasks = 8;
-
 ffi::Error ViewOf(I32& offsets, I32& labels, F32& weights, F32& bias, sj::WideView* view) {
   if (!Shaped(offsets, {-1}) || offsets.element_count() < 1) {
     return Bad("offsets is not [num_features + 1]");
@@ -68,7 +65,8 @@ ffi::Error WideScoresImpl(ffi::ThreadPool pool, I32 offsets, I32 labels, F32 wei
 ffi::Error WideStepImpl(ffi::ThreadPool pool, I32 offsets, I32 labels, F32 weights, F32 slots,
                         F32 bias, F32 bias_slots, I32 features, I32 examples, F32 values,
                         I32 own_labels, I32 own_examples, F32 rate, OutF32 new_weights,
-                        OutF32 new_slots, OutF32 new_bias, OutF32 new_bias_slots, OutF32 losses) {
+                        OutF32 new_slots, OutF32 new_bias, OutF32 new_bias_slots, OutF32 losses,
+                        int64_t group) {
   sj::WideView view;
   sj::WideBatch batch;
   if (auto error = ViewOf(offsets, labels, weights, bias, &view); error.failure()) return error;
@@ -80,6 +78,7 @@ ffi::Error WideStepImpl(ffi::ThreadPool pool, I32 offsets, I32 labels, F32 weigh
   }
   if (!Shaped(rate, {})) return Bad("learning_rate is not a scalar");
   if (!Shaped(*losses, {-1})) return Bad("losses is not [batch]");
+  if (group < 1) return Bad("group is below 1");
   const int64_t n = losses->dimensions()[0];
   if (auto error = BatchOf(features, examples, values, n, &batch); error.failure()) return error;
   auto carry = [](const F32& from, OutF32& to) {
@@ -92,42 +91,42 @@ ffi::Error WideStepImpl(ffi::ThreadPool pool, I32 offsets, I32 labels, F32 weigh
   carry(bias, new_bias);
   carry(bias_slots, new_bias_slots);
 
-  const int64_t words = Words(view, batch, n);
+  const int64_t words = Words(view, batch, n) / std::max<int64_t>(1, (n + group - 1) / group);
   const sj::ByPosition own =
       sj::SortByPosition(own_examples.typed_data(), own_labels.element_count(), n);
-  std::vector<std::vector<sj::Violation>> violations(static_cast<size_t>(n));
-  std::vector<int32_t> hot;
-  for (int64_t l = 0; l < view.num_labels; ++l) {
-    if (new_bias->typed_data()[l] > -1.0f) hot.push_back(static_cast<int32_t>(l));
-  }
   const int32_t* own_ids = own_labels.typed_data();
-  float* out = losses->typed_data();
-  // All examples first, by the weights before the step; then the updates, in their order.
-  Share(pool, n, words, [&, own_ids, out](int64_t b) {
-    thread_local sj::WideSums sums;
-    std::vector<int32_t> labels;
-    for (int32_t i = own.starts[static_cast<size_t>(b)];
-         i < own.starts[static_cast<size_t>(b) + 1]; ++i) {
-      const int32_t label = own_ids[own.order[static_cast<size_t>(i)]];
-      if (view.Holds(label)) labels.push_back(label);
-    }
-    out[b] = 0;
-    if (labels.empty()) return;  // padding, or a point without labels, which teaches nothing
-    out[b] = sj::WideViolations(view, new_weights->typed_data(), new_bias->typed_data(), batch, b,
-                                labels, hot, &sums, &violations[static_cast<size_t>(b)]);
-  });
   const float learning_rate = *rate.typed_data();
-  for (const auto& of_example : violations) {
-    for (const sj::Violation& v : of_example) {
-      sj::Adagrad(v.gradient, learning_rate, new_bias->typed_data() + v.label,
-                  new_bias_slots->typed_data() + v.label);
-    }
+  float *w = new_weights->typed_data(), *c = new_bias->typed_data(), *out = losses->typed_data();
+  // Which task does what changes no bit, and each looks at all violations: no more than threads.
+  const int64_t tasks = std::max<int64_t>(1, pool.num_threads());
+  std::vector<sj::Violations> violations;
+  for (int64_t first = 0; first < n; first += group) {
+    const int64_t count = std::min(group, n - first);
+    violations.assign(static_cast<size_t>(count), {});
+    const std::vector<int32_t> hot = sj::HotLabels(c, view.num_labels);
+    // All examples of the group by the weights before it; then the updates, in their order.
+    Share(pool, count, words, [&](int64_t i) {
+      thread_local sj::WideSums sums;
+      std::vector<int32_t> labels;
+      const int64_t b = first + i;
+      for (int32_t k = own.starts[static_cast<size_t>(b)];
+           k < own.starts[static_cast<size_t>(b) + 1]; ++k) {
+        const int32_t label = own_ids[own.order[static_cast<size_t>(k)]];
+        if (label >= 0 && label < view.num_labels) labels.push_back(label);
+      }
+      out[b] = 0;
+      if (labels.empty()) return;  // padding, or a point without labels, which teaches nothing
+      out[b] = sj::WideViolations(view, w, c, batch, b, labels, hot, &sums,
+                                  &violations[static_cast<size_t>(i)]);
+    });
+    Share(pool, tasks, words, [&](int64_t task) {
+      thread_local std::vector<float> dense;
+      sj::WideUpdateBias(violations, learning_rate, view.num_labels, task, tasks, c,
+                         new_bias_slots->typed_data());
+      sj::WideUpdate(view, batch, first, violations, learning_rate, task, tasks, &dense, w,
+                     new_slots->typed_data());
+    });
   }
-  Share(pool, kUpdateTasks, words, [&](int64_t task) {
-    thread_local std::vector<float> dense;
-    sj::WideUpdate(view, batch, violations, learning_rate, task, kUpdateTasks, &dense,
-                   new_weights->typed_data(), new_slots->typed_data());
-  });
   return ffi::Error::Success();
 }
 
@@ -164,4 +163,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(WideStep, WideStepImpl,
                                   .Ret<F32>()
                                   .Ret<F32>()
                                   .Ret<F32>()
-                                  .Ret<F32>());
+                                  .Ret<F32>()
+                                  .Attr<int64_t>("group"));

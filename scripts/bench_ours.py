@@ -154,12 +154,19 @@ class Ours:
         features, _, _ = unique(batch.feature_ids)
 
         def bag(params: Any, batch: Any) -> Any:
-            ids, positions, _ = unique(batch.feature_ids)
-            return jax.vjp(
-                lambda rows, bias: network.hidden_layer(rows, bias, positions, batch),
-                take_rows(params["embedding"], ids),
-                params["hidden_bias"],
-            )
+            _, positions, _ = unique(batch.feature_ids)
+            bags = network.bag_features(params["embedding"], batch.feature_ids, batch)
+            hidden, pull = jax.vjp(network.activate, bags, params["hidden_bias"])
+
+            def pull_rows(grad: Any) -> Any:
+                rows = jnp.zeros((config.distinct_features, shape.hidden), jnp.float32)
+                grad_bags, grad_bias = pull(grad)
+                _, pull_bags = jax.vjp(
+                    lambda rows: network.bag_features(rows, positions, batch), rows
+                )
+                return pull_bags(grad_bags)[0], grad_bias
+
+            return hidden, pull_rows
 
         forward_bag = jax.jit(lambda *args: bag(*args)[0])
         both_bags = jax.jit(lambda grad, *args: bag(*args)[1](grad))

@@ -281,5 +281,7 @@ PEERS: dict[str, tuple[str | None, type[Peer]]] = {
     "torch_dense": ("torch", TorchDense),
     "torch_sampled_sparse_adam": ("torch", TorchSampled),
     "tensorflow_sampled": ("tensorflow", TensorflowSampled),
+    "jax_dense_cuda": ("jax_plugins", JaxDense),  # the namespace that `jax[cuda13]` installs into
+    "jax_sampled_cuda": ("jax_plugins", JaxSampled),
 }
-"""By name: the package a peer needs, and the peer."""
+"""By name: the package a peer needs, and the peer; those that end in `_cuda` run on the GPU."""

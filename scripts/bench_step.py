@@ -141,7 +141,12 @@ class Worker:
         command = [sys.executable, str(Path(__file__).resolve()), "--worker", name]
         for option in ("batch_size", "active", "labels"):
             command += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "JAX_PLATFORMS": "cpu"}
+        environment = {
+            **os.environ,
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "JAX_PLATFORMS": "cuda" if name.endswith("_cuda") else "cpu",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # peers on a GPU share it
+        }
         threads = str(len(os.sched_getaffinity(0)))
         for variable in ("NPROC", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             environment.setdefault(variable, threads)
@@ -234,6 +239,7 @@ def summarize(
     return {
         "speedup_vs_dense_jax": speedup("jax_dense"),
         "speedup_vs_dense_torch": speedup("torch_dense"),
+        "speedup_vs_dense_jax_on_gpu": speedup("jax_dense_cuda"),
         "speedup_vs_sampled_jax": speedup("jax_sampled"),
         "speedup_vs_sampled_tensorflow": speedup("tensorflow_sampled"),
         "speedup_vs_sampled_torch_sparse_adam": speedup("torch_sampled_sparse_adam"),

@@ -23,6 +23,7 @@ from typing import Any
 import negatives_table
 import numpy as np
 import train_xmc
+import xmc_run
 from learned_hashing import LearnedRun
 from report import write_json
 
@@ -97,14 +98,14 @@ def load(prefix: str, args: argparse.Namespace, active: int) -> tuple[data.XmcDa
 
 def train_one(
     setting: Setting, way: str, seed: int, steps: int | None, train: data.XmcData
-) -> tuple[train_xmc.Run, float]:
+) -> tuple[xmc_run.Run, float]:
     """A finished run, and the processor seconds of its training."""
     run_args = train_xmc.parse_args([])
     run_args.strategy = "lsh" if way == "learned" else way
     run_args.seed = seed
     for name in ("mode", "active", "candidates", "loss", "batch_size", "epochs"):
         setattr(run_args, name, getattr(setting, name))
-    run = (LearnedRun if way == "learned" else train_xmc.Run)(run_args, train, steps=steps)
+    run = (LearnedRun if way == "learned" else xmc_run.Run)(run_args, train, steps=steps)
     begun = time.process_time()
     run.fit()
     return run, time.process_time() - begun

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import train_xmc
+import xmc_run
 
 from sparse_jax import data, hashing, network, schedules, tables, topk, training
 from sparse_jax.hashing import transforms
@@ -109,7 +109,7 @@ def learn(
     return dataclasses.replace(state, index=learned)
 
 
-class LearnedRun(train_xmc.Run):
+class LearnedRun(xmc_run.Run):
     """A training run whose functions are learned where others are drawn anew."""
 
     def __init__(

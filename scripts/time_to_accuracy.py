@@ -27,6 +27,7 @@ import numpy as np
 import presets
 import report
 import train_xmc
+import xmc_run
 
 from sparse_jax import data, inference, metrics, wide
 from sparse_jax.allocator import keep_freed_memory
@@ -96,7 +97,7 @@ def network(
     predict = jax.jit(functools.partial(inference.predict_dense, k=5))
     curve: Curve = []
     clock = Stopwatch()
-    run = train_xmc.Run(own, train)
+    run = xmc_run.Run(own, train)
 
     def watch() -> None:
         params = jax.block_until_ready(run.state.params)
@@ -140,7 +141,7 @@ def _best(model: wide.WideModel, batch: data.Batch) -> jax.Array:
 def fast(args: argparse.Namespace, seed: int, train: data.XmcData, test: data.XmcData) -> Curve:
     """--preset fast."""
     own = train_xmc.parse_args(["--preset", "fast", "--seed", str(seed)])
-    _, results = presets.run(own, train, test, train_xmc.Run)
+    _, results = presets.run(own, train, test)
     return [(results["train_seconds"], results["p@1"])]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import train_xmc
+import xmc_run
 
 from sparse_jax import data, network
 
@@ -127,7 +128,7 @@ def get(
         train, test = data.apply_tfidf(train, idf), data.apply_tfidf(test, idf)
     else:
         train, test = train_xmc.load(args)
-    run = train_xmc.Run(args, train)
+    run = xmc_run.Run(args, train)
     if name == "synthetic":
         # Near zero, as SLIDE starts at this size: a label met four times can't outgrow more.
         params = run.state.params | {"output": run.state.params["output"] * np.float32(0.1)}

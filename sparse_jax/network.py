@@ -85,13 +85,33 @@ def hidden_layer(
       Zhang and Sennrich, Root mean square layer normalization, 2019, equation 4, without gain.
       Srivastava et al., Dropout, 2014, section 4.
     """
-    bag = embedding_bag(
+    return activate(bag_features(rows, positions, batch), bias, dropout=dropout, key=key)
+
+
+def bag_features(rows: jax.Array, positions: jax.Array, batch: Batch) -> jax.Array:
+    """Each point's weighted sum of feature rows.
+
+    Args:
+      rows: float32 [U, d], feature rows, or all of a table's.
+      positions: int32 [E], the row of each feature entry of the batch; -1 leaves it out.
+      batch: B points.
+
+    Returns:
+      float32 [B, d].
+    """
+    return embedding_bag(
         rows,
         positions,
         batch.feature_rows,
         batch.feature_values,
         num_segments=batch.row_mask.shape[0],
     )
+
+
+def activate(
+    bag: jax.Array, bias: jax.Array, *, dropout: float = 0.0, key: jax.Array | None = None
+) -> jax.Array:
+    """The hidden vectors of bags, float32 [B, d]: what `hidden_layer` does with their sums."""
     h = jax.nn.relu(add_bias(bag, bias))
     square = (h * h) @ jnp.full((h.shape[1], 1), 1.0 / h.shape[1], jnp.float32)
     h = h * jax.lax.rsqrt(square + jnp.float32(_EPSILON))

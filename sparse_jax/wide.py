@@ -93,24 +93,32 @@ def scores(model: WideModel, batch: Batch) -> jax.Array:
     return _scores_jax(model, batch)
 
 
-def step(model: WideModel, batch: Batch, learning_rate: jax.Array) -> tuple[WideModel, jax.Array]:
-    """One step of Adagrad on the squared hinge of all labels, one versus the rest.
+def step(
+    model: WideModel, batch: Batch, learning_rate: jax.Array, *, group: int = 32
+) -> tuple[WideModel, jax.Array]:
+    """Adagrad on the squared hinge of all labels, one versus the rest, a group of points at a time.
 
-    loss_b = Σ_l max(0, 1 - y_bl score_bl)², y = ±1. All scores are taken before the step; then the
-    updates follow in order of the examples, so that a batch of 32 still learns like single
-    examples. Jit it with `model` donated: it is updated in place.
+    loss_b = Σ_l max(0, 1 - y_bl score_bl)², y = ±1. The scores of a group are taken first; then its
+    updates follow in order of the points, so that it still learns like single points. Jit it with
+    `model` donated: it is updated in place.
 
     Args:
       model: the model.
-      batch: B points; those without labels teach nothing. B above about 64 overshoots.
+      batch: B points; those without labels teach nothing.
       learning_rate: float32 [].
+      group: points scored before their updates, which threads share; more than about 64 overshoot.
 
     Returns:
       The model, and the mean loss of the real points, float32 [].
 
+    Raises:
+      ValueError: if group is below 1.
+
     References:
       Duchi, Hazan and Singer, Adaptive Subgradient Methods, 2011, figure 1.
     """
+    if group < 1:
+        raise ValueError(f"group = {group}: must be at least 1")
     examples = batch.row_mask.shape[0]
     if _ffi.AVAILABLE:
         state = [model.weights, model.slots, model.bias, model.bias_slots]
@@ -120,10 +128,10 @@ def step(model: WideModel, batch: Batch, learning_rate: jax.Array) -> tuple[Wide
         *state, losses = call(
             model.offsets, model.label_ids, *state,
             batch.feature_ids, batch.feature_rows, batch.feature_values,
-            batch.label_ids, batch.label_rows, learning_rate,
+            batch.label_ids, batch.label_rows, learning_rate, group=np.int64(group),
         )  # fmt: skip
     else:
-        *state, losses = _step_jax(model, batch, learning_rate)
+        *state, losses = _step_jax(model, batch, learning_rate, group)
     weights, slots, bias, bias_slots = state
     model = WideModel(model.offsets, model.label_ids, weights, slots, bias, bias_slots)
     # A mean as a product: XLA:CPU may split a long sum by the number of threads.
@@ -166,23 +174,32 @@ def _dense_points(model: WideModel, batch: Batch) -> jax.Array:
 
 
 def _scores_jax(model: WideModel, batch: Batch) -> jax.Array:
+    return _scores_of(model, model.weights, model.bias, _dense_points(model, batch))
+
+
+def _scores_of(
+    model: WideModel, weights: jax.Array, bias: jax.Array, points: jax.Array
+) -> jax.Array:
     features = _features_of(model)
 
     def one(point: jax.Array) -> jax.Array:
-        return model.bias.at[model.label_ids].add(point[features] * model.weights)
+        return bias.at[model.label_ids].add(point[features] * weights)
 
-    return jax.lax.map(one, _dense_points(model, batch))
+    return jax.lax.map(one, points)
 
 
-def _step_jax(model: WideModel, batch: Batch, learning_rate: jax.Array) -> tuple[jax.Array, ...]:
+def _step_jax(
+    model: WideModel, batch: Batch, learning_rate: jax.Array, group: int
+) -> tuple[jax.Array, ...]:
     features, points = _features_of(model), _dense_points(model, batch)
-    found = _scores_jax(model, batch)
-    ids = jnp.where(batch.label_ids < 0, found.shape[1], batch.label_ids)
-    own = jnp.zeros(found.shape, bool).at[batch.label_rows, ids].set(True, mode="drop")
-    sign = jnp.where(own, jnp.float32(1), jnp.float32(-1))
-    short = jnp.maximum(jnp.float32(1) - sign * found, jnp.float32(0))
-    short = jnp.where(jnp.any(own, axis=1)[:, None], short, jnp.float32(0))
-    gradients = jnp.float32(-2) * sign * short
+    examples, num_labels = points.shape[0], model.bias.size
+    ids = jnp.where(batch.label_ids < 0, num_labels, batch.label_ids)
+    own = jnp.zeros((examples, num_labels), bool).at[batch.label_rows, ids].set(True, mode="drop")
+    groups = -(-examples // group)
+
+    def grouped(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, ((0, groups * group - examples), (0, 0)))
+        return x.reshape(groups, group, x.shape[1])
 
     def adagrad(weight: jax.Array, slot: jax.Array, gradient: jax.Array) -> list[jax.Array]:
         slot = slot + gradient * gradient
@@ -194,6 +211,17 @@ def _step_jax(model: WideModel, batch: Batch, learning_rate: jax.Array) -> tuple
         rows = adagrad(weights, slots, gradient[model.label_ids] * point[features])
         return rows + adagrad(bias, bias_slots, gradient), None
 
+    def one_group(
+        state: list[jax.Array], given: tuple[jax.Array, jax.Array]
+    ) -> tuple[list, jax.Array]:
+        points, own = given
+        sign = jnp.where(own, jnp.float32(1), jnp.float32(-1))
+        found = _scores_of(model, state[0], state[2], points)
+        short = jnp.maximum(jnp.float32(1) - sign * found, jnp.float32(0))
+        short = jnp.where(jnp.any(own, axis=1)[:, None], short, jnp.float32(0))
+        state, _ = jax.lax.scan(update, state, (points, jnp.float32(-2) * sign * short))
+        return state, jnp.sum(short * short, axis=1)
+
     state = [model.weights, model.slots, model.bias, model.bias_slots]
-    state, _ = jax.lax.scan(update, state, (points, gradients))
-    return (*state, jnp.sum(short * short, axis=1))
+    state, losses = jax.lax.scan(one_group, state, (grouped(points), grouped(own)))
+    return (*state, losses.reshape(-1)[:examples])

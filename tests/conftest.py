@@ -60,6 +60,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"tested {Path(sparse_jax.__file__).parent}, {kernels}")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Workers of `-n auto`: the cores that this process may use, not those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
 @pytest.fixture(scope="module")
 def quick_compiles() -> Iterator[None]:
     """For tiny arrays: most of the time would go into LLVM."""

@@ -57,9 +57,10 @@ def widen(params):
 
 @functools.cache
 def half_params():
-    return network.init_params(
-        jax.random.key(0), num_features=60, num_labels=N, hidden=D, dtype=jnp.bfloat16
-    )
+    with jax.ensure_compile_time_eval():  # what is kept must not belong to the first caller's trace
+        return network.init_params(
+            jax.random.key(0), num_features=60, num_labels=N, hidden=D, dtype=jnp.bfloat16
+        )
 
 
 # Rounding ----------------------------------------------------------------------------------------

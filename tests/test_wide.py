@@ -88,6 +88,31 @@ def test_steps_equal_numpy(kernels):
     np.testing.assert_allclose(stepped.bias, expected["bias"], rtol=1e-4, atol=1e-5)
 
 
+def test_a_step_in_groups_is_a_step_for_each(kernels):
+    whole = next(
+        data.batches(POINTS, 48, capacity=data.plan_capacity(POINTS, 48, seed=None, epochs=1))
+    )
+    model = wide.init(POINTS)
+    one_by_one = model
+    for start in range(0, 48, 16):
+        rows = (whole.feature_rows >= start) & (whole.feature_rows < start + 16)
+        own = (whole.label_rows >= start) & (whole.label_rows < start + 16)
+        part = dataclasses.replace(
+            whole,
+            feature_ids=np.where(rows, whole.feature_ids, -1),
+            label_ids=np.where(own, whole.label_ids, -1),
+        )
+        one_by_one, _ = wide.step(one_by_one, part, RATE, group=48)
+    together, _ = wide.step(model, whole, RATE, group=16)
+    for name in ("weights", "slots", "bias", "bias_slots"):
+        np.testing.assert_array_equal(getattr(together, name), getattr(one_by_one, name))
+
+
+def test_a_group_of_none_is_refused():
+    with pytest.raises(ValueError, match="group = 0: must be at least 1"):
+        wide.step(wide.init(POINTS), BATCHES[0], RATE, group=0)
+
+
 def test_scores_equal_numpy(kernels):
     model = wide.init(POINTS)
     noise = np.random.default_rng(0).normal(size=model.weights.size).astype(np.float32)

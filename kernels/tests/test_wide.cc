@@ -80,7 +80,7 @@ void TestRandomAgainstDense() {
       if (m.bias[l] > -1) hot.push_back(l);
     }
     sj::WideSums sums;
-    std::vector<sj::Violation> found;
+    sj::Violations found;
     for (int again = 0; again < 2; ++again) {  // the scratch must come back clean
       sj::WideViolations(view, m.weights.data(), m.bias.data(), batch, 0, {own, own}, hot, &sums,
                          &found);
@@ -88,10 +88,10 @@ void TestRandomAgainstDense() {
       for (int32_t l = 0; l < num_labels; ++l) {
         const float sign = l == own ? 1.0f : -1.0f, shortfall = 1 - sign * want[l];
         if (std::abs(shortfall) < 1e-4) {
-          if (next < found.size() && found[next].label == l) ++next;
+          if (next < found.size() && found.labels[next] == l) ++next;
         } else if (shortfall > 0) {
-          CHECK(next < found.size() && found[next].label == l);
-          CHECK(std::abs(found[next++].gradient + 2 * sign * shortfall) < 1e-3);
+          CHECK(next < found.size() && found.labels[next] == l);
+          CHECK(std::abs(found.gradients[next++] + 2 * sign * shortfall) < 1e-3);
         }
       }
       CHECK(next == found.size());
@@ -99,17 +99,18 @@ void TestRandomAgainstDense() {
 
     // Both ways to update a row, by walking and by searching, and any number of tasks: same bits.
     std::vector<float> w1 = m.weights, s1 = m.slots, w2 = m.weights, s2 = m.slots, scratch;
-    sj::WideUpdate(view, batch, {found}, 0.3f, 0, 1, &scratch, w1.data(), s1.data());
+    sj::WideUpdate(view, batch, 0, {found}, 0.3f, 0, 1, &scratch, w1.data(), s1.data());
     for (int task = 0; task < 3; ++task) {
-      sj::WideUpdate(view, batch, {found}, 0.3f, task, 3, &scratch, w2.data(), s2.data());
+      sj::WideUpdate(view, batch, 0, {found}, 0.3f, task, 3, &scratch, w2.data(), s2.data());
     }
     CHECK(w1 == w2 && s1 == s2);
-    std::vector<float> w3 = m.weights, s3 = m.slots, only(num_labels, 0.0f);
-    for (const sj::Violation& v : found) {
-      only.assign(num_labels, 0.0f);
-      only[v.label] = v.gradient;
+    std::vector<float> w3 = m.weights, s3 = m.slots, only;
+    for (size_t v = 0; v < found.size(); ++v) {
+      const sj::Violations one = {{found.labels[v]}, {found.gradients[v]}};
+      only.assign(num_labels + 1, 0.0f);
+      only[one.labels[0]] = one.gradients[0];
       for (size_t i = 0; i < ids.size(); ++i) {
-        sj::WideUpdateRow(view, ids[i], values[i], 0.3f, {v}, only.data(), w3.data(), s3.data());
+        sj::WideUpdateRow(view, ids[i], values[i], 0.3f, one, only.data(), w3.data(), s3.data());
       }
     }
     CHECK(w1 == w3 && s1 == s3);
@@ -128,9 +129,9 @@ void TestLies() {
   std::vector<float> scores(3), scratch;
   sj::WideScores(m.View(3), m.weights.data(), m.bias.data(), batch, 0, scores.data());
   sj::WideSums sums;
-  std::vector<sj::Violation> found;
+  sj::Violations found;
   sj::WideViolations(m.View(3), m.weights.data(), m.bias.data(), batch, 0, {1}, {}, &sums, &found);
-  sj::WideUpdate(m.View(3), batch, {found}, 0.1f, 0, 1, &scratch, m.weights.data(),
+  sj::WideUpdate(m.View(3), batch, 0, {found}, 0.1f, 0, 1, &scratch, m.weights.data(),
                  m.slots.data());
 }
 

@@ -6,8 +6,10 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sparse_jax/rows.h"
@@ -26,7 +28,6 @@ struct WideView {
     return std::clamp<int64_t>(offsets[f + 1], Begin(f), num_weights);
   }
   bool Has(int32_t feature) const { return feature >= 0 && feature < num_features; }
-  bool Holds(int32_t label) const { return label >= 0 && label < num_labels; }
 };
 
 // The entries of a batch by example: entry order[k], k in [starts[b], starts[b + 1]).
@@ -36,26 +37,37 @@ struct WideBatch {
   ByPosition by_example;
 };
 
-struct Violation {
-  int32_t label;
-  float gradient;  // of the loss with respect to the label's score
+// Labels, ascending, and the gradients of the loss with respect to their scores.
+struct Violations {
+  std::vector<int32_t> labels;
+  std::vector<float> gradients;
+
+  size_t size() const { return labels.size(); }
+  void Resize(size_t n) { labels.resize(n), gradients.resize(n); }
+  void Add(int32_t label, float gradient) {
+    labels.push_back(label), gradients.push_back(gradient);
+  }
+  void Sort() {
+    std::vector<std::pair<int32_t, float>> pairs(size());
+    for (size_t i = 0; i < size(); ++i) pairs[i] = {labels[i], gradients[i]};
+    std::sort(pairs.begin(), pairs.end(),
+              [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (size_t i = 0; i < size(); ++i) labels[i] = pairs[i].first, gradients[i] = pairs[i].second;
+  }
 };
 
-// visit(label, value * weight) for what the features of example b point to.
+// visit(labels, weights, n, value) for what each feature of example b points to.
 template <typename Visit>
-void ForEachTerm(const WideView& view, const float* weights, const WideBatch& batch, int64_t b,
-                 Visit&& visit) {
+void ForEachRow(const WideView& view, const float* weights, const WideBatch& batch, int64_t b,
+                Visit&& visit) {
   const auto& sorted = batch.by_example;
   for (int32_t i = sorted.starts[static_cast<size_t>(b)];
        i < sorted.starts[static_cast<size_t>(b) + 1]; ++i) {
     const int32_t e = sorted.order[static_cast<size_t>(i)];
     const int32_t f = batch.features[e];
     if (!view.Has(f)) continue;
-    const float x = batch.values[e];
-    const int64_t end = view.End(f);
-    for (int64_t k = view.Begin(f); k < end; ++k) {
-      if (view.Holds(view.labels[k])) visit(view.labels[k], x * weights[k]);
-    }
+    const int64_t begin = view.Begin(f);
+    visit(view.labels + begin, weights + begin, view.End(f) - begin, batch.values[e]);
   }
 }
 
@@ -63,82 +75,128 @@ void ForEachTerm(const WideView& view, const float* weights, const WideBatch& ba
 inline void WideScores(const WideView& view, const float* weights, const float* bias,
                        const WideBatch& batch, int64_t b, float* scores) {
   std::copy(bias, bias + view.num_labels, scores);
-  ForEachTerm(view, weights, batch, b,
-              [scores](int32_t label, float term) { scores[label] += term; });
+  const auto in_range = static_cast<uint32_t>(view.num_labels);
+  ForEachRow(view, weights, batch, b,
+             [=](const int32_t* labels, const float* row, int64_t n, float x) {
+               for (int64_t k = 0; k < n; ++k) {
+                 if (static_cast<uint32_t>(labels[k]) < in_range) scores[labels[k]] += x * row[k];
+               }
+             });
 }
 
-// Scratch of one thread: sums over a few labels at a time, all zero between uses.
+// Scratch of one thread: sums over some of the labels, and which. An untouched sum is -0, from which
+// an addition of anything but -0 leads away, so the sums need no flags beside them.
 class WideSums {
  public:
   void Resize(int64_t num_labels) {
-    if (static_cast<int64_t>(sums_.size()) == Blocks(num_labels) * kBlock) return;
-    sums_.assign(static_cast<size_t>(Blocks(num_labels) * kBlock), 0.0f);
-    touched_.assign(static_cast<size_t>(Blocks(num_labels)), 0);
+    if (sums_.size() != static_cast<size_t>(num_labels)) {
+      sums_.assign(static_cast<size_t>(num_labels), kUntouched);
+    }
+    touched_.clear();
   }
 
-  void Touch(int32_t label) { touched_[static_cast<size_t>(label / kBlock)] = 1; }
-
-  void Add(int32_t label, float term) {
-    sums_[static_cast<size_t>(label)] += term;
-    Touch(label);
+  // Adds x * row[k] to the sum of labels[k].
+  void Add(const int32_t* labels, const float* row, int64_t n, float x) {
+    const size_t before = touched_.size();
+    touched_.resize(before + static_cast<size_t>(n));
+    const auto in_range = static_cast<uint32_t>(sums_.size());
+    float* sums = sums_.data();
+    int32_t* touched = touched_.data();
+    size_t count = before;
+    for (int64_t k = 0; k < n; ++k) {
+      const int32_t label = labels[k];
+      if (static_cast<uint32_t>(label) >= in_range) continue;
+      touched[count] = label;  // kept only where it is the first time: no branch to mispredict
+      count += Untouched(sums[label]);
+      sums[label] += x * row[k];
+    }
+    touched_.resize(count);
   }
 
   float Get(int32_t label) const { return sums_[static_cast<size_t>(label)]; }
-  void Set(int32_t label, float sum) { sums_[static_cast<size_t>(label)] = sum; }
-
-  // visit(label, sum) for all labels of the touched blocks, in order; leaves all zero.
-  template <typename Visit>
-  void Drain(int64_t num_labels, Visit&& visit) {
-    for (size_t block = 0; block < touched_.size(); ++block) {
-      if (!touched_[block]) continue;
-      touched_[block] = 0;
-      const auto begin = static_cast<int64_t>(block) * kBlock;
-      const int64_t end = std::min(begin + kBlock, num_labels);
-      for (int64_t l = begin; l < end; ++l) {
-        visit(static_cast<int32_t>(l), sums_[static_cast<size_t>(l)]);
-        sums_[static_cast<size_t>(l)] = 0;
-      }
-    }
+  void Set(int32_t label, float sum) {
+    if (Untouched(Get(label))) touched_.push_back(label);
+    sums_[static_cast<size_t>(label)] = sum;
   }
+
+  // visit(label, sum) for the touched labels as they came; leaves all untouched.
+  template <typename Visit>
+  void Drain(Visit&& visit) {
+    for (const int32_t label : touched_) {
+      float& sum = sums_[static_cast<size_t>(label)];
+      visit(label, sum);
+      sum = kUntouched;
+    }
+    touched_.clear();
+  }
+
+  size_t num_touched() const { return touched_.size(); }
 
  private:
-  static constexpr int64_t kBlock = 16;  // floats of a cache line
-  static int64_t Blocks(int64_t num_labels) { return (num_labels + kBlock - 1) / kBlock; }
+  static constexpr float kUntouched = -0.0f;
+  static bool Untouched(float sum) {
+    uint32_t bits;
+    std::memcpy(&bits, &sum, sizeof(bits));
+    return bits == 0x80000000u;
+  }
+
   std::vector<float> sums_;
-  std::vector<uint8_t> touched_;
+  std::vector<int32_t> touched_;
 };
 
-// Labels of example b whose margin is below 1, ascending. `own` are its labels, `hot` those whose
-// bias alone violates the margin of an example that isn't theirs; other labels are looked at only
-// where a feature of the example points to them. Returns the sum of the squared shortfalls.
+// The labels whose bias alone violates the margin of an example that isn't theirs.
+inline std::vector<int32_t> HotLabels(const float* bias, int64_t num_labels) {
+  constexpr int64_t kBlock = 16;
+  std::vector<int32_t> hot;
+  for (int64_t begin = 0; begin < num_labels; begin += kBlock) {
+    const int64_t end = std::min(begin + kBlock, num_labels);
+    int any = 0;
+    for (int64_t l = begin; l < end; ++l) any |= bias[l] > -1.0f;
+    for (int64_t l = begin; any && l < end; ++l) {
+      if (bias[l] > -1.0f) hot.push_back(static_cast<int32_t>(l));
+    }
+  }
+  return hot;
+}
+
+// Labels of example b whose margin is below 1. `own` are its labels, `hot` as above; other labels
+// are looked at only where a feature of the example points to them. Returns the sum of the squared
+// shortfalls.
 inline float WideViolations(const WideView& view, const float* weights, const float* bias,
                             const WideBatch& batch, int64_t b, const std::vector<int32_t>& own,
-                            const std::vector<int32_t>& hot, WideSums* sums,
-                            std::vector<Violation>* found) {
-  found->clear();
+                            const std::vector<int32_t>& hot, WideSums* sums, Violations* found) {
+  constexpr float kCounted = -std::numeric_limits<float>::infinity();
   sums->Resize(view.num_labels);
-  for (const int32_t label : hot) sums->Touch(label);
-  ForEachTerm(view, weights, batch, b,
-              [sums](int32_t label, float term) { sums->Add(label, term); });
+  for (const int32_t label : hot) sums->Set(label, 0.0f);
+  ForEachRow(view, weights, batch, b,
+             [sums](const int32_t* labels, const float* row, int64_t n, float x) {
+               sums->Add(labels, row, n, x);
+             });
   float loss = 0;
+  Violations own_found;
   for (const int32_t label : own) {
     const float sum = sums->Get(label);
-    if (sum == -std::numeric_limits<float>::infinity()) continue;  // named twice
+    if (sum == kCounted) continue;  // named twice
     const float shortfall = 1.0f - (sum + bias[label]);
-    sums->Touch(label);
-    sums->Set(label, -std::numeric_limits<float>::infinity());  // far from a violation as another's
+    sums->Set(label, kCounted);  // far from a violation as another's
     if (!(shortfall > 0)) continue;
     loss += shortfall * shortfall;
-    found->push_back({label, -2.0f * shortfall});
+    own_found.Add(label, -2.0f * shortfall);
   }
-  sums->Drain(view.num_labels, [&](int32_t label, float sum) {
+  found->Resize(sums->num_touched());
+  size_t count = 0;
+  sums->Drain([&](int32_t label, float sum) {
     const float shortfall = 1.0f + (sum + bias[label]);
-    if (!(shortfall > 0)) return;
-    loss += shortfall * shortfall;
-    found->push_back({label, 2.0f * shortfall});
+    found->labels[count] = label;  // no branch here either
+    found->gradients[count] = 2.0f * shortfall;
+    count += shortfall > 0;
   });
-  std::sort(found->begin(), found->end(),
-            [](const Violation& a, const Violation& b) { return a.label < b.label; });
+  found->Resize(count);
+  for (const float g : found->gradients) loss += (0.5f * g) * (0.5f * g);
+  for (size_t i = 0; i < own_found.size(); ++i) {
+    found->Add(own_found.labels[i], own_found.gradients[i]);
+  }
+  found->Sort();
   return loss;
 }
 
@@ -148,48 +206,66 @@ inline void Adagrad(float gradient, float learning_rate, float* weight, float* s
 }
 
 // The weights of one feature: a walk through its row, or a search for each violation where these
-// are few. `dense` [num_labels] holds the same gradients, 0 elsewhere. The order of the updates of
-// a weight is that of the calls, so any thread may do any feature.
+// are few. `dense` [num_labels + 1] holds the same gradients, 0 elsewhere and at its end. The order
+// of the updates of a weight is that of the calls, so any thread may do any feature.
 inline void WideUpdateRow(const WideView& view, int32_t f, float x, float learning_rate,
-                          const std::vector<Violation>& violations, const float* dense,
-                          float* weights, float* slots) {
+                          const Violations& violations, const float* dense, float* weights,
+                          float* slots) {
   const int64_t begin = view.Begin(f), end = view.End(f);
   if (end - begin > 16 * static_cast<int64_t>(violations.size())) {
     const int32_t* at = view.labels + begin;
     const int32_t* last = view.labels + end;
-    for (const Violation& v : violations) {
-      at = std::lower_bound(at, last, v.label);
+    for (size_t i = 0; i < violations.size(); ++i) {
+      at = std::lower_bound(at, last, violations.labels[i]);
       if (at == last) return;
       const int64_t k = at - view.labels;
-      if (*at == v.label) Adagrad(v.gradient * x, learning_rate, weights + k, slots + k);
+      if (*at == violations.labels[i]) {
+        Adagrad(violations.gradients[i] * x, learning_rate, weights + k, slots + k);
+      }
     }
     return;
   }
+  const auto none = static_cast<uint32_t>(view.num_labels);
   for (int64_t k = begin; k < end; ++k) {
-    if (!view.Holds(view.labels[k])) continue;
-    const float gradient = dense[view.labels[k]];
+    const float gradient = dense[std::min(static_cast<uint32_t>(view.labels[k]), none)];
     if (gradient != 0) Adagrad(gradient * x, learning_rate, weights + k, slots + k);
   }
 }
 
-// The share of one task among `tasks` in a step's updates: the features f with f % tasks == task.
-inline void WideUpdate(const WideView& view, const WideBatch& batch,
-                       const std::vector<std::vector<Violation>>& violations, float learning_rate,
-                       int64_t task, int64_t tasks, std::vector<float>* scratch, float* weights,
+// The share of one task among `tasks` in the updates of examples from `first` on, whose violations
+// these are: the features f with f % tasks == task.
+inline void WideUpdate(const WideView& view, const WideBatch& batch, int64_t first,
+                       const std::vector<Violations>& violations, float learning_rate, int64_t task,
+                       int64_t tasks, std::vector<float>* scratch, float* weights,
                        float* slots) {
-  std::vector<float>& dense = *scratch;  // all zero between uses
-  dense.resize(static_cast<size_t>(view.num_labels), 0.0f);
-  const auto& sorted = batch.by_example;
+  scratch->resize(static_cast<size_t>(view.num_labels) + 1, 0.0f);
+  float* dense = scratch->data();  // all zero between uses
+  const int32_t* starts = batch.by_example.starts.data() + first;
   for (size_t b = 0; b < violations.size(); ++b) {
-    for (const Violation& v : violations[b]) dense[static_cast<size_t>(v.label)] = v.gradient;
-    for (int32_t i = sorted.starts[b]; i < sorted.starts[b + 1]; ++i) {
-      const int32_t e = sorted.order[static_cast<size_t>(i)];
+    const Violations& v = violations[b];
+    for (size_t i = 0; i < v.size(); ++i) dense[v.labels[i]] = v.gradients[i];
+    for (int32_t i = starts[b]; i < starts[b + 1]; ++i) {
+      const int32_t e = batch.by_example.order[static_cast<size_t>(i)];
       const int32_t f = batch.features[e];
       if (!view.Has(f) || f % tasks != task) continue;
-      WideUpdateRow(view, f, batch.values[e], learning_rate, violations[b], dense.data(), weights,
-                    slots);
+      WideUpdateRow(view, f, batch.values[e], learning_rate, v, dense, weights, slots);
     }
-    for (const Violation& v : violations[b]) dense[static_cast<size_t>(v.label)] = 0.0f;
+    for (const int32_t label : v.labels) dense[label] = 0.0f;
+  }
+}
+
+// The same for the bias: labels from num_labels * task / tasks on.
+inline void WideUpdateBias(const std::vector<Violations>& violations, float learning_rate,
+                           int64_t num_labels, int64_t task, int64_t tasks, float* bias,
+                           float* slots) {
+  const auto from = static_cast<int32_t>(num_labels * task / tasks);
+  const auto to = static_cast<int32_t>(num_labels * (task + 1) / tasks);
+  for (const Violations& v : violations) {
+    auto i = static_cast<size_t>(
+        std::lower_bound(v.labels.begin(), v.labels.end(), from) - v.labels.begin());
+    for (; i < v.size() && v.labels[i] < to; ++i) {
+      Adagrad(v.gradients[i], learning_rate, bias + v.labels[i], slots + v.labels[i]);
+    }
   }
 }
 
