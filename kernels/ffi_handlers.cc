@@ -173,6 +173,23 @@ ffi::Error BagBackwardImpl(ffi::ThreadPool pool, F32 grad_out, I32 positions, I3
   return ffi::Error::Success();
 }
 
+ffi::Error SplitColumnsImpl(ffi::ThreadPool pool, F32 columns, OutF32 rows, OutF32 last) {
+  if (!Shaped(columns, {-1, -1}) || !Shaped(*rows, {-1, -1})) {
+    return Bad("columns is not [d + 1, n] or rows is not [n, d]");
+  }
+  const int64_t n = rows->dimensions()[0], d = rows->dimensions()[1];
+  if (!Shaped(columns, {d + 1, n}) || !Shaped(*last, {n})) {
+    return Bad("columns is not [d + 1, n] or last is not [n]");
+  }
+  const float* from = columns.typed_data();
+  float *to = rows->typed_data(), *behind = last->typed_data();
+  constexpr int64_t kPerTask = 128;
+  Share(pool, (n + kPerTask - 1) / kPerTask, n * d, [=](int64_t task) {
+    sj::SplitColumns(from, n, d, task * kPerTask, std::min(n, (task + 1) * kPerTask), to, behind);
+  });
+  return ffi::Error::Success();
+}
+
 ffi::Error SoftmaxLossImpl(ffi::ThreadPool pool, F32 logits, F32 bias, I32 label_rows,
                            I32 positions, OutF32 grad, OutF32 loss, OutI32 best) {
   if (!Shaped(logits, {-1, -1}) || logits.dimensions()[1] < 1) return Bad("logits is not [b, a]");
@@ -339,6 +356,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(BagBackward, BagBackwardImpl,
                                   .Arg<I32>()
                                   .Arg<I32>()
                                   .Arg<F32>()
+                                  .Ret<F32>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SplitColumns, SplitColumnsImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Ret<F32>()
                                   .Ret<F32>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(SoftmaxLoss, SoftmaxLossImpl,

@@ -78,6 +78,7 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_topk_rows"] = Capsule(TopKRows);
     handlers["sparse_jax_topk_among"] = Capsule(TopKAmong);
     handlers["sparse_jax_quantized_scan"] = Capsule(QuantizedScan);
+    handlers["sparse_jax_split_columns"] = Capsule(SplitColumns);
     handlers["sparse_jax_softmax_loss"] = Capsule(SoftmaxLoss);
     handlers["sparse_jax_adam_rows"] = Capsule(AdamRows);
     handlers["sparse_jax_add_rows"] = Capsule(AddRows);

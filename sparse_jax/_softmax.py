@@ -43,17 +43,27 @@ def _backward(saved: tuple[jax.Array, ...], cotangents: tuple[jax.Array, Any]) -
     # transposes are laid out: fused into a product, its order of summation follows the threads.
     wide = jnp.concatenate([scale * hidden, scale], axis=1)
     product = jax.lax.optimization_barrier(jax.lax.optimization_barrier(wide.T) @ grad)
-    width = hidden.shape[1]
+    grad_rows, grad_bias = _split_columns(product)
     return (
         scale * (grad @ rows),
-        product[:width].T,
-        product[width],
+        grad_rows,
+        grad_bias,
         _no_gradient(label_rows),
         _no_gradient(positions),
     )
 
 
 head.defvjp(_forward, _backward)
+
+
+def _split_columns(product: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[d + 1, A] as rows [A, d] and what stands below them, [A]; XLA:CPU transposes slowly."""
+    width, active = product.shape[0] - 1, product.shape[1]
+    if not _ffi.AVAILABLE:
+        return product[:width].T, product[width]
+    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((active, width), (active,))]
+    rows, last = _ffi.call("split_columns", results)(product)
+    return rows, last
 
 
 def _loss_and_gradient(

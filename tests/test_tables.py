@@ -514,6 +514,7 @@ def test_malformed_calls_of_the_kernels_are_errors():
         ("unique_ids", [spec(4), spec(6), spec()], [array(6)], dict(num_rows=np.int64(9))),
         ("bag_forward", [spec(2, 3, dtype=jnp.float32)], [rows, *bag, weights], {}),
         ("bag_backward", [spec(4, 3, dtype=jnp.float32)], [rows, *bag, weights], {}),
+        ("split_columns", [floats(3, 3), floats(3)], [rows], {}),
         ("softmax_loss", [floats(4, 3), floats(4), spec(4)],
          [rows, jnp.zeros(3), array(7), array(7)], {}),
         ("adam_rows", [floats(4, 3), floats(4, 3), floats(2, 3)],

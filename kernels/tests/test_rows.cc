@@ -125,9 +125,28 @@ void UnsortedSegmentsStayInside() {
   }
 }
 
+void SplitColumns() {
+  Random random;
+  for (int round = 0; round < 100; ++round) {
+    const int64_t d = random.Below(20), n = 1 + random.Below(40), cut = random.Below(n + 1);
+    Floats columns(static_cast<size_t>((d + 1) * n)), rows(static_cast<size_t>(n * d));
+    Floats last(static_cast<size_t>(n));
+    for (float& x : columns) x = random.Float();
+    sparse_jax::SplitColumns(columns.data(), n, d, cut, n, rows.data(), last.data());
+    sparse_jax::SplitColumns(columns.data(), n, d, 0, cut, rows.data(), last.data());
+    for (int64_t c = 0; c < n; ++c) {
+      for (int64_t i = 0; i < d; ++i) {
+        CHECK(rows[static_cast<size_t>(c * d + i)] == columns[static_cast<size_t>(i * n + c)]);
+      }
+      CHECK(last[static_cast<size_t>(c)] == columns[static_cast<size_t>(d * n + c)]);
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
+  SplitColumns();
   UniqueIds();
   Bags();
   UnsortedSegmentsStayInside();

@@ -77,6 +77,22 @@ inline void BagForward(const float* rows, int64_t num_rows, const int32_t* posit
   }
 }
 
+// rows[c] = the first d values of column c of columns [d + 1, n], last[c] = the one behind them, for
+// c in [begin, end). A cache line's worth of columns at a time, so that each line is read once.
+inline void SplitColumns(const float* columns, int64_t n, int64_t d, int64_t begin, int64_t end,
+                         float* rows, float* last) {
+  constexpr int64_t kAtOnce = 16;
+  for (int64_t first = begin; first < end; first += kAtOnce) {
+    const int64_t count = std::min(kAtOnce, end - first);
+    for (int64_t i = 0; i < d; ++i) {
+      const float* from = columns + i * n + first;
+      float* to = rows + first * d + i;
+      for (int64_t c = 0; c < count; ++c) to[c * d] = from[c];
+    }
+    std::copy_n(columns + d * n + first, count, last + first);
+  }
+}
+
 // The entries in order of position, stable: entry order[k] for k in [starts[p], starts[p + 1]).
 struct ByPosition {
   std::vector<int32_t> starts, order;
