@@ -19,7 +19,8 @@ from xmc_run import Run
 from sparse_jax import data, inference, metrics, network, wide
 
 HELD_OUT = 2000  # at most, and a twentieth of the points: they choose the wide part's weight
-WIDE_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
+WIDE_ALONE = 1e6  # a weight beside which a network says nothing
+WIDE_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, WIDE_ALONE)
 WIDE_BATCH = 256
 WIDE_RATE = 0.3
 SHORTLIST = 64  # labels that the first network and the wide part leave to the other networks
@@ -30,24 +31,32 @@ class Preset:
     """How much to spend."""
 
     networks: int  # trained apart and averaged: their errors differ
-    visits: int  # of examples by each network, in at least 1 epoch and at most 20
-    wide_epochs: int
+    visits: int  # of examples by each network, in at most 20 epochs
+    pair_visits: float  # of weights by the wide part, in 2 to 5 epochs
     min_share: float  # of `wide.init`
 
-    def epochs(self, num_points: int) -> int:
-        """Epochs of a network."""
-        return int(np.clip(round(self.visits / max(num_points, 1)), 1, 20))
+    def steps(self, num_points: int, batch_size: int) -> int:
+        """Steps of a network."""
+        return -(-min(self.visits, 20 * num_points) // batch_size)
+
+    def wide_epochs(self, train: data.XmcData, model: wide.WideModel) -> int:
+        """Epochs of the wide part, which short texts take fast and need more of."""
+        visits = np.diff(model.offsets)[train.feature_ids].sum(dtype=np.int64)
+        return int(np.clip(round(self.pair_visits / max(visits, 1)), 2, 5))
 
 
 PRESETS = {
-    "fast": Preset(networks=1, visits=225_000, wide_epochs=2, min_share=0.003),
-    "accurate": Preset(networks=3, visits=225_000, wide_epochs=3, min_share=0.002),
+    "fast": Preset(networks=1, visits=225_000, pair_visits=0.8e9, min_share=0.003),
+    "accurate": Preset(networks=3, visits=225_000, pair_visits=1.85e9, min_share=0.002),
 }
 
 
 @dataclasses.dataclass
 class Ensemble:
-    """What is trained: score(l | x) = mean of the networks' logits + weight · wide score."""
+    """What is trained: score(l | x) = mean of the networks' logits + weight · wide score.
+
+    Without networks it is the wide score.
+    """
 
     networks: list[network.Params]
     wide: wide.WideModel
@@ -84,9 +93,11 @@ def _top5(
     networks: list[network.Params], model: wide.WideModel, weights: jax.Array, batch: data.Batch
 ) -> jax.Array:
     """The best five at each weight, one after the other: int32 [B, 5 · weights]."""
+    linear = wide.scores(model, batch)
+    if not networks:
+        return jnp.concatenate([_top_k(linear, 5)] * weights.size, axis=1)
     hiddens = [network.encode(params, batch) for params in networks]
     logits = _logits(networks[0]["output"], hiddens[0]) + networks[0]["output_bias"][None, :]
-    linear = wide.scores(model, batch)
     best = [_best5(networks, hiddens, logits, linear, weight) for weight in weights]
     return jnp.concatenate(best, axis=1)
 
@@ -128,21 +139,22 @@ def fit_wide(
     *,
     seed: int,
     watch: Callable[[wide.WideModel], None] | None = None,
-    watch_every: int = 0,
+    looks: int = 0,
 ) -> wide.WideModel:
-    """Epochs of `wide.step` with a rate that falls to zero; `watch` sees it every so many steps."""
+    """Epochs of `wide.step` with a rate that falls to zero; the last of the looks is at the end."""
     model = wide.init(train, min_share=preset.min_share)
     step = jax.jit(wide.step, donate_argnums=0)
-    capacity = data.plan_capacity(train, WIDE_BATCH, seed=seed, epochs=preset.wide_epochs)
-    total = data.num_batches(train.num_points, WIDE_BATCH) * preset.wide_epochs
+    epochs = preset.wide_epochs(train, model)
+    capacity = data.plan_capacity(train, WIDE_BATCH, seed=seed, epochs=epochs)
+    total = data.num_batches(train.num_points, WIDE_BATCH) * epochs
     done = 0
     with tqdm(total=total, unit="step", desc="wide", disable=None, dynamic_ncols=True) as bar:
-        for epoch in range(preset.wide_epochs):
+        for epoch in range(epochs):
             batches = data.batches(train, WIDE_BATCH, seed=seed, epoch=epoch, capacity=capacity)
             for batch in data.prefetch(batches, 8):
                 model, loss = step(model, batch, np.float32(WIDE_RATE * (1 - done / total)))
                 done += 1
-                if watch and done % watch_every == 0:
+                if watch and done * looks // total > (done - 1) * looks // total:
                     watch(model)
                 bar.update()
                 if done % 25 == 0:
@@ -165,9 +177,10 @@ def choose_weight(ensemble: Ensemble, held_out: data.XmcData) -> float:
 
 
 def _capacity(
-    train: data.XmcData, batch_size: int, seeds: Sequence[int], epochs: int
+    train: data.XmcData, batch_size: int, seeds: Sequence[int], steps: int
 ) -> data.Capacity:
     """Enough for the batches of all seeds, so that one program trains every network."""
+    epochs = max(1, -(-steps // max(data.num_batches(train.num_points, batch_size), 1)))
     plans = [data.plan_capacity(train, batch_size, seed=seed, epochs=epochs) for seed in seeds]
     return data.Capacity(*np.max([dataclasses.astuple(plan) for plan in plans], axis=0).tolist())
 
@@ -181,20 +194,23 @@ def run(
     order = np.random.default_rng(args.seed).permutation(train.num_points)
     count = min(HELD_OUT, train.num_points // 20)
     held_out, rest = train.take(np.sort(order[:count])), train.take(np.sort(order[count:]))
+    ensemble = Ensemble([], fit_wide(rest, preset, seed=args.seed))
     runs: list[Run] = []
-    compiling = 0.0
     seeds = [args.seed * preset.networks + member for member in range(preset.networks)]
-    epochs = preset.epochs(rest.num_points)
-    capacity = _capacity(rest, args.batch_size, seeds, epochs)
+    steps = preset.steps(rest.num_points, args.batch_size)
+    capacity = _capacity(rest, args.batch_size, seeds, steps)
     for seed in seeds:
         member_args = copy.copy(args)
-        member_args.seed, member_args.epochs = seed, epochs
-        one = Run(member_args, rest, capacity=capacity, like=runs[0] if runs else None)
-        one.fit()
-        compiling += one.compile_seconds
-        runs.append(one)
-    ensemble = Ensemble([one.state.params for one in runs], fit_wide(rest, preset, seed=args.seed))
-    ensemble.weight = choose_weight(ensemble, held_out)
+        member_args.seed = seed
+        like = runs[0] if runs else None
+        runs.append(Run(member_args, rest, steps=steps, capacity=capacity, like=like))
+        runs[-1].fit()
+        ensemble.networks.append(runs[-1].state.params)
+        if len(runs) in (1, preset.networks):
+            ensemble.weight = choose_weight(ensemble, held_out)
+        if ensemble.weight == WIDE_ALONE:  # networks bring nothing here: neither will the next
+            ensemble.networks, ensemble.weight = [], 1.0
+            break
     train_seconds = time.perf_counter() - started
     ensemble.predict(test)  # compiles, so that the second time tells the speed
     started = time.perf_counter()
@@ -206,8 +222,9 @@ def run(
         "preset": args.preset,
         "seed": args.seed,
         "train_seconds": train_seconds,  # all of it: compiling, both parts, and the weight
-        "compile_seconds": compiling,
+        "compile_seconds": sum(one.compile_seconds for one in runs),
         "steps": sum(one.step for one in runs),
+        "networks": len(ensemble.networks),
         "wide_weight": ensemble.weight,
         "wide_pairs": int(ensemble.wide.weights.size),
         "predict_us": 1e6 * seconds / max(test.num_points, 1),

@@ -116,8 +116,6 @@ def wide_alone(
 ) -> Curve:
     """The wide part of --preset fast, with no network beside."""
     preset = presets.PRESETS["fast"]
-    steps = preset.wide_epochs * data.num_batches(train.num_points, presets.WIDE_BATCH)
-    every = max(1, steps // args.evaluations)
     curve: Curve = []
     clock = Stopwatch()
 
@@ -127,9 +125,7 @@ def wide_alone(
             found = inference.predict_all(test, lambda b: _best(model, b), k=5)
             curve.append((seconds, precision(test, found)))
 
-    model = presets.fit_wide(train, preset, seed=seed, watch=watch, watch_every=every)
-    if steps % every:
-        watch(model)
+    presets.fit_wide(train, preset, seed=seed, watch=watch, looks=args.evaluations)
     return curve
 
 
