@@ -159,12 +159,9 @@ class Ours:
             hidden, pull = jax.vjp(network.activate, bags, params["hidden_bias"])
 
             def pull_rows(grad: Any) -> Any:
-                rows = jnp.zeros((config.distinct_features, shape.hidden), jnp.float32)
                 grad_bags, grad_bias = pull(grad)
-                _, pull_bags = jax.vjp(
-                    lambda rows: network.bag_features(rows, positions, batch), rows
-                )
-                return pull_bags(grad_bags)[0], grad_bias
+                size = config.distinct_features
+                return network.bag_gradient(grad_bags, positions, batch, size=size), grad_bias
 
             return hidden, pull_rows
 

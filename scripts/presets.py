@@ -97,13 +97,10 @@ def _top5(
     if not networks:
         return jnp.concatenate([_top_k(linear, 5)] * weights.size, axis=1)
     hiddens = [network.encode(params, batch) for params in networks]
-    logits = _logits(networks[0]["output"], hiddens[0]) + networks[0]["output_bias"][None, :]
+    output = networks[0]["output"].astype(hiddens[0].dtype)
+    logits = hiddens[0] @ output.T + networks[0]["output_bias"][None, :]
     best = [_best5(networks, hiddens, logits, linear, weight) for weight in weights]
     return jnp.concatenate(best, axis=1)
-
-
-def _logits(output: jax.Array, hidden: jax.Array) -> jax.Array:
-    return hidden @ output.astype(hidden.dtype).T
 
 
 def _best5(

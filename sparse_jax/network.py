@@ -108,6 +108,24 @@ def bag_features(rows: jax.Array, positions: jax.Array, batch: Batch) -> jax.Arr
     )
 
 
+def bag_gradient(grad: jax.Array, positions: jax.Array, batch: Batch, *, size: int) -> jax.Array:
+    """The gradient of the rows behind `bag_features`; a bag is linear, so it asks for none of them.
+
+    Args:
+      grad: float32 [B, d], of the bags.
+      positions: int32 [E], as in `bag_features`.
+      batch: B points.
+      size: U, how many rows there are.
+
+    Returns:
+      float32 [U, d].
+    """
+    rows = jnp.zeros((size, grad.shape[1]), jnp.float32)
+    _, pull = jax.vjp(lambda rows: bag_features(rows, positions, batch), rows)
+    (grad_rows,) = pull(grad)
+    return grad_rows
+
+
 def activate(
     bag: jax.Array, bias: jax.Array, *, dropout: float = 0.0, key: jax.Array | None = None
 ) -> jax.Array:

@@ -19,7 +19,7 @@ from sparse_jax.data import Batch
 from sparse_jax.hashing import transforms
 from sparse_jax.index import IndexConfig, LshIndex
 from sparse_jax.layers import softmax_head, sparse_dense
-from sparse_jax.network import Params, activate, bag_features, hidden_layer
+from sparse_jax.network import Params, activate, bag_features, bag_gradient, hidden_layer
 from sparse_jax.optim import apply_updates
 from sparse_jax.rows import RowSparse, take_rows, unique_ids
 
@@ -212,7 +212,7 @@ def _sparse_step(
             has_aux=True,
         )(hidden, weights, bias)
         grad_bag, grad_bias = pull_hidden(grads[0])
-        grad_rows = _bag_gradient(grad_bag, positions, batch, size=config.distinct_features)
+        grad_rows = bag_gradient(grad_bag, positions, batch, size=config.distinct_features)
         sparse = {
             "embedding": RowSparse(features, grad_rows, num_rows=params["embedding"].shape[0]),
             "hidden_bias": grad_bias,
@@ -283,14 +283,6 @@ def _bag(table: jax.Array, features: jax.Array, positions: jax.Array, batch: Bat
     if table.dtype == jnp.bfloat16:
         return bag_features(take_rows(table, features), positions, batch)
     return bag_features(table, jnp.where(positions < 0, -1, batch.feature_ids), batch)
-
-
-def _bag_gradient(grad: jax.Array, positions: jax.Array, batch: Batch, *, size: int) -> jax.Array:
-    """The gradient of the batch's distinct rows; a bag is linear, so it asks for none of them."""
-    rows = jnp.zeros((size, grad.shape[1]), jnp.float32)
-    _, pull = jax.vjp(lambda rows: bag_features(rows, positions, batch), rows)
-    (grad_rows,) = pull(grad)
-    return grad_rows
 
 
 def _choose(
