@@ -236,6 +236,11 @@ def _add_bias_bwd(_: None, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
 add_bias.defvjp(_add_bias_fwd, _add_bias_bwd)
 
 
+def repeat_row(row: jax.Array, count: int) -> jax.Array:
+    """The row [d], `count` times: [count, d]; its gradient sums them in a fixed order."""
+    return add_bias(jnp.zeros((count, row.size), row.dtype), row)
+
+
 def _transpose(x: jax.Array) -> jax.Array:
     """x.T, laid out: fused into a product, XLA:CPU's order of summation follows the threads."""
     return jax.lax.optimization_barrier(x.T)

@@ -68,10 +68,16 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 @pytest.fixture(scope="module")
 def quick_compiles() -> Iterator[None]:
-    """For tiny arrays: most of the time would go into LLVM."""
+    """For tiny arrays: most of the time would go into LLVM.
+
+    Bits differ between the two ways to compile, and JAX keeps what it compiled without asking
+    which way that was: nothing may be left over from another module, or for one.
+    """
+    jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.fixture(params=["ffi", "jax"])

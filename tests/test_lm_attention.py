@@ -96,11 +96,13 @@ known = jnp.asarray(np.sort(rng.integers(0, 66, (32, 32)), axis=1), jnp.int32)
 @jax.jit
 @jax.grad
 def grads(given):
-    params, words, h = given
-    back = attention.look_back(params, words, jnp.zeros(64), known)
-    return jnp.sum(jnp.square(attention.read(params, back, h)))
+    params, words, start, h = given
+    back = attention.look_back(params, words, start, known)
+    near = attention.latest(words, start, known, 8)
+    return jnp.sum(jnp.square(attention.read(params, back, h))) + jnp.sum(jnp.square(near))
 
-for x in jax.tree.leaves(grads((params, words, h))):
+start = jnp.asarray(rng.normal(size=64), jnp.float32)
+for x in jax.tree.leaves(grads((params, words, start, h))):
     print(x.shape, hashlib.sha256(np.asarray(x).tobytes()).hexdigest())
 """
 

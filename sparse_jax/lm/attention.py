@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_jax.layers import add_bias, matmul_columns
+from sparse_jax.layers import add_bias, matmul_columns, repeat_row
 
 BEFORE = 2  # words before a word that are part of its key
 
@@ -93,11 +93,11 @@ def latest(words: jax.Array, start: jax.Array, known: jax.Array, count: int) -> 
       known: int32 [S, T], words of the document before each position.
       count: how many.
     """
-    length = known.shape[1]
+    runs, length = known.shape
     last = words.shape[1] - length + 1
+    absent = repeat_row(start, known.size).reshape(runs, length, -1)
     made = [
-        jnp.where((known >= age)[..., None], words[:, last - age : last - age + length],
-                  start[None, None, :])
+        jnp.where((known >= age)[..., None], words[:, last - age : last - age + length], absent)
         for age in range(count, 0, -1)
     ]  # fmt: skip
     return jnp.concatenate(made, axis=2)
@@ -113,10 +113,11 @@ def look_back(
     age = jnp.arange(size, 0, -1, dtype=jnp.int32)
     # Words of its document before each place; those of the history are known from the first target.
     since = jnp.concatenate([known[:, :1] - age[None, :], known[:, :-1]], axis=1)
+    absent = repeat_row(start, runs * places).reshape(words.shape)
     parts = [words]
     for back in range(1, 1 + BEFORE):
         moved = jnp.pad(words, ((0, 0), (back, 0), (0, 0)))[:, :places]
-        parts.append(jnp.where((since >= back)[..., None], moved, start[None, None, :]))
+        parts.append(jnp.where((since >= back)[..., None], moved, absent))
     keys = matmul_columns(jnp.concatenate(parts, 2).reshape(runs * places, -1), params["key"])
     keys = keys * jax.lax.rsqrt(jnp.mean(keys * keys, 1, keepdims=True) + jnp.float32(1e-6))
     values = matmul_columns(words.reshape(-1, width), params["value"])
