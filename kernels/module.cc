@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ffi_handlers.h"
+#include "sparse_jax/label_tree.h"
 #include "sparse_jax/wide.h"
 #include "sparse_jax/xmc_parser.h"
 
@@ -61,6 +62,40 @@ nb::tuple CoOccurring(InArray<int64_t> feature_offsets, InArray<int32_t> feature
   return nb::make_tuple(Array(std::move(offsets)), Array(std::move(labels)));
 }
 
+template <typename T>
+sparse_jax::Span<T> SpanOf(const InArray<T>& array) {
+  return {array.data(), array.size()};
+}
+
+// One level of a label tree: features, children and weights that are kept, and the biases.
+nb::tuple FitTreeLevel(InArray<int64_t> feature_offsets, InArray<int32_t> feature_ids,
+                       InArray<float> feature_values, int64_t num_features,
+                       InArray<int64_t> member_offsets, InArray<int32_t> members,
+                       InArray<int64_t> child_offsets, InArray<int64_t> positive_offsets,
+                       InArray<int32_t> positives, float cost, int64_t iterations, float tolerance,
+                       float prune, uint32_t seed, int64_t threads) {
+  const sparse_jax::SparsePoints points = {SpanOf(feature_offsets), SpanOf(feature_ids),
+                                           feature_values.data(), num_features};
+  const sparse_jax::TreeLevel level = {SpanOf(member_offsets), SpanOf(members),
+                                       SpanOf(child_offsets), SpanOf(positive_offsets),
+                                       SpanOf(positives)};
+  if (feature_values.size() != feature_ids.size()) {
+    throw nb::value_error("feature_values has not the length of feature_ids");
+  }
+  if (const auto problem = sparse_jax::CheckTreeLevel(points, level); !problem.empty()) {
+    throw nb::value_error(problem.c_str());
+  }
+  const sparse_jax::SvmOptions options = {cost, iterations, tolerance, prune, seed};
+  std::vector<float> bias(static_cast<size_t>(level.num_children()), 0.0f);
+  sparse_jax::NodeWeights kept;
+  {
+    nb::gil_scoped_release released;
+    kept = sparse_jax::FitTreeLevel(points, level, options, threads, bias.data());
+  }
+  return nb::make_tuple(Array(std::move(kept.features)), Array(std::move(kept.children)),
+                        Array(std::move(kept.weights)), Array(std::move(bias)));
+}
+
 }  // namespace
 
 NB_MODULE(_kernels, m) {
@@ -75,6 +110,7 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_bag_backward"] = Capsule(BagBackward);
     handlers["sparse_jax_wide_scores"] = Capsule(WideScores);
     handlers["sparse_jax_wide_step"] = Capsule(WideStep);
+    handlers["sparse_jax_tree_scores"] = Capsule(TreeScores);
     handlers["sparse_jax_topk_rows"] = Capsule(TopKRows);
     handlers["sparse_jax_topk_among"] = Capsule(TopKAmong);
     handlers["sparse_jax_quantized_scan"] = Capsule(QuantizedScan);
@@ -88,5 +124,6 @@ NB_MODULE(_kernels, m) {
     return handlers;
   });
   m.def("co_occurring", &CoOccurring, "Offsets by feature, and the labels that occur with it.");
+  m.def("fit_tree_level", &FitTreeLevel, "Linear classifiers of a level of a label tree.");
   m.def("parse_xmc", &ParseXmc, "The arrays of a file in the XMC text format, from its bytes.");
 }

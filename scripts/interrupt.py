@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import signal
+import time
 
 
 class Interrupt:
-    """Turns Ctrl-C into a flag, so that no step is cut in two; a second one ends at once."""
+    """Turns Ctrl-C into a flag, so that no step is cut in two; a second one ends at once.
 
-    def __init__(self) -> None:
+    With `seconds`, training that asks `ended` has this long, too. Loops inside each other can
+    share one: entered again, it goes on.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
         self.asked = False
+        self.deadline = None if seconds is None else time.monotonic() + seconds
+        self.depth = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether to stop, at Ctrl-C's or the clock's wish."""
+        return self.asked or (self.deadline is not None and time.monotonic() >= self.deadline)
 
     def __enter__(self) -> Interrupt:
-        self.before = signal.signal(signal.SIGINT, self._ask)
+        if not self.depth:
+            self.before = signal.signal(signal.SIGINT, self._ask)
+        self.depth += 1
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
+        self.depth -= 1
+        if not self.depth:
+            signal.signal(signal.SIGINT, self.before)
 
     def _ask(self, *_: object) -> None:
         if self.asked:

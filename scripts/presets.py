@@ -1,213 +1,287 @@
-"""Networks and the wide part together, with sizes chosen from the data: `train_xmc.py --preset`."""
+"""The wide part, trees and a network together, sized by the data: `train_xmc.py --preset`."""
 
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from interrupt import Interrupt
 from report import peak_rss_bytes, sha256
+from scipy import sparse  # type: ignore[import-untyped]
 from tqdm import tqdm
-from xmc_run import Run
+from xmc_run import Run, check_same_args, fixed_args
 
-from sparse_jax import data, inference, metrics, network, wide
+from sparse_jax import checkpoint, data, inference, label_tree, metrics, network, wide
 
-HELD_OUT = 2000  # at most, and a twentieth of the points: they choose the wide part's weight
-WIDE_ALONE = 1e6  # a weight beside which a network says nothing
-WIDE_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, WIDE_ALONE)
+HELD_OUT = 2000  # at most, and a twentieth of the points: they choose the weights
+NEAR_COPY = 0.6  # cosine
+FEW = 200
+MARGIN = 0.002  # of P@1 + P@5 on those: a part that brings no more is left out
+TREE_WEIGHTS = (0.0, 0.2, 0.5)
+ALONE = 1e6  # a weight beside which a network says nothing
+LINEAR_WEIGHTS = (ALONE, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
 WIDE_BATCH = 256
 WIDE_RATE = 0.3
-SHORTLIST = 64  # labels that the first network and the wide part leave to the other networks
+TREES = 4  # at most
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
     """How much to spend."""
 
-    networks: int  # trained apart and averaged: their errors differ
-    visits: int  # of examples by each network, in at most 20 epochs
-    pair_visits: float  # of weights by the wide part, in 2 to 5 epochs
+    visits: int  # of examples by a network, in at most 20 epochs; 0 does without
+    pair_visits: float  # of weights by the wide part
+    wide_epochs: tuple[int, int]  # fewest and most
     min_share: float  # of `wide.init`
+    tree_labels: int  # labels of points that trees may learn, which is what their time goes with
 
     def steps(self, num_points: int, batch_size: int) -> int:
-        """Steps of a network."""
+        """Steps of the network."""
         return -(-min(self.visits, 20 * num_points) // batch_size)
 
-    def wide_epochs(self, train: data.XmcData, model: wide.WideModel) -> int:
+    def epochs(self, train: data.XmcData, model: wide.WideModel) -> int:
         """Epochs of the wide part, which short texts take fast and need more of."""
         visits = np.diff(model.offsets)[train.feature_ids].sum(dtype=np.int64)
-        return int(np.clip(round(self.pair_visits / max(visits, 1)), 2, 5))
+        return int(np.clip(round(self.pair_visits / max(visits, 1)), *self.wide_epochs))
+
+    def trees(self, train: data.XmcData) -> int:
+        """How many label trees."""
+        return min(TREES, self.tree_labels // max(train.label_ids.size, 1))
 
 
 PRESETS = {
-    "fast": Preset(networks=1, visits=225_000, pair_visits=0.8e9, min_share=0.003),
-    "accurate": Preset(networks=3, visits=225_000, pair_visits=1.85e9, min_share=0.002),
+    "fast": Preset(0, 0.8e9, (2, 5), 0.003, tree_labels=570_000),
+    "accurate": Preset(225_000, 1.85e9, (3, 5), 0.002, tree_labels=1_700_000),
 }
 
 
 @dataclasses.dataclass
 class Ensemble:
-    """What is trained: score(l | x) = mean of the networks' logits + weight · wide score.
+    """What is trained: score(l | x) = logit + weight · (wide score + tree_weight · log tree score).
 
-    Without networks it is the wide score.
+    The tree score is the trees' mean. Without a network it is what stands in brackets.
     """
 
-    networks: list[network.Params]
     wide: wide.WideModel
-    weight: float = 0.0
+    trees: list[label_tree.LabelTree] = dataclasses.field(default_factory=list)
+    network: dict[str, jax.Array] | None = None
+    weight: float = 1.0
+    tree_weight: float = 0.0
 
     def predict(self, points: data.XmcData) -> np.ndarray:
         """The best five labels of each point, int32 [n, 5]."""
-        return self.predict_at(points, (self.weight,))[:, 0]
+        return self.predict_at(points, [(self.weight, self.tree_weight)])[:, 0]
 
-    def predict_at(self, points: data.XmcData, weights: Sequence[float]) -> np.ndarray:
-        """The same at each of some weights of the wide part, int32 [n, weights, 5]."""
+    def predict_at(self, points: data.XmcData, weights: list[tuple[float, float]]) -> np.ndarray:
+        """The same at each of some pairs (weight, tree_weight), int32 [n, pairs, 5]."""
         at = np.array(weights, np.float32)
-        found = inference.predict_all(
-            points, lambda b: _top5(self.networks, self.wide, at, b), k=5 * at.size
-        )
-        return found.reshape(-1, at.size, 5)
+        parts = self.wide, self.trees, self.network
+        found = inference.predict_all(points, lambda b: _top5(parts, at, b), k=5 * len(at))
+        return found.reshape(-1, len(at), 5)
 
-    def named(self) -> network.Params:
+    def choose_tree_weight(self, held_out: data.XmcData) -> None:
+        """Takes the best of TREE_WEIGHTS; drops the trees where they bring nothing."""
+        pairs = [(1.0, at) for at in TREE_WEIGHTS]
+        self.tree_weight = TREE_WEIGHTS[self._best(held_out, pairs)]
+        if not self.tree_weight:
+            self.trees = []
+
+    def choose_weight(self, held_out: data.XmcData) -> None:
+        """Takes the best of LINEAR_WEIGHTS; drops the network where it brings nothing."""
+        pairs = [(at, self.tree_weight) for at in LINEAR_WEIGHTS]
+        self.weight = LINEAR_WEIGHTS[self._best(held_out, pairs)]
+        if self.weight == ALONE:
+            self.network, self.weight = None, 1.0
+
+    def _best(self, held_out: data.XmcData, pairs: list[tuple[float, float]]) -> int:
+        """Which pair has the best P@1 + P@5; the first, where no other is better by MARGIN."""
+        found = self.predict_at(held_out, pairs)
+        inverse = np.ones(held_out.num_labels)
+        totals = []
+        for place in range(len(pairs)):
+            scores = metrics.evaluate(
+                found[:, place], held_out.label_offsets, held_out.label_ids, inverse
+            )
+            totals.append(scores["p@1"] + scores["p@5"] - MARGIN * (place > 0))
+        return int(np.argmax(totals))
+
+    def named(self) -> dict[str, jax.Array]:
         """All weights by name."""
         named = {"wide.weights": self.wide.weights, "wide.bias": self.wide.bias}
-        for i, params in enumerate(self.networks):
-            named |= {f"{i}.{name}": array for name, array in params.items()}
-        return named
+        for i, tree in enumerate(self.trees):
+            named |= {f"{i}.weights": tree.weights, f"{i}.bias": tree.bias}
+        return named | (self.network or {})
 
     def model_bytes(self) -> int:
         """Of the arrays that prediction reads."""
-        read = (self.networks, self.wide.offsets, self.wide.label_ids, self.wide.weights,
-                self.wide.bias)  # fmt: skip
+        read = (self.network, self.trees, self.wide.offsets, self.wide.label_ids,
+                self.wide.weights, self.wide.bias)  # fmt: skip
         return sum(leaf.nbytes for leaf in jax.tree.leaves(read))
 
 
 @jax.jit
 def _top5(
-    networks: list[network.Params], model: wide.WideModel, weights: jax.Array, batch: data.Batch
+    parts: tuple[wide.WideModel, list[label_tree.LabelTree], network.Params | None],
+    weights: jax.Array,
+    batch: data.Batch,
 ) -> jax.Array:
-    """The best five at each weight, one after the other: int32 [B, 5 · weights]."""
+    """The best five at each pair of weights, one after the other: int32 [B, 5 · pairs]."""
+    model, trees, params = parts
     linear = wide.scores(model, batch)
-    if not networks:
-        return jnp.concatenate([_top_k(linear, 5)] * weights.size, axis=1)
-    hiddens = [network.encode(params, batch) for params in networks]
-    output = networks[0]["output"].astype(hiddens[0].dtype)
-    logits = hiddens[0] @ output.T + networks[0]["output_bias"][None, :]
-    best = [_best5(networks, hiddens, logits, linear, weight) for weight in weights]
+    by_trees = logits = jnp.zeros((1, 1), jnp.float32)
+    if trees:
+        mean = sum(label_tree.scores(tree, batch) for tree in trees) / jnp.float32(len(trees))
+        by_trees = jnp.log(mean + jnp.float32(1e-6))  # of labels out of every beam: far off
+    if params is not None:
+        hidden = network.encode(params, batch)
+        logits = hidden @ params["output"].astype(hidden.dtype).T + params["output_bias"][None, :]
+    best = []
+    for weight, tree_weight in weights:
+        total = logits + weight * (linear + tree_weight * by_trees)
+        # Behind the barrier XLA:CPU keeps its fast top_k; sliced in place it would sort all.
+        best.append(jax.lax.optimization_barrier(jax.lax.top_k(total, 5))[1].astype(jnp.int32))
     return jnp.concatenate(best, axis=1)
 
 
-def _best5(
-    networks: list[network.Params],
-    hiddens: list[jax.Array],
-    logits: jax.Array,
-    linear: jax.Array,
-    weight: jax.Array,
-) -> jax.Array:
-    """Networks after the first one score only what it and the wide part leave: int32 [B, 5]."""
-    sums = logits + weight * linear
-    if len(networks) == 1:
-        return _top_k(sums, 5)
-    ids = _top_k(sums, min(SHORTLIST, sums.shape[1]))
-    total = jnp.take_along_axis(logits, ids, axis=1)
-    for params, hidden in zip(networks[1:], hiddens[1:], strict=True):
-        rows = params["output"].at[ids].get(mode="promise_in_bounds")
-        total += jnp.einsum("bmd,bd->bm", rows.astype(hidden.dtype), hidden)
-        total += params["output_bias"].at[ids].get(mode="promise_in_bounds")
-    total /= jnp.float32(len(networks))
-    places = _top_k(total + weight * jnp.take_along_axis(linear, ids, axis=1), 5)
-    return jnp.take_along_axis(ids, places, axis=1)
+class WideRun:
+    """The wide part on its way: epochs of `wide.step` with a rate that falls to zero."""
+
+    def __init__(self, args: argparse.Namespace, train: data.XmcData, preset: Preset) -> None:
+        self.args, self.train = args, train
+        self.model = wide.init(train, min_share=preset.min_share)
+        self.epochs = preset.epochs(train, self.model)
+        self.epoch = 0  # how many are done
+
+    def resume(self) -> None:
+        """Takes up the last epoch saved, if there is one."""
+        found = checkpoint.restore(f"{self.args.checkpoint}/wide", self.model)
+        if found is not None:
+            model, extra = found
+            check_same_args(self.args, extra["args"])
+            self.model, self.epoch = model, extra["epoch"]
+            print(f"the wide part resumed at epoch {self.epoch} of {self.epochs}")
+
+    def save(self) -> None:
+        """Writes a checkpoint, if asked for."""
+        if self.args.checkpoint:
+            extra = {"args": fixed_args(self.args), "epoch": self.epoch}
+            directory = f"{self.args.checkpoint}/wide"
+            checkpoint.save(directory, self.model, step=self.epoch, extra=extra, keep=1)
+
+    def fit(
+        self,
+        stop: Interrupt,
+        watch: Callable[[wide.WideModel], None] | None = None,
+        looks: int = 0,
+    ) -> None:
+        """Trains until done or told to stop; saves after each epoch.
+
+        Args:
+          stop: of the whole job.
+          watch: called as often as `looks` says, at last in the end.
+          looks: how often.
+        """
+        step = jax.jit(wide.step, donate_argnums=0)
+        seed = self.args.seed
+        capacity = data.plan_capacity(self.train, WIDE_BATCH, seed=seed, epochs=self.epochs)
+        per_epoch = data.num_batches(self.train.num_points, WIDE_BATCH)
+        total, done = per_epoch * self.epochs, per_epoch * self.epoch
+        with tqdm(total=total, initial=done, unit="step", desc="wide", disable=None,
+                  dynamic_ncols=True) as bar, stop:  # fmt: skip
+            while self.epoch < self.epochs:
+                batches = data.batches(
+                    self.train, WIDE_BATCH, seed=seed, epoch=self.epoch, capacity=capacity
+                )
+                for batch in data.prefetch(batches, 8):
+                    if stop.ended:
+                        bar.write(f"stopped in epoch {self.epoch + 1} of the wide part")
+                        return
+                    rate = np.float32(WIDE_RATE * (1 - done / total))
+                    self.model, loss = step(self.model, batch, rate)
+                    done += 1
+                    if watch and done * looks // total > (done - 1) * looks // total:
+                        watch(self.model)
+                    bar.update()
+                    if done % 25 == 0:
+                        bar.set_postfix_str(f"loss {float(loss):.3f}")
+                self.epoch += 1
+                self.save()
 
 
-def _top_k(scores: jax.Array, k: int) -> jax.Array:
-    """Behind the barrier XLA:CPU keeps its fast top_k; sliced in place it would sort all."""
-    return jax.lax.optimization_barrier(jax.lax.top_k(scores, k))[1].astype(jnp.int32)
+def novel(points: data.XmcData, train: data.XmcData) -> data.XmcData:
+    """Those points that have no near copy in the training set, unless these are few.
+
+    Copies say nothing on what is new, which is what a model is for, and flatter what learned them
+    by heart. Features that a hundredth of the points hold are left out of the cosine: they cost
+    most of the time and change it little.
+    """
+    shape = (train.num_points, train.num_features)
+    columns = np.bincount(train.feature_ids, minlength=train.num_features) * 20 <= max(shape)
+
+    def directions(x: data.XmcData) -> sparse.csr_matrix:
+        length = np.sqrt(np.add.reduceat(np.append(x.feature_values**2, 0), x.feature_offsets[:-1]))
+        values = x.feature_values / np.repeat(length, np.diff(x.feature_offsets))
+        rare = columns[x.feature_ids]
+        offsets = np.concatenate([[0], np.cumsum(rare)])[x.feature_offsets]
+        return sparse.csr_matrix((values[rare], x.feature_ids[rare], offsets),
+                                 (x.num_points, x.num_features))  # fmt: skip
+
+    near = (directions(points) @ directions(train).T).max(axis=1).toarray().ravel()
+    kept = np.flatnonzero(near < NEAR_COPY)
+    return points.take(kept) if kept.size >= min(FEW, points.num_points) else points
 
 
-def fit_wide(
-    train: data.XmcData,
-    preset: Preset,
-    *,
-    seed: int,
-    watch: Callable[[wide.WideModel], None] | None = None,
-    looks: int = 0,
-) -> wide.WideModel:
-    """Epochs of `wide.step` with a rate that falls to zero; the last of the looks is at the end."""
-    model = wide.init(train, min_share=preset.min_share)
-    step = jax.jit(wide.step, donate_argnums=0)
-    epochs = preset.wide_epochs(train, model)
-    capacity = data.plan_capacity(train, WIDE_BATCH, seed=seed, epochs=epochs)
-    total = data.num_batches(train.num_points, WIDE_BATCH) * epochs
-    done = 0
-    with tqdm(total=total, unit="step", desc="wide", disable=None, dynamic_ncols=True) as bar:
-        for epoch in range(epochs):
-            batches = data.batches(train, WIDE_BATCH, seed=seed, epoch=epoch, capacity=capacity)
-            for batch in data.prefetch(batches, 8):
-                model, loss = step(model, batch, np.float32(WIDE_RATE * (1 - done / total)))
-                done += 1
-                if watch and done * looks // total > (done - 1) * looks // total:
-                    watch(model)
-                bar.update()
-                if done % 25 == 0:
-                    bar.set_postfix_str(f"loss {float(loss):.3f}")
-    return model
+def fit_trees(train: data.XmcData, count: int, seed: int) -> list[label_tree.LabelTree]:
+    """Trees that differ by their seed, two at a time: much of the work is one thread's."""
+    seeds = [seed * TREES + i for i in range(count)]
+    with ThreadPoolExecutor(2) as pool:
+        fitted = pool.map(lambda seed: label_tree.fit(train, seed=seed), seeds)
+        return list(tqdm(fitted, total=count, unit="tree", desc="trees", disable=None))
 
 
-def choose_weight(ensemble: Ensemble, held_out: data.XmcData) -> float:
-    """The weight of the wide part with the best P@1 + P@5 on points kept from training."""
-    found = ensemble.predict_at(held_out, WIDE_WEIGHTS)
-    inverse = np.ones(held_out.num_labels)
-
-    def total(place: int) -> float:
-        scores = metrics.evaluate(
-            found[:, place], held_out.label_offsets, held_out.label_ids, inverse
-        )
-        return scores["p@1"] + scores["p@5"]
-
-    return WIDE_WEIGHTS[max(range(len(WIDE_WEIGHTS)), key=total)]
-
-
-def _capacity(
-    train: data.XmcData, batch_size: int, seeds: Sequence[int], steps: int
-) -> data.Capacity:
-    """Enough for the batches of all seeds, so that one program trains every network."""
-    epochs = max(1, -(-steps // max(data.num_batches(train.num_points, batch_size), 1)))
-    plans = [data.plan_capacity(train, batch_size, seed=seed, epochs=epochs) for seed in seeds]
-    return data.Capacity(*np.max([dataclasses.astuple(plan) for plan in plans], axis=0).tolist())
+def _train(
+    args: argparse.Namespace, preset: Preset, train: data.XmcData, stop: Interrupt
+) -> tuple[Ensemble, Run | None]:
+    """The wide part, trees, a network; held-out points weigh the parts, or leave them out."""
+    order = np.random.default_rng(args.seed).permutation(train.num_points)
+    count = min(HELD_OUT, train.num_points // 20)
+    held_out, rest = train.take(np.sort(order[:count])), train.take(np.sort(order[count:]))
+    linear = WideRun(args, rest, preset)
+    if args.resume:
+        linear.resume()
+    linear.fit(stop)
+    ensemble = Ensemble(linear.model)
+    if preset.trees(rest) and not stop.ended:
+        ensemble.trees = fit_trees(rest, preset.trees(rest), args.seed)
+        ensemble.choose_tree_weight(held_out)
+    if not preset.visits or stop.ended:
+        return ensemble, None
+    own = argparse.Namespace(**vars(args) | {"max_seconds": None})
+    if args.checkpoint:
+        own.checkpoint = f"{args.checkpoint}/network"
+    one = Run(own, rest, steps=preset.steps(rest.num_points, args.batch_size))
+    if args.resume:
+        one.resume()
+    one.fit(stop=stop)
+    ensemble.network = one.state.params
+    ensemble.choose_weight(novel(held_out, rest))
+    return ensemble, one
 
 
 def run(
     args: argparse.Namespace, train: data.XmcData, test: data.XmcData
 ) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Trains a preset: the last network's history, and the figures on the whole test set."""
-    preset = PRESETS[args.preset]
     started = time.perf_counter()
-    order = np.random.default_rng(args.seed).permutation(train.num_points)
-    count = min(HELD_OUT, train.num_points // 20)
-    held_out, rest = train.take(np.sort(order[:count])), train.take(np.sort(order[count:]))
-    ensemble = Ensemble([], fit_wide(rest, preset, seed=args.seed))
-    runs: list[Run] = []
-    seeds = [args.seed * preset.networks + member for member in range(preset.networks)]
-    steps = preset.steps(rest.num_points, args.batch_size)
-    capacity = _capacity(rest, args.batch_size, seeds, steps)
-    for seed in seeds:
-        member_args = copy.copy(args)
-        member_args.seed = seed
-        like = runs[0] if runs else None
-        runs.append(Run(member_args, rest, steps=steps, capacity=capacity, like=like))
-        runs[-1].fit()
-        ensemble.networks.append(runs[-1].state.params)
-        if len(runs) in (1, preset.networks):
-            ensemble.weight = choose_weight(ensemble, held_out)
-        if ensemble.weight == WIDE_ALONE:  # networks bring nothing here: neither will the next
-            ensemble.networks, ensemble.weight = [], 1.0
-            break
+    with Interrupt(args.max_seconds) as stop:
+        ensemble, one = _train(args, PRESETS[args.preset], train, stop)
     train_seconds = time.perf_counter() - started
     ensemble.predict(test)  # compiles, so that the second time tells the speed
     started = time.perf_counter()
@@ -219,14 +293,16 @@ def run(
         "preset": args.preset,
         "seed": args.seed,
         "train_seconds": train_seconds,  # all of it: compiling, both parts, and the weight
-        "compile_seconds": sum(one.compile_seconds for one in runs),
-        "steps": sum(one.step for one in runs),
-        "networks": len(ensemble.networks),
         "wide_weight": ensemble.weight,
         "wide_pairs": int(ensemble.wide.weights.size),
+        "trees": len(ensemble.trees),
+        "tree_weight": ensemble.tree_weight,
+        "network": ensemble.network is not None,
         "predict_us": 1e6 * seconds / max(test.num_points, 1),
         "model_bytes": ensemble.model_bytes(),
         "peak_rss_bytes": peak_rss_bytes(),
         "weights_sha256": sha256(ensemble.named()),
     }
-    return runs[-1].history, runs[-1].costs() | scores | own
+    if one is None:
+        return [], scores | own
+    return one.history, one.costs() | scores | own

@@ -98,22 +98,35 @@ def print_table(results: dict[str, Any]) -> None:
     rows = [
         ("P@1 / P@3 / P@5", " / ".join(f"{results[f'p@{k}']:.4f}" for k in (1, 3, 5))),
         ("PSP@1", f"{results['psp@1']:.4f}"),
-        ("training", f"{results['train_seconds']:.1f} s, {results['steps']:,} steps, "
-                     f"{results['examples_per_second']:,.0f} examples/s"),
-        ("compiling", f"{results['compile_seconds']:.1f} s"),
-        ("outputs a step", f"{results['active_fraction']:.2%}"),
-        ("multiply-adds a step", f"{results['madds_per_step'] / 1e6:,.1f} M, dense "
-                                 f"{results['dense_madds_per_step'] / 1e6:,.1f} M: "
-                                 f"{results['madds_saved']:.1%} saved"),
+    ]
+    if "steps" not in results:  # a preset without a network
+        rows.append(("training", f"{results['train_seconds']:.1f} s"))
+    else:
+        rows += [
+            ("training", f"{results['train_seconds']:.1f} s, {results['steps']:,} steps, "
+                         f"{results['examples_per_second']:,.0f} examples/s"),
+            ("compiling", f"{results['compile_seconds']:.1f} s"),
+            ("outputs a step", f"{results['active_fraction']:.2%}"),
+            ("multiply-adds a step", f"{results['madds_per_step'] / 1e6:,.1f} M, dense "
+                                     f"{results['dense_madds_per_step'] / 1e6:,.1f} M: "
+                                     f"{results['madds_saved']:.1%} saved"),
+        ]  # fmt: skip
+    rows += [
         ("peak memory", f"{results['peak_rss_bytes'] / 2**20:,.0f} MiB"),
         ("weights", results["weights_sha256"][:16]),
-    ]  # fmt: skip
+    ]
     if "preset" in results:
-        wide = f"{results['wide_pairs']:,} weights, at {results['wide_weight']:g}"
+        wide = f"{results['wide_pairs']:,} weights"
+        trees = f"{results['trees']}, at {results['tree_weight']:g} beside the wide part"
+        network = f"at 1 beside {results['wide_weight']:g}" if results["network"] else "none"
         size = f"model {results['model_bytes'] / 2**20:,.0f} MiB"
-        rows[3:3] = [
-            ("wide part", wide), ("predicting", f"{results['predict_us']:,.0f} µs a point, {size}")
-        ]  # fmt: skip
+        speed = f"{results['predict_us']:,.0f} µs a point, {size}"
+        rows[2:2] = [
+            ("wide part", wide),
+            ("trees", trees),
+            ("network", network),
+            ("predicting", speed),
+        ]
     print()
     for name, value in rows:
         print(f"  {name:<21} {value}")

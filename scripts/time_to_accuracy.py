@@ -28,6 +28,7 @@ import presets
 import report
 import train_xmc
 import xmc_run
+from interrupt import Interrupt
 
 from sparse_jax import data, inference, metrics, wide
 from sparse_jax.allocator import keep_freed_memory
@@ -115,7 +116,7 @@ def wide_alone(
     args: argparse.Namespace, seed: int, train: data.XmcData, test: data.XmcData
 ) -> Curve:
     """The wide part of --preset fast, with no network beside."""
-    preset = presets.PRESETS["fast"]
+    own = train_xmc.parse_args(["--preset", "fast", "--seed", str(seed)])
     curve: Curve = []
     clock = Stopwatch()
 
@@ -125,7 +126,8 @@ def wide_alone(
             found = inference.predict_all(test, lambda b: _best(model, b), k=5)
             curve.append((seconds, precision(test, found)))
 
-    presets.fit_wide(train, preset, seed=seed, watch=watch, looks=args.evaluations)
+    linear = presets.WideRun(own, train, presets.PRESETS["fast"])
+    linear.fit(Interrupt(), watch=watch, looks=args.evaluations)
     return curve
 
 

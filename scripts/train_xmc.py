@@ -34,7 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--preset",
         choices=presets.PRESETS,
-        help="networks and a linear part together, sized by the data; nothing else to choose",
+        help="linear parts and a network together, sized by the data; nothing else to choose",
     )
     add(
         "--strategy",
@@ -106,8 +106,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"got {len(args.files)} file(s): give TRAIN and TEST, or neither")
     if args.resume and not args.checkpoint:
         parser.error("--resume needs --checkpoint DIR")
-    if args.preset and (args.checkpoint or args.save_every):
-        parser.error("--preset can't be saved midway yet: leave out --checkpoint, --save-every")
     for name in (
         "active",
         "hidden",
@@ -163,7 +161,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print_table(results)
     tell(results, args.json)
-    if args.plot:
+    if args.plot and not history:
+        print(f"no network was trained: {args.plot}, its curve, is not drawn")
+    elif args.plot:
         draw(args.plot, history, results)
     return 0
 

@@ -69,6 +69,19 @@ def make_config(
     )
 
 
+def fixed_args(args: argparse.Namespace) -> dict[str, Any]:
+    """What a resumed run must share with the one that saved."""
+    return {k: v for k, v in vars(args).items() if k not in FREE_ON_RESUME}
+
+
+def check_same_args(args: argparse.Namespace, saved: dict[str, Any]) -> None:
+    """Refuses to go on from what other options made."""
+    differ = {k for k, v in fixed_args(args).items() if saved.get(k) != v}
+    if differ:
+        was = ", ".join(f"--{k.replace('_', '-')} {saved.get(k)}" for k in sorted(differ))
+        raise ValueError(f"the checkpoint was made with {was}: resume with the same options")
+
+
 class Run:
     """A network on its way.
 
@@ -145,15 +158,11 @@ class Run:
             capacity=self.capacity, start=start,
         )  # fmt: skip
 
-    def fixed_args(self) -> dict[str, Any]:
-        """What a resumed run must share with the one that saved."""
-        return {k: v for k, v in vars(self.args).items() if k not in FREE_ON_RESUME}
-
     def save(self) -> None:
         """Writes a checkpoint, if asked for."""
         if self.args.checkpoint:
             extra = {
-                "args": self.fixed_args(), "step": self.step, "sums": self.sums.tolist(),
+                "args": fixed_args(self.args), "step": self.step, "sums": self.sums.tolist(),
                 "train_seconds": self.train_seconds, "history": self.history,
             }  # fmt: skip
             checkpoint.save(self.args.checkpoint, self.state, step=self.step, extra=extra)
@@ -165,22 +174,25 @@ class Run:
             print(f"nothing saved in {self.args.checkpoint} yet: starting from the beginning")
             return
         self.state, extra = found
-        differ = {k for k, v in self.fixed_args().items() if extra["args"].get(k) != v}
-        if differ:
-            was = ", ".join(f"--{k.replace('_', '-')} {extra['args'].get(k)}" for k in differ)
-            raise ValueError(f"the checkpoint was made with {was}: resume with the same options")
+        check_same_args(self.args, extra["args"])
         self.step, self.train_seconds = extra["step"], extra["train_seconds"]
         self.sums, self.history = np.array(extra["sums"]), extra["history"]
         print(f"resumed at step {self.step} of {self.total_steps}")
 
-    def fit(self, watch: Callable[[], None] | None = None, watch_every: int = 0) -> None:
+    def fit(
+        self,
+        watch: Callable[[], None] | None = None,
+        watch_every: int = 0,
+        stop: Interrupt | None = None,
+    ) -> None:
         """Trains until done, out of time, or interrupted; saves in each case.
 
         Args:
           watch: called every `watch_every` steps, outside of the training seconds.
           watch_every: steps.
+          stop: of a larger job that this is a part of.
         """
-        stop = Interrupt()
+        stop = stop or Interrupt()
         bar = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=None,
                    dynamic_ncols=True)  # fmt: skip
         pending: list[training.StepMetrics] = []
@@ -215,7 +227,7 @@ class Run:
 
     def _out_of_time(self, clock: float, stop: Interrupt) -> bool:
         spent = self.train_seconds + time.perf_counter() - clock
-        return stop.asked or (self.args.max_seconds is not None and spent >= self.args.max_seconds)
+        return stop.ended or (self.args.max_seconds is not None and spent >= self.args.max_seconds)
 
     def _report(self, pending: list[training.StepMetrics], clock: float, bar: tqdm) -> float:
         """Waits for the steps so far, adds up what they tell, and moves the bar."""

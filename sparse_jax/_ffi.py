@@ -56,3 +56,8 @@ def call(name: str, results: Any, *, aliases: dict[int, int] | None = None) -> C
 def co_occurring(*arguments: Any) -> Any:
     """Offsets by feature and the labels that occur with it, by the kernel; see `wide`."""
     return _kernels.co_occurring(*arguments)
+
+
+def fit_tree_level(*arguments: Any) -> Any:
+    """Features, children and weights of a tree's level, and its biases; see `label_tree`."""
+    return _kernels.fit_tree_level(*arguments)

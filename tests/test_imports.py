@@ -26,7 +26,7 @@ LAYERS = [
     {"active", "losses", "optim", "_optim_probe", "_optim_rows", "fused", "schedules", "index"}
     | {"accounting", "quantized"},
     {"layers"},
-    {"network", "wide"},
+    {"network", "wide", "label_tree"},
     {"training", "inference", "checkpoint", "tuner"},
     {"lm", "search", "summarize", "nn"},
     {"preference"},

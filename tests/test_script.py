@@ -42,12 +42,15 @@ def test_trains_and_reports(tmp_path):
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_preset_beats_its_network_alone_and_reports_its_size(tmp_path):
+def test_a_preset_beats_a_network_alone_and_reports_its_size(tmp_path):
     command = [sys.executable, str(SCRIPT), *FILES, "--preset", "fast", "--json", f"{tmp_path}/p"]
+    command += ["--plot", f"{tmp_path}/p.png"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "p").read_text())
-    assert set(KEYS) | {"preset", "wide_weight", "wide_pairs", "predict_us"} <= set(results)
+    assert {"p@1", "psp@5", "train_seconds", "peak_rss_bytes", "predict_us"} <= set(results)
+    assert results["trees"] > 0 and not results["network"]
+    assert "no network was trained" in done.stdout and not (tmp_path / "p.png").exists()
     assert results["p@1"] > 0.4
     assert results["model_bytes"] > 8 * results["wide_pairs"]
 
@@ -123,6 +126,39 @@ def test_ctrl_c_saves_and_ends_cleanly(tmp_path):
     assert "interrupted at step" in stdout.decode()
 
 
+def test_a_preset_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
+    command = [sys.executable, str(SCRIPT), *FILES, "--preset", "accurate"]
+    folder, out = tmp_path / "c", f"{tmp_path}/r.json"
+
+    def weights(*options: str) -> tuple[str, str]:
+        done = subprocess.run(
+            [*command, *options, "--json", out], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        results = json.loads(Path(out).read_text())
+        assert set(KEYS) <= set(results) or not results["trees"]
+        return results["weights_sha256"], done.stdout
+
+    whole, _ = weights()
+    saving = ["--checkpoint", str(folder), "--save-every", "50"]
+    with subprocess.Popen(
+        [*command, *saving], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        deadline = time.monotonic() + 200
+        while not list(folder.glob("network/*_step_*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        stdout, stderr = child.communicate(timeout=100)
+    assert child.returncode == 0, stderr.decode()
+    assert b"interrupted at step" in stdout and b"P@1" in stdout
+    again, told = weights(*saving, "--resume")
+    assert "the wide part resumed at epoch" in told and "resumed at step" in told
+    assert again == whole
+
+    _, told = weights("--max-seconds", "0")
+    assert "stopped in epoch 1 of the wide part" in told
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -130,7 +166,6 @@ def test_ctrl_c_saves_and_ends_cleanly(tmp_path):
         (["--lr", "0"], "--lr 0.0: must be above 0"),
         (["--resume"], "--resume needs --checkpoint"),
         (["--bits", "0"], "--bits 0: must be at least 1"),
-        (["--preset", "fast", "--checkpoint", "x"], "--preset can't be saved midway yet"),
     ],
 )
 def test_errors_name_the_option_and_the_cure(options, message):
