@@ -15,13 +15,15 @@ NodeWeights FitTreeLevel(const SparsePoints& points, const TreeLevel& level,
                          const SvmOptions& options, int64_t threads, float* bias) {
   const int64_t num_nodes = level.num_nodes();
   std::vector<NodeWeights> nodes(static_cast<size_t>(num_nodes));
-  // A task has scratch of its own and takes every tasks-th node.
+  // A task has scratch of its own, made before there are threads that an exception would leave
+  // behind, and takes every tasks-th node.
   const int64_t tasks = std::max<int64_t>(1, std::min(4 * threads, num_nodes));
+  std::vector<NodeTrainer> trainers(static_cast<size_t>(tasks), NodeTrainer(points, options));
   std::vector<std::thread> helpers;
   ParallelFor(
       tasks, threads - 1, [&](auto work) { helpers.emplace_back(std::move(work)); },
       [&](int64_t task) {
-        NodeTrainer trainer(points, options);
+        NodeTrainer& trainer = trainers[static_cast<size_t>(task)];
         for (int64_t g = task; g < num_nodes; g += tasks) {
           nodes[static_cast<size_t>(g)] = trainer.Train(level, g, bias);
         }

@@ -83,45 +83,25 @@ def check_same_args(args: argparse.Namespace, saved: dict[str, Any]) -> None:
 
 
 class Run:
-    """A network on its way.
+    """A network on its way. It takes `steps` steps rather than whole epochs, if given."""
 
-    It takes `steps` steps rather than whole epochs, if given. `capacity` must hold its batches;
-    None plans it. `like` is a run of the same options, the seed apart, and the same capacity, which
-    has compiled already.
-    """
-
-    start: Callable[[jax.Array], training.TrainState]
-    run_step: Callable[
-        [training.TrainState, data.Batch], tuple[training.TrainState, training.StepMetrics]
-    ]
     maintain: Callable[[training.TrainState], training.TrainState]
 
     def __init__(
-        self,
-        args: argparse.Namespace,
-        train: data.XmcData,
-        *,
-        steps: int | None = None,
-        capacity: data.Capacity | None = None,
-        like: Run | None = None,
+        self, args: argparse.Namespace, train: data.XmcData, *, steps: int | None = None
     ) -> None:
         self.args, self.train = args, train
         self.steps_per_epoch = data.num_batches(train.num_points, args.batch_size)
         self.total_steps = self.steps_per_epoch * args.epochs if steps is None else steps
         epochs = max(1, -(-self.total_steps // max(self.steps_per_epoch, 1)))
-        self.capacity = capacity or data.plan_capacity(
-            train, args.batch_size, seed=args.seed, epochs=epochs
-        )
+        self.capacity = data.plan_capacity(train, args.batch_size, seed=args.seed, epochs=epochs)
         self.config = self.configure()
         self.step = 0
         self.train_seconds = 0.0
         self.history: list[dict[str, float]] = []  # every few steps, for the plot
         self.sums = np.zeros(len(training.StepMetrics._fields))
         started = time.perf_counter()
-        if like is None:
-            self.compile()
-        else:
-            self.start, self.run_step, self.maintain = like.start, like.run_step, like.maintain
+        self.compile()
         self.state = self.start(jax.random.key(args.seed))
         self.compile_seconds = time.perf_counter() - started
 

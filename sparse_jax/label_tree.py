@@ -214,13 +214,19 @@ def _fit_level(
     points = (train.feature_offsets.astype(np.int64), train.feature_ids, train.feature_values)
     key = seed % 2**32
     if _ffi.AVAILABLE:
-        threads = int(os.environ.get("NPROC", 0)) or os.cpu_count() or 1
-        return _ffi.fit_tree_level(*points, train.num_features, *level, *svm, key, threads)
+        return _ffi.fit_tree_level(*points, train.num_features, *level, *svm, key, _num_threads())
     bias = np.zeros(level.positive_offsets.size - 1, np.float32)
     nodes = range(level.member_offsets.size - 1)
     kept = [_fit_node(points, level, g, svm, key, bias) for g in nodes]
     feature, child, weight = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     return feature, child, weight, bias
+
+
+def _num_threads() -> int:
+    """What XLA:CPU uses: the CPUs of this process, or fewer if NPROC says so."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("NPROC", "")
+    return min(cpus, int(asked)) if asked.isdigit() and int(asked) else cpus
 
 
 def _fit_node(
