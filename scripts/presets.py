@@ -22,6 +22,7 @@ from sparse_jax import checkpoint, data, inference, label_tree, metrics, network
 
 HELD_OUT = 2000  # at most, and a twentieth of the points: they choose the weights
 NEAR_COPY = 0.6  # cosine
+RARE = 20  # a feature that at most this part of the points holds
 FEW = 200
 MARGIN = 0.002  # of P@1 + P@5 on those: a part that brings no more is left out
 TREE_WEIGHTS = (0.0, 0.2, 0.5)
@@ -219,16 +220,16 @@ def novel(points: data.XmcData, train: data.XmcData) -> data.XmcData:
     """Those points that have no near copy in the training set, unless these are few.
 
     Copies say nothing on what is new, which is what a model is for, and flatter what learned them
-    by heart. Features that a hundredth of the points hold are left out of the cosine: they cost
+    by heart. Features that a twentieth of the points hold are left out of the cosine: they cost
     most of the time and change it little.
     """
-    shape = (train.num_points, train.num_features)
-    columns = np.bincount(train.feature_ids, minlength=train.num_features) * 20 <= max(shape)
+    holders = np.bincount(train.feature_ids, minlength=train.num_features)
+    is_rare = holders * RARE <= train.num_points
 
     def directions(x: data.XmcData) -> sparse.csr_matrix:
         length = np.sqrt(np.add.reduceat(np.append(x.feature_values**2, 0), x.feature_offsets[:-1]))
-        values = x.feature_values / np.repeat(length, np.diff(x.feature_offsets))
-        rare = columns[x.feature_ids]
+        each = np.repeat(np.maximum(length, 1e-30), np.diff(x.feature_offsets))
+        values, rare = x.feature_values / each, is_rare[x.feature_ids]
         offsets = np.concatenate([[0], np.cumsum(rare)])[x.feature_offsets]
         return sparse.csr_matrix((values[rare], x.feature_ids[rare], offsets),
                                  (x.num_points, x.num_features))  # fmt: skip
@@ -238,12 +239,18 @@ def novel(points: data.XmcData, train: data.XmcData) -> data.XmcData:
     return points.take(kept) if kept.size >= min(FEW, points.num_points) else points
 
 
-def fit_trees(train: data.XmcData, count: int, seed: int) -> list[label_tree.LabelTree]:
+def fit_trees(
+    train: data.XmcData, count: int, seed: int, stop: Interrupt
+) -> list[label_tree.LabelTree]:
     """Trees that differ by their seed, two at a time: much of the work is one thread's."""
-    seeds = [seed * TREES + i for i in range(count)]
+
+    def fit(own_seed: int) -> label_tree.LabelTree | None:
+        return None if stop.ended else label_tree.fit(train, seed=own_seed)
+
     with ThreadPoolExecutor(2) as pool:
-        fitted = pool.map(lambda seed: label_tree.fit(train, seed=seed), seeds)
-        return list(tqdm(fitted, total=count, unit="tree", desc="trees", disable=None))
+        fitted = pool.map(fit, range(seed * TREES, seed * TREES + count))
+        trees = tqdm(fitted, total=count, unit="tree", desc="trees", disable=None)
+        return [tree for tree in trees if tree is not None]
 
 
 def _train(
@@ -251,15 +258,15 @@ def _train(
 ) -> tuple[Ensemble, Run | None]:
     """The wide part, trees, a network; held-out points weigh the parts, or leave them out."""
     order = np.random.default_rng(args.seed).permutation(train.num_points)
-    count = min(HELD_OUT, train.num_points // 20)
+    count = min(HELD_OUT, -(-train.num_points // 20))
     held_out, rest = train.take(np.sort(order[:count])), train.take(np.sort(order[count:]))
     linear = WideRun(args, rest, preset)
     if args.resume:
         linear.resume()
     linear.fit(stop)
     ensemble = Ensemble(linear.model)
-    if preset.trees(rest) and not stop.ended:
-        ensemble.trees = fit_trees(rest, preset.trees(rest), args.seed)
+    ensemble.trees = fit_trees(rest, preset.trees(rest), args.seed, stop)
+    if ensemble.trees:
         ensemble.choose_tree_weight(held_out)
     if not preset.visits or stop.ended:
         return ensemble, None
@@ -292,7 +299,7 @@ def run(
     own = {
         "preset": args.preset,
         "seed": args.seed,
-        "train_seconds": train_seconds,  # all of it: compiling, both parts, and the weight
+        "train_seconds": train_seconds,  # all of it, compiling and the choice of weights too
         "wide_weight": ensemble.weight,
         "wide_pairs": int(ensemble.wide.weights.size),
         "trees": len(ensemble.trees),

@@ -136,6 +136,8 @@ def load(args: argparse.Namespace) -> tuple[data.XmcData, data.XmcData]:
             f"{test_file} has {test.num_features} features and {test.num_labels} labels, "
             f"{train_file} {train.num_features} and {train.num_labels}: they must be equal"
         )
+    if train.num_labels < 5:
+        raise ValueError(f"{train_file} has {train.num_labels} labels: P@5 takes at least 5")
     idf = data.fit_idf(train)
     return data.apply_tfidf(train, idf), data.apply_tfidf(test, idf)
 
