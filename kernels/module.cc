@@ -48,6 +48,11 @@ nb::tuple ParseXmc(nb::bytes content) {
 template <typename T>
 using InArray = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+template <typename T>
+sparse_jax::Span<T> SpanOf(const InArray<T>& array) {
+  return {array.data(), array.size()};
+}
+
 // By feature, the labels of more than `min_share` of the points that hold it. Every argument is
 // checked: they come from Python.
 nb::tuple CoOccurring(InArray<int64_t> feature_offsets, InArray<int32_t> feature_ids,
@@ -55,16 +60,11 @@ nb::tuple CoOccurring(InArray<int64_t> feature_offsets, InArray<int32_t> feature
                       int64_t num_features, int64_t num_labels, double min_share) {
   std::vector<int32_t> offsets, labels;
   const std::string problem = sparse_jax::CoOccurring(
-      {feature_offsets.data(), feature_offsets.size()}, {feature_ids.data(), feature_ids.size()},
-      {label_offsets.data(), label_offsets.size()}, {label_ids.data(), label_ids.size()},
+      SpanOf(feature_offsets), SpanOf(feature_ids),
+      SpanOf(label_offsets), SpanOf(label_ids),
       num_features, num_labels, min_share, &offsets, &labels);
   if (!problem.empty()) throw nb::value_error(problem.c_str());
   return nb::make_tuple(Array(std::move(offsets)), Array(std::move(labels)));
-}
-
-template <typename T>
-sparse_jax::Span<T> SpanOf(const InArray<T>& array) {
-  return {array.data(), array.size()};
 }
 
 // One level of a label tree: features, children and weights that are kept, and the biases.

@@ -8,6 +8,7 @@
 #include "ffi_common.h"
 #include "ffi_handlers.h"
 #include "sparse_jax/label_tree.h"
+#include "wide_buffers.h"
 
 namespace sparse_jax {
 
@@ -45,32 +46,20 @@ namespace {
 ffi::Error TreeScoresImpl(ffi::ThreadPool pool, I32 offsets, I32 nodes, F32 weights, F32 bias,
                           I32 children, I32 labels, I32 features, I32 examples, F32 values,
                           OutF32 scores, int64_t depth, int64_t beam) {
-  if (!Shaped(offsets, {-1}) || offsets.element_count() < 1) {
-    return Bad("offsets is not [num_features + 1]");
+  sj::TreeView tree;
+  if (auto error = ViewOf(offsets, nodes, weights, bias, &tree.weights); error.failure()) {
+    return error;
   }
-  if (!Shaped(nodes, {-1})) return Bad("nodes is not [num_weights]");
-  const auto num_weights = static_cast<int64_t>(nodes.element_count());
-  if (!Shaped(weights, {num_weights})) return Bad("weights is not [num_weights]");
-  if (!Shaped(bias, {-1})) return Bad("bias is not [num_nodes]");
   if (!Shaped(children, {-1}) || children.element_count() < 2) {
     return Bad("children is not [inner nodes + 1]");
   }
   if (!Shaped(labels, {-1})) return Bad("labels is not [num_labels]");
   const auto num_labels = static_cast<int64_t>(labels.element_count());
   if (!Shaped(*scores, {-1, num_labels})) return Bad("scores is not [batch, num_labels]");
-  if (!Shaped(features, {-1})) return Bad("feature_ids is not [entries]");
-  const auto entries = static_cast<int64_t>(features.element_count());
-  if (!Shaped(examples, {entries}) || !Shaped(values, {entries})) {
-    return Bad("feature_rows and feature_values are not [entries]");
-  }
   if (depth < 1 || beam < 1) return Bad("depth or beam is below 1");
   const int64_t n = scores->dimensions()[0];
-  const sj::WideBatch batch = {features.typed_data(), values.typed_data(),
-                               sj::SortByPosition(examples.typed_data(), entries, n)};
-  sj::TreeView tree;
-  tree.weights = {offsets.typed_data(), nodes.typed_data(),
-                  static_cast<int64_t>(offsets.element_count()) - 1, num_weights,
-                  static_cast<int64_t>(bias.element_count())};
+  sj::WideBatch batch;
+  if (auto error = BatchOf(features, examples, values, n, &batch); error.failure()) return error;
   tree.values = weights.typed_data();
   tree.bias = bias.typed_data();
   tree.children = children.typed_data();

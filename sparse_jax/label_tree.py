@@ -27,6 +27,7 @@ import numpy as np
 from scipy import sparse  # type: ignore[import-untyped]
 
 from sparse_jax import _ffi, wide
+from sparse_jax._tables_jax import mix
 from sparse_jax.data import Batch, XmcData
 
 _BRANCH = 3  # log2 of an inner node's children
@@ -175,8 +176,12 @@ def _centroids(train: XmcData, rng: np.random.Generator) -> np.ndarray:
     shape = (train.num_points, train.num_labels)
     held = sparse.csr_matrix((ones, train.label_ids, train.label_offsets), shape)
     projection = rng.standard_normal((train.num_features, _PROJECTED), np.float32)
-    vectors = held.T @ (points @ projection)
-    return vectors / np.maximum(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)), 1e-9)[:, None]
+    return _unit(held.T @ (points @ projection))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows over their length."""
+    return rows / np.maximum(np.sqrt(np.einsum("nd,nd->n", rows, rows)), 1e-9)[:, None]
 
 
 def _halve(
@@ -192,8 +197,7 @@ def _halve(
         if before is not None and np.array_equal(left, before):
             break
         before = left
-        means = np.stack([own[side].sum(axis=0) for side in (left, right)])
-        ends = means / np.maximum(np.sqrt(np.einsum("nd,nd->n", means, means)), 1e-9)[:, None]
+        ends = _unit(np.stack([own[side].sum(axis=0) for side in (left, right)]))
     return group[left], group[right]
 
 
@@ -271,16 +275,9 @@ def _fit_node(
 
 def _order(count: int, key: int) -> np.ndarray:
     """The order of the points in one pass, the kernel's."""
-    salt = _mix(np.array([key % 2**32], np.uint32))
-    return np.argsort(_mix(np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B1) + salt),
-                      kind="stable")  # fmt: skip
-
-
-def _mix(h: np.ndarray) -> np.ndarray:
-    """The finalizer of MurmurHash3."""
-    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return h ^ (h >> np.uint32(16))
+    points = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B1)
+    salt = mix(jnp.uint32(key % 2**32))
+    return np.argsort(mix(jnp.asarray(points) + salt), kind="stable")
 
 
 def _scores_jax(tree: LabelTree, batch: Batch, beam: int) -> jax.Array:

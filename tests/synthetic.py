@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
 import sys
 from typing import Any
 
@@ -87,6 +89,15 @@ def digest(tree: Any) -> str:
             leaf = jax.random.key_data(leaf)
         total.update(np.asarray(leaf).tobytes())
     return total.hexdigest()
+
+
+def printed(program: str, threads: str) -> str:
+    """What a program prints in a process of its own, with this many threads."""
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    return subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True,
+        env={**os.environ, "NPROC": threads, "PYTHONPATH": path},
+    ).stdout  # fmt: skip
 
 
 def main(strategy: str, mode: str, loss: str) -> None:

@@ -120,17 +120,22 @@ def test_one_thread_or_two_and_a_resumed_run_give_the_same_weights(tmp_path):
     assert json.loads(Path(out).read_text())["weights_sha256"] == expected
 
 
-def test_ctrl_c_saves_and_ends_cleanly(tmp_path):
-    command = [sys.executable, str(SCRIPT), *FILES, *SMALL, "--epochs", "2000"]
-    command += ["--checkpoint", f"{tmp_path}/c", "--save-every", "20"]
+def interrupted(command: list[str], folder: Path, saved: str) -> str:
+    """What a run tells that Ctrl-C ends once there is such a file in the folder."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         deadline = time.monotonic() + 200
-        while not list(tmp_path.glob("c/*")) and time.monotonic() < deadline:
-            time.sleep(0.2)
+        while not list(folder.glob(saved)) and time.monotonic() < deadline:
+            time.sleep(0.05)
         child.send_signal(signal.SIGINT)
         stdout, stderr = child.communicate(timeout=100)
     assert child.returncode == 0, stderr.decode()
-    assert "interrupted at step" in stdout.decode()
+    return stdout.decode()
+
+
+def test_ctrl_c_saves_and_ends_cleanly(tmp_path):
+    command = [sys.executable, str(SCRIPT), *FILES, *SMALL, "--epochs", "2000"]
+    command += ["--checkpoint", f"{tmp_path}/c", "--save-every", "20"]
+    assert "interrupted at step" in interrupted(command, tmp_path, "c/*")
 
 
 def test_a_preset_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
@@ -148,16 +153,8 @@ def test_a_preset_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
 
     whole, _ = weights()
     saving = ["--checkpoint", str(folder), "--save-every", "50"]
-    with subprocess.Popen(
-        [*command, *saving], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as child:
-        deadline = time.monotonic() + 200
-        while not list(folder.glob("network/*_step_*")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        child.send_signal(signal.SIGINT)
-        stdout, stderr = child.communicate(timeout=100)
-    assert child.returncode == 0, stderr.decode()
-    assert b"interrupted at step" in stdout and b"P@1" in stdout
+    told = interrupted([*command, *saving], folder, "network/*_step_*")
+    assert "interrupted at step" in told and "P@1" in told
     again, told = weights(*saving, "--resume")
     assert "the wide part resumed at epoch" in told and "resumed at step" in told
     assert again == whole
