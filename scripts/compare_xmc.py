@@ -31,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 OURS = {
     "fast": ["--preset", "fast"],
     "accurate": ["--preset", "accurate"],
-    "fast, uniform": ["--preset", "fast", "--strategy", "uniform"],
+    "accurate, lsh": ["--preset", "accurate", "--strategy", "lsh"],
     "network, lsh": [],
     "network, uniform": ["--strategy", "uniform"],
     "network, dense": ["--strategy", "dense"],

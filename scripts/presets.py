@@ -1,4 +1,4 @@
-"""The wide part, trees and a network together, sized by the data: `train_xmc.py --preset`."""
+"""The wide part, trees and networks together, sized by the data: `train_xmc.py --preset`."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ RARE = 20  # a feature that at most this part of the points holds
 FEW = 200
 MARGIN = 0.002  # of P@1 + P@5 on those: a part that brings no more is left out
 TREE_WEIGHTS = (0.0, 0.2, 0.5)
-ALONE = 1e6  # a weight beside which a network says nothing
+ALONE = 1e6  # a weight beside which networks say nothing
 LINEAR_WEIGHTS = (ALONE, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
 WIDE_BATCH = 256
 WIDE_RATE = 0.3
 TREES = 4  # at most
+NETWORKS = 2  # that differ by their first weights; in float32 only while they learn
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
     """How much to spend."""
 
-    visits: int  # of examples by a network, in at most 20 epochs; 0 does without
+    visits: int  # of examples by each network, in at most 20 epochs; 0 does without
     pair_visits: float  # of weights by the wide part
     wide_epochs: tuple[int, int]  # fewest and most
     min_share: float  # of `wide.init`
     tree_labels: int  # labels of points that trees may learn, which is what their time goes with
 
     def steps(self, num_points: int, batch_size: int) -> int:
-        """Steps of the network."""
+        """Steps of a network."""
         return -(-min(self.visits, 20 * num_points) // batch_size)
 
     def epochs(self, train: data.XmcData, model: wide.WideModel) -> int:
@@ -67,12 +68,12 @@ PRESETS = {
 class Ensemble:
     """What is trained: score(l | x) = logit + weight · (wide score + tree_weight · log tree score).
 
-    The tree score is the trees' mean. Without a network it is what stands in brackets.
+    Logit and tree score are means. Without networks it is what stands in brackets.
     """
 
     wide: wide.WideModel
     trees: list[label_tree.LabelTree] = dataclasses.field(default_factory=list)
-    network: dict[str, jax.Array] | None = None
+    networks: list[network.Params] = dataclasses.field(default_factory=list)
     weight: float = 1.0
     tree_weight: float = 0.0
 
@@ -83,7 +84,7 @@ class Ensemble:
     def predict_at(self, points: data.XmcData, weights: list[tuple[float, float]]) -> np.ndarray:
         """The same at each of some pairs (weight, tree_weight), int32 [n, pairs, 5]."""
         at = np.array(weights, np.float32)
-        parts = self.wide, self.trees, self.network
+        parts = self.wide, self.trees, self.networks
         found = inference.predict_all(points, lambda b: _top5(parts, at, b), k=5 * len(at))
         return found.reshape(-1, len(at), 5)
 
@@ -95,11 +96,11 @@ class Ensemble:
             self.trees = []
 
     def choose_weight(self, held_out: data.XmcData) -> None:
-        """Takes the best of LINEAR_WEIGHTS; drops the network where it brings nothing."""
+        """Takes the best of LINEAR_WEIGHTS; drops the networks where they bring nothing."""
         pairs = [(at, self.tree_weight) for at in LINEAR_WEIGHTS]
         self.weight = LINEAR_WEIGHTS[self._best(held_out, pairs)]
         if self.weight == ALONE:
-            self.network, self.weight = None, 1.0
+            self.networks, self.weight = [], 1.0
 
     def _best(self, held_out: data.XmcData, pairs: list[tuple[float, float]]) -> int:
         """Which pair has the best P@1 + P@5; the first, where no other is better by MARGIN."""
@@ -118,37 +119,48 @@ class Ensemble:
         named = {"wide.weights": self.wide.weights, "wide.bias": self.wide.bias}
         for i, tree in enumerate(self.trees):
             named |= {f"{i}.weights": tree.weights, f"{i}.bias": tree.bias}
-        return named | (self.network or {})
+        for i, params in enumerate(self.networks):
+            named |= {f"network {i}.{name}": x for name, x in params.items()}
+        return named
 
     def model_bytes(self) -> int:
         """Of the arrays that prediction reads."""
-        read = (self.network, self.trees, self.wide.offsets, self.wide.label_ids,
+        read = (self.networks, self.trees, self.wide.offsets, self.wide.label_ids,
                 self.wide.weights, self.wide.bias)  # fmt: skip
         return sum(leaf.nbytes for leaf in jax.tree.leaves(read))
 
 
 @jax.jit
 def _top5(
-    parts: tuple[wide.WideModel, list[label_tree.LabelTree], network.Params | None],
+    parts: tuple[wide.WideModel, list[label_tree.LabelTree], list[network.Params]],
     weights: jax.Array,
     batch: data.Batch,
 ) -> jax.Array:
     """The best five at each pair of weights, one after the other: int32 [B, 5 · pairs]."""
-    model, trees, params = parts
+    model, trees, networks = parts
     linear = wide.scores(model, batch)
     by_trees = logits = jnp.zeros((1, 1), jnp.float32)
     if trees:
         mean = sum(label_tree.scores(tree, batch) for tree in trees) / jnp.float32(len(trees))
         by_trees = jnp.log(mean + jnp.float32(1e-6))  # of labels out of every beam: far off
-    if params is not None:
-        hidden = network.encode(params, batch)
-        logits = hidden @ params["output"].astype(hidden.dtype).T + params["output_bias"][None, :]
+    if networks:
+        logits = sum(_logits(params, batch) for params in networks) / jnp.float32(len(networks))
     best = []
     for weight, tree_weight in weights:
         total = logits + weight * (linear + tree_weight * by_trees)
         # Behind the barrier XLA:CPU keeps its fast top_k; sliced in place it would sort all.
         best.append(jax.lax.optimization_barrier(jax.lax.top_k(total, 5))[1].astype(jnp.int32))
     return jnp.concatenate(best, axis=1)
+
+
+def _logits(params: network.Params, batch: data.Batch) -> jax.Array:
+    hidden = network.encode(params, batch)
+    return hidden @ params["output"].astype(hidden.dtype).T + params["output_bias"][None, :]
+
+
+def _halved(params: network.Params) -> network.Params:
+    """The two big tables in bfloat16, which predicts as well in half the bytes."""
+    return {k: x.astype(jnp.bfloat16) if x.ndim == 2 else x for k, x in params.items()}
 
 
 class WideRun:
@@ -256,7 +268,7 @@ def fit_trees(
 def _train(
     args: argparse.Namespace, preset: Preset, train: data.XmcData, stop: Interrupt
 ) -> tuple[Ensemble, Run | None]:
-    """The wide part, trees, a network; held-out points weigh the parts, or leave them out."""
+    """The wide part, trees, networks; held-out points weigh the parts, or leave them out."""
     order = np.random.default_rng(args.seed).permutation(train.num_points)
     count = min(HELD_OUT, -(-train.num_points // 20))
     held_out, rest = train.take(np.sort(order[:count])), train.take(np.sort(order[count:]))
@@ -270,15 +282,20 @@ def _train(
         ensemble.choose_tree_weight(held_out)
     if not preset.visits or stop.ended:
         return ensemble, None
-    own = argparse.Namespace(**vars(args) | {"max_seconds": None})
-    if args.checkpoint:
-        own.checkpoint = f"{args.checkpoint}/network"
-    one = Run(own, rest, steps=preset.steps(rest.num_points, args.batch_size))
-    if args.resume:
-        one.resume()
-    one.fit(stop=stop)
-    ensemble.network = one.state.params
-    ensemble.choose_weight(novel(held_out, rest))
+    one, fresh = None, novel(held_out, rest)
+    for number in range(NETWORKS):
+        own = argparse.Namespace(**vars(args) | {"max_seconds": None})
+        if args.checkpoint:
+            own.checkpoint = f"{args.checkpoint}/network{number}"
+        steps = preset.steps(rest.num_points, args.batch_size)
+        one = Run(own, rest, steps=steps) if one is None else one.again(own, number)
+        if args.resume:
+            one.resume()
+        one.fit(stop=stop)
+        ensemble.networks.append(_halved(one.state.params))
+        ensemble.choose_weight(fresh)
+        if stop.ended or not ensemble.networks:
+            break
     return ensemble, one
 
 
@@ -304,7 +321,7 @@ def run(
         "wide_pairs": int(ensemble.wide.weights.size),
         "trees": len(ensemble.trees),
         "tree_weight": ensemble.tree_weight,
-        "network": ensemble.network is not None,
+        "networks": len(ensemble.networks),
         "predict_us": 1e6 * seconds / max(test.num_points, 1),
         "model_bytes": ensemble.model_bytes(),
         "peak_rss_bytes": peak_rss_bytes(),

@@ -118,13 +118,13 @@ def print_table(results: dict[str, Any]) -> None:
     if "preset" in results:
         wide = f"{results['wide_pairs']:,} weights"
         trees = f"{results['trees']}, at {results['tree_weight']:g} beside the wide part"
-        network = f"at 1 beside {results['wide_weight']:g}" if results["network"] else "none"
+        networks = f"{results['networks']}, at 1 beside {results['wide_weight']:g}"
         size = f"model {results['model_bytes'] / 2**20:,.0f} MiB"
         speed = f"{results['predict_us']:,.0f} µs a point, {size}"
         rows[2:2] = [
             ("wide part", wide),
             ("trees", trees),
-            ("network", network),
+            ("networks", networks),
             ("predicting", speed),
         ]
     print()

@@ -34,13 +34,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--preset",
         choices=presets.PRESETS,
-        help="linear parts and a network together, sized by the data; nothing else to choose",
+        help="linear parts and networks together, sized by the data; nothing else to choose",
     )
     add(
         "--strategy",
         choices=training.STRATEGIES,
-        default="lsh",
-        help="where the active set's negatives come from (default: lsh)",
+        help="where the active set's negatives come from (lsh; uniform with --preset)",
     )
     add(
         "--mode",
@@ -104,6 +103,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if len(args.files) not in (0, 2):
         parser.error(f"got {len(args.files)} file(s): give TRAIN and TEST, or neither")
+    args.strategy = args.strategy or ("uniform" if args.preset else "lsh")
     if args.resume and not args.checkpoint:
         parser.error("--resume needs --checkpoint DIR")
     for name in (

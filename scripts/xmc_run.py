@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import functools
 import time
@@ -96,14 +97,30 @@ class Run:
         epochs = max(1, -(-self.total_steps // max(self.steps_per_epoch, 1)))
         self.capacity = data.plan_capacity(train, args.batch_size, seed=args.seed, epochs=epochs)
         self.config = self.configure()
+        started = time.perf_counter()
+        self.compile()
+        self.begin(jax.random.key(args.seed))
+        self.compile_seconds = time.perf_counter() - started
+
+    def begin(self, key: jax.Array) -> None:
+        """First weights, and nothing seen."""
+        self.state = self.start(key)
         self.step = 0
         self.train_seconds = 0.0
         self.history: list[dict[str, float]] = []  # every few steps, for the plot
         self.sums = np.zeros(len(training.StepMetrics._fields))
-        started = time.perf_counter()
-        self.compile()
-        self.state = self.start(jax.random.key(args.seed))
-        self.compile_seconds = time.perf_counter() - started
+
+    def again(self, args: argparse.Namespace, number: int) -> Run:
+        """Another network on the same batches, from other weights; compiles nothing anew.
+
+        Args:
+          args: of the command line, with what the first run's had but for the checkpoint.
+          number: tells networks apart.
+        """
+        other = copy.copy(self)
+        other.args = args
+        other.begin(jax.random.fold_in(jax.random.key(args.seed), number))
+        return other
 
     def compile(self) -> None:
         """What the run calls: `start` makes a state, `run_step` and `maintain` move it on."""

@@ -56,7 +56,7 @@ def test_a_preset_beats_a_network_alone_and_reports_its_size(tmp_path):
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "p").read_text())
     assert {"p@1", "psp@5", "train_seconds", "peak_rss_bytes", "predict_us"} <= set(results)
-    assert results["trees"] > 0 and not results["network"]
+    assert results["trees"] > 0 and not results["networks"]
     assert "no network was trained" in done.stdout and not (tmp_path / "p.png").exists()
     assert results["p@1"] > 0.4
     assert results["model_bytes"] > 8 * results["wide_pairs"]
@@ -153,7 +153,7 @@ def test_a_preset_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
 
     whole, _ = weights()
     saving = ["--checkpoint", str(folder), "--save-every", "50"]
-    told = interrupted([*command, *saving], folder, "network/*_step_*")
+    told = interrupted([*command, *saving], folder, "network0/*_step_*")
     assert "interrupted at step" in told and "P@1" in told
     again, told = weights(*saving, "--resume")
     assert "the wide part resumed at epoch" in told and "resumed at step" in told
