@@ -29,7 +29,7 @@ from sparse_jax.hashing import transforms
 from sparse_jax.rows import RowSparse, take_rows, unique_ids
 
 FLOAT = 4  # bytes
-TABLES, CAPACITY, CANDIDATES = 16, 128, 8
+TABLES, CAPACITY, CANDIDATES = 16, 64, 8
 REBUILD_TABLES = 50
 
 

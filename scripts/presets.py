@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from interrupt import Interrupt
 from report import peak_rss_bytes, sha256
+from resuming import check_same_args, fixed_args
 from scipy import sparse  # type: ignore[import-untyped]
 from tqdm import tqdm
-from xmc_run import Run, check_same_args, fixed_args
+from xmc_run import Run
 
 from sparse_jax import checkpoint, data, inference, label_tree, metrics, network, wide
 
@@ -28,6 +29,7 @@ MARGIN = 0.002  # of P@1 + P@5 on those: a part that brings no more is left out
 TREE_WEIGHTS = (0.0, 0.2, 0.5)
 ALONE = 1e6  # a weight beside which networks say nothing
 LINEAR_WEIGHTS = (ALONE, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
+LITTLE = 4.0  # a weight beside which a network says so little that a second one changes nothing
 WIDE_BATCH = 256
 WIDE_RATE = 0.3
 TREES = 4  # at most
@@ -294,7 +296,7 @@ def _train(
         one.fit(stop=stop)
         ensemble.networks.append(_halved(one.state.params))
         ensemble.choose_weight(fresh)
-        if stop.ended or not ensemble.networks:
+        if stop.ended or not ensemble.networks or ensemble.weight > LITTLE:
             break
     return ensemble, one
 

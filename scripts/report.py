@@ -105,6 +105,7 @@ def print_table(results: dict[str, Any]) -> None:
         rows += [
             ("training", f"{results['train_seconds']:.1f} s, {results['steps']:,} steps, "
                          f"{results['examples_per_second']:,.0f} examples/s"),
+            ("waiting for data", f"{results['idle_share']:.2%} of that, at most"),
             ("compiling", f"{results['compile_seconds']:.1f} s"),
             ("outputs a step", f"{results['active_fraction']:.2%}"),
             ("multiply-adds a step", f"{results['madds_per_step'] / 1e6:,.1f} M, dense "

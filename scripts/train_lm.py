@@ -27,14 +27,13 @@ import optax
 from interrupt import Interrupt
 from lm_report import cost, count_parameters, print_table
 from report import peak_rss_bytes, sha256, tell, write_atomically
+from resuming import check_same_args, fixed_args
 from tqdm import tqdm
 
 from sparse_jax import checkpoint, optim
 from sparse_jax.allocator import keep_freed_memory
 from sparse_jax.lm import batching, evaluate, model, training
 
-# What a resumed run may change: how long it goes on and what it reports.
-FREE_ON_RESUME = ("max_seconds", "checkpoint", "resume", "json", "save_every", "files", "test")
 LOOK_EVERY = 50  # steps between looks at the metrics
 
 
@@ -174,14 +173,11 @@ class Run:
             seed=self.args.seed, epoch=epoch, start=start,
         )  # fmt: skip
 
-    def _fixed_args(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self.args).items() if k not in FREE_ON_RESUME}
-
     def save(self) -> None:
         """Writes a checkpoint, if asked for."""
         if self.args.checkpoint:
             extra = {
-                "args": self._fixed_args(), "step": self.step, "tokens": self.tokens,
+                "args": fixed_args(self.args), "step": self.step, "tokens": self.tokens,
                 "train_seconds": self.train_seconds, "history": self.history,
             }  # fmt: skip
             # A state of 5 GB: the one before goes as soon as the new one is whole.
@@ -193,11 +189,7 @@ class Run:
             print(f"nothing saved in {self.args.checkpoint} yet: starting from the beginning")
             return False
         self.state, extra = found
-        now = self._fixed_args()
-        differ = {k for k, v in now.items() if extra["args"].get(k) != v}
-        if differ:
-            was = ", ".join(f"--{k.replace('_', '-')} {extra['args'].get(k)}" for k in differ)
-            raise ValueError(f"the checkpoint was made with {was}: resume with the same options")
+        check_same_args(self.args, extra["args"])
         self.step, self.train_seconds = extra["step"], extra["train_seconds"]
         self.tokens, self.history = extra["tokens"], extra["history"]
         print(f"resumed at step {self.step} of {self.total_steps}")

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from interrupt import Interrupt
 from report import peak_rss_bytes, sha256
+from resuming import check_same_args, fixed_args
 from tqdm import tqdm
 
 from sparse_jax import (
@@ -33,8 +34,6 @@ from sparse_jax import (
 from sparse_jax.index import IndexConfig
 
 MAINTAIN_EVERY = 10  # steps between looks at the schedules of re-hash and rebuild
-# What a resumed run may change: how long it goes on and what it reports.
-FREE_ON_RESUME = ("max_seconds", "checkpoint", "resume", "json", "plot", "save_every", "files")
 
 
 def make_config(
@@ -70,19 +69,6 @@ def make_config(
     )
 
 
-def fixed_args(args: argparse.Namespace) -> dict[str, Any]:
-    """What a resumed run must share with the one that saved."""
-    return {k: v for k, v in vars(args).items() if k not in FREE_ON_RESUME}
-
-
-def check_same_args(args: argparse.Namespace, saved: dict[str, Any]) -> None:
-    """Refuses to go on from what other options made."""
-    differ = {k for k, v in fixed_args(args).items() if saved.get(k) != v}
-    if differ:
-        was = ", ".join(f"--{k.replace('_', '-')} {saved.get(k)}" for k in sorted(differ))
-        raise ValueError(f"the checkpoint was made with {was}: resume with the same options")
-
-
 class Run:
     """A network on its way. It takes `steps` steps rather than whole epochs, if given."""
 
@@ -107,6 +93,7 @@ class Run:
         self.state = self.start(key)
         self.step = 0
         self.train_seconds = 0.0
+        self.idle_seconds = 0.0  # at most so long had the steps nothing to work on
         self.history: list[dict[str, float]] = []  # every few steps, for the plot
         self.sums = np.zeros(len(training.StepMetrics._fields))
 
@@ -160,7 +147,8 @@ class Run:
         if self.args.checkpoint:
             extra = {
                 "args": fixed_args(self.args), "step": self.step, "sums": self.sums.tolist(),
-                "train_seconds": self.train_seconds, "history": self.history,
+                "train_seconds": self.train_seconds, "idle_seconds": self.idle_seconds,
+                "history": self.history,
             }  # fmt: skip
             checkpoint.save(self.args.checkpoint, self.state, step=self.step, extra=extra)
 
@@ -173,6 +161,7 @@ class Run:
         self.state, extra = found
         check_same_args(self.args, extra["args"])
         self.step, self.train_seconds = extra["step"], extra["train_seconds"]
+        self.idle_seconds = extra["idle_seconds"]
         self.sums, self.history = np.array(extra["sums"]), extra["history"]
         print(f"resumed at step {self.step} of {self.total_steps}")
 
@@ -197,7 +186,7 @@ class Run:
             clock = time.perf_counter()
             while self.step < self.total_steps and not self._out_of_time(clock, stop):
                 epoch, start = divmod(self.step, self.steps_per_epoch)
-                for batch in data.prefetch(self.batches(epoch, start), 4):
+                for batch in self._timed(data.prefetch(self.batches(epoch, start), 4), pending):
                     self.state, seen = self.run_step(self.state, batch)
                     self.step += 1
                     pending.append(seen)
@@ -221,6 +210,19 @@ class Run:
         if stop.asked:
             saved = f", saved in {self.args.checkpoint}" if self.args.checkpoint else ""
             print(f"\ninterrupted at step {self.step} of {self.total_steps}{saved}")
+
+    def _timed(
+        self, batches: Iterator[data.Batch], pending: list[training.StepMetrics]
+    ) -> Iterator[data.Batch]:
+        """The batches. A wait for one counts as idle if no step was at work any more at its end."""
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            if not pending or pending[-1].loss.is_ready():
+                self.idle_seconds += time.perf_counter() - asked
+            yield batch
 
     def _out_of_time(self, clock: float, stop: Interrupt) -> bool:
         spent = self.train_seconds + time.perf_counter() - clock
@@ -272,6 +274,7 @@ class Run:
             "train_seconds": self.train_seconds,
             "compile_seconds": self.compile_seconds,
             "examples_per_second": examples / max(self.train_seconds, 1e-9),
+            "idle_share": self.idle_seconds / max(self.train_seconds, 1e-9),
             "steps": self.step,
             "active_fraction": counts.active / self.train.num_labels,
             "madds_per_step": own["total"],

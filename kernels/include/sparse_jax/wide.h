@@ -91,18 +91,17 @@ class WideSums {
   void Resize(int64_t num_labels) {
     if (sums_.size() != static_cast<size_t>(num_labels)) {
       sums_.assign(static_cast<size_t>(num_labels), kUntouched);
+      touched_.resize(static_cast<size_t>(num_labels) + 1);  // Add writes one past the last
     }
-    touched_.clear();
+    count_ = 0;
   }
 
   // Adds x * row[k] to the sum of labels[k].
   void Add(const int32_t* labels, const float* row, int64_t n, float x) {
-    const size_t before = touched_.size();
-    touched_.resize(before + static_cast<size_t>(n));
     const auto in_range = static_cast<uint32_t>(sums_.size());
     float* sums = sums_.data();
     int32_t* touched = touched_.data();
-    size_t count = before;
+    size_t count = count_;
     for (int64_t k = 0; k < n; ++k) {
       const int32_t label = labels[k];
       if (static_cast<uint32_t>(label) >= in_range) continue;
@@ -110,27 +109,27 @@ class WideSums {
       count += Untouched(sums[label]);
       sums[label] += x * row[k];
     }
-    touched_.resize(count);
+    count_ = count;
   }
 
   float Get(int32_t label) const { return sums_[static_cast<size_t>(label)]; }
   void Set(int32_t label, float sum) {
-    if (Untouched(Get(label))) touched_.push_back(label);
+    if (Untouched(Get(label))) touched_[count_++] = label;
     sums_[static_cast<size_t>(label)] = sum;
   }
 
   // visit(label, sum) for the touched labels as they came; leaves all untouched.
   template <typename Visit>
   void Drain(Visit&& visit) {
-    for (const int32_t label : touched_) {
-      float& sum = sums_[static_cast<size_t>(label)];
-      visit(label, sum);
+    for (size_t i = 0; i < count_; ++i) {
+      float& sum = sums_[static_cast<size_t>(touched_[i])];
+      visit(touched_[i], sum);
       sum = kUntouched;
     }
-    touched_.clear();
+    count_ = 0;
   }
 
-  size_t num_touched() const { return touched_.size(); }
+  size_t num_touched() const { return count_; }
 
  private:
   static constexpr float kUntouched = -0.0f;
@@ -141,7 +140,8 @@ class WideSums {
   }
 
   std::vector<float> sums_;
-  std::vector<int32_t> touched_;
+  std::vector<int32_t> touched_;  // the first count_ of them
+  size_t count_ = 0;
 };
 
 // The labels whose bias alone violates the margin of an example that isn't theirs.

@@ -1,0 +1,26 @@
+"""Which options a resumed training run must share with the one that saved."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+# What may change: how long it goes on, where files lie, and what it reports.
+FREE = ("max_seconds", "checkpoint", "resume", "json", "plot", "save_every", "files", "test")
+
+
+def fixed_args(args: argparse.Namespace) -> dict[str, Any]:
+    """What a resumed run must share with the one that saved."""
+    return {k: v for k, v in vars(args).items() if k not in FREE}
+
+
+def check_same_args(args: argparse.Namespace, saved: dict[str, Any]) -> None:
+    """Refuses to go on from what other options made.
+
+    Raises:
+      ValueError: it names the options and their values then.
+    """
+    differ = {k for k, v in fixed_args(args).items() if saved.get(k) != v}
+    if differ:
+        was = ", ".join(f"--{k.replace('_', '-')} {saved.get(k)}" for k in sorted(differ))
+        raise ValueError(f"the checkpoint was made with {was}: resume with the same options")
