@@ -15,20 +15,16 @@ import numpy as np
 from interrupt import Interrupt
 from report import peak_rss_bytes, sha256
 from resuming import check_same_args, fixed_args
-from scipy import sparse  # type: ignore[import-untyped]
 from tqdm import tqdm
 from xmc_run import Run
 
 from sparse_jax import checkpoint, data, inference, label_tree, metrics, network, wide
 
 HELD_OUT = 2000  # at most, and a twentieth of the points: they choose the weights
-NEAR_COPY = 0.6  # cosine
-RARE = 20  # a feature that at most this part of the points holds
-FEW = 200
-MARGIN = 0.002  # of P@1 + P@5 on those: a part that brings no more is left out
+MARGIN = 0.002  # of P@1 + P@5 on those: trees that bring no more are left out
 TREE_WEIGHTS = (0.0, 0.2, 0.5)
 ALONE = 1e6  # a weight beside which networks say nothing
-LINEAR_WEIGHTS = (ALONE, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
+LINEAR_WEIGHTS = (ALONE, 0.0, 1.0, 2.0, 4.0, 8.0)  # held-out points can't tell finer ones apart
 LITTLE = 4.0  # a weight beside which a network says so little that a second one changes nothing
 WIDE_BATCH = 256
 WIDE_RATE = 0.3
@@ -93,19 +89,19 @@ class Ensemble:
     def choose_tree_weight(self, held_out: data.XmcData) -> None:
         """Takes the best of TREE_WEIGHTS; drops the trees where they bring nothing."""
         pairs = [(1.0, at) for at in TREE_WEIGHTS]
-        self.tree_weight = TREE_WEIGHTS[self._best(held_out, pairs)]
+        self.tree_weight = TREE_WEIGHTS[self._best(held_out, pairs, MARGIN)]
         if not self.tree_weight:
             self.trees = []
 
     def choose_weight(self, held_out: data.XmcData) -> None:
         """Takes the best of LINEAR_WEIGHTS; drops the networks where they bring nothing."""
         pairs = [(at, self.tree_weight) for at in LINEAR_WEIGHTS]
-        self.weight = LINEAR_WEIGHTS[self._best(held_out, pairs)]
+        self.weight = LINEAR_WEIGHTS[self._best(held_out, pairs, 0)]
         if self.weight == ALONE:
             self.networks, self.weight = [], 1.0
 
-    def _best(self, held_out: data.XmcData, pairs: list[tuple[float, float]]) -> int:
-        """Which pair has the best P@1 + P@5; the first, where no other is better by MARGIN."""
+    def _best(self, held_out: data.XmcData, pairs: list[tuple[float, float]], margin: float) -> int:
+        """Which pair has the best P@1 + P@5; the first, where no other is better by the margin."""
         found = self.predict_at(held_out, pairs)
         inverse = np.ones(held_out.num_labels)
         totals = []
@@ -113,7 +109,7 @@ class Ensemble:
             scores = metrics.evaluate(
                 found[:, place], held_out.label_offsets, held_out.label_ids, inverse
             )
-            totals.append(scores["p@1"] + scores["p@5"] - MARGIN * (place > 0))
+            totals.append(scores["p@1"] + scores["p@5"] - margin * (place > 0))
         return int(np.argmax(totals))
 
     def named(self) -> dict[str, jax.Array]:
@@ -230,29 +226,6 @@ class WideRun:
                 self.save()
 
 
-def novel(points: data.XmcData, train: data.XmcData) -> data.XmcData:
-    """Those points that have no near copy in the training set, unless these are few.
-
-    Copies say nothing on what is new, which is what a model is for, and flatter what learned them
-    by heart. Features that a twentieth of the points hold are left out of the cosine: they cost
-    most of the time and change it little.
-    """
-    holders = np.bincount(train.feature_ids, minlength=train.num_features)
-    is_rare = holders * RARE <= train.num_points
-
-    def directions(x: data.XmcData) -> sparse.csr_matrix:
-        length = np.sqrt(np.add.reduceat(np.append(x.feature_values**2, 0), x.feature_offsets[:-1]))
-        each = np.repeat(np.maximum(length, 1e-30), np.diff(x.feature_offsets))
-        values, rare = x.feature_values / each, is_rare[x.feature_ids]
-        offsets = np.concatenate([[0], np.cumsum(rare)])[x.feature_offsets]
-        return sparse.csr_matrix((values[rare], x.feature_ids[rare], offsets),
-                                 (x.num_points, x.num_features))  # fmt: skip
-
-    near = (directions(points) @ directions(train).T).max(axis=1).toarray().ravel()
-    kept = np.flatnonzero(near < NEAR_COPY)
-    return points.take(kept) if kept.size >= min(FEW, points.num_points) else points
-
-
 def fit_trees(
     train: data.XmcData, count: int, seed: int, stop: Interrupt
 ) -> list[label_tree.LabelTree]:
@@ -284,7 +257,7 @@ def _train(
         ensemble.choose_tree_weight(held_out)
     if not preset.visits or stop.ended:
         return ensemble, None
-    one, fresh = None, novel(held_out, rest)
+    one = None
     for number in range(NETWORKS):
         own = argparse.Namespace(**vars(args) | {"max_seconds": None})
         if args.checkpoint:
@@ -295,7 +268,7 @@ def _train(
             one.resume()
         one.fit(stop=stop)
         ensemble.networks.append(_halved(one.state.params))
-        ensemble.choose_weight(fresh)
+        ensemble.choose_weight(held_out)
         if stop.ended or not ensemble.networks or ensemble.weight > LITTLE:
             break
     return ensemble, one

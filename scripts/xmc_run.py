@@ -220,7 +220,7 @@ class Run:
             batch = next(batches, None)
             if batch is None:
                 return
-            if not pending or pending[-1].loss.is_ready():
+            if not pending or pending[-1].loss.is_ready():  # type: ignore[attr-defined]
                 self.idle_seconds += time.perf_counter() - asked
             yield batch
 

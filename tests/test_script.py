@@ -10,10 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from sparse_jax import data
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "train_xmc.py"
@@ -22,10 +19,6 @@ SMALL = ["--hidden", "32", "--active", "256", "--batch-size", "64", "--tables", 
 KEYS = """p@1 p@3 p@5 psp@1 train_seconds compile_seconds examples_per_second steps active_fraction
 madds_per_step dense_madds_per_step madds_saved peak_rss_bytes final_loss weights_sha256 seed
 strategy""".split()
-
-sys.path.append(str(ROOT / "scripts"))
-
-import presets  # noqa: E402
 
 
 def run(*options: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -161,25 +154,6 @@ def test_a_preset_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
 
     _, told = weights("--max-seconds", "0")
     assert "stopped in epoch 1 of the wide part" in told
-
-
-def test_near_copies_do_not_weigh_a_preset(monkeypatch):
-    monkeypatch.setattr(presets, "FEW", 1)
-    ids = np.array([0, 1, 2, 0, 1, 3, 0, 4, 5, 6], np.int32)  # 0 is in all training points
-    values = np.array([1, 5, 5, 1, 3, 9, 1, 9, 0, 0], np.float32)
-    ends = np.array([0, 3, 6, 8, 10, 10])
-    train = data.XmcData(ends, ids, values, np.arange(6), np.zeros(5, np.int32), 7, 1)
-    before = [array.copy() for array in (ids, values, ends)]
-    # A point itself, one that is half another, one with nothing but zeros, one with nothing.
-    points = data.XmcData(
-        np.array([0, 3, 5, 6, 6]), np.array([0, 1, 2, 1, 4, 5], np.int32),
-        np.array([1, 5, 5, 6, 6, 0], np.float32), np.arange(5), np.zeros(4, np.int32), 7, 1,
-    )  # fmt: skip
-    monkeypatch.setattr(presets, "RARE", 2)
-    kept = presets.novel(points, train)
-    assert kept.num_points == 2 and kept.feature_ids.tolist() == [5]
-    for array, was in zip((ids, values, ends), before, strict=True):
-        np.testing.assert_array_equal(array, was)
 
 
 @pytest.mark.parametrize(
