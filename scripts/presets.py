@@ -22,13 +22,13 @@ from sparse_jax import checkpoint, data, inference, label_tree, metrics, network
 
 HELD_OUT = 2000  # at most, and a twentieth of the points: they choose the weights
 MARGIN = 0.002  # of P@1 + P@5 on those: trees that bring no more are left out
-TREE_WEIGHTS = (0.0, 0.2, 0.5)
+TREE_WEIGHT = 0.2  # unless chosen among these
+TREE_WEIGHTS = (0.0, TREE_WEIGHT, 0.5)
 ALONE = 1e6  # a weight beside which networks say nothing
 LINEAR_WEIGHTS = (ALONE, 0.0, 1.0, 2.0, 4.0, 8.0)  # held-out points can't tell finer ones apart
 LITTLE = 4.0  # a weight beside which a network says so little that a second one changes nothing
 WIDE_BATCH = 256
 WIDE_RATE = 0.3
-TREES = 4  # at most
 NETWORKS = 2  # that differ by their first weights; in float32 only while they learn
 
 
@@ -40,6 +40,7 @@ class Preset:
     pair_visits: float  # of weights by the wide part
     wide_epochs: tuple[int, int]  # fewest and most
     min_share: float  # of `wide.init`
+    most_trees: int
     tree_labels: int  # labels of points that trees may learn, which is what their time goes with
 
     def steps(self, num_points: int, batch_size: int) -> int:
@@ -52,13 +53,14 @@ class Preset:
         return int(np.clip(round(self.pair_visits / max(visits, 1)), *self.wide_epochs))
 
     def trees(self, train: data.XmcData) -> int:
-        """How many label trees."""
-        return min(TREES, self.tree_labels // max(train.label_ids.size, 1))
+        """How many label trees; one alone errs too much of its own."""
+        count = min(self.most_trees, self.tree_labels // max(train.label_ids.size, 1))
+        return count if count > 1 else 0
 
 
 PRESETS = {
-    "fast": Preset(0, 0.8e9, (2, 5), 0.003, tree_labels=570_000),
-    "accurate": Preset(225_000, 1.85e9, (3, 5), 0.002, tree_labels=1_700_000),
+    "fast": Preset(0, 0.8e9, (2, 5), 0.003, most_trees=3, tree_labels=800_000),
+    "accurate": Preset(225_000, 1.85e9, (3, 5), 0.002, most_trees=4, tree_labels=1_700_000),
 }
 
 
@@ -73,7 +75,7 @@ class Ensemble:
     trees: list[label_tree.LabelTree] = dataclasses.field(default_factory=list)
     networks: list[network.Params] = dataclasses.field(default_factory=list)
     weight: float = 1.0
-    tree_weight: float = 0.0
+    tree_weight: float = TREE_WEIGHT
 
     def predict(self, points: data.XmcData) -> np.ndarray:
         """The best five labels of each point, int32 [n, 5]."""
@@ -235,7 +237,7 @@ def fit_trees(
         return None if stop.ended else label_tree.fit(train, seed=own_seed)
 
     with ThreadPoolExecutor(2) as pool:
-        fitted = pool.map(fit, range(seed * TREES, seed * TREES + count))
+        fitted = pool.map(fit, range(10 * seed, 10 * seed + count))
         trees = tqdm(fitted, total=count, unit="tree", desc="trees", disable=None)
         return [tree for tree in trees if tree is not None]
 
@@ -243,9 +245,13 @@ def fit_trees(
 def _train(
     args: argparse.Namespace, preset: Preset, train: data.XmcData, stop: Interrupt
 ) -> tuple[Ensemble, Run | None]:
-    """The wide part, trees, networks; held-out points weigh the parts, or leave them out."""
+    """The wide part, trees, networks. Held-out points weigh the parts, or leave them out.
+
+    Without a network nothing is held out: all points teach more than a choice of the trees' weight
+    brings.
+    """
     order = np.random.default_rng(args.seed).permutation(train.num_points)
-    count = min(HELD_OUT, -(-train.num_points // 20))
+    count = min(HELD_OUT, -(-train.num_points // 20)) if preset.visits else 0
     held_out, rest = train.take(np.sort(order[:count])), train.take(np.sort(order[count:]))
     linear = WideRun(args, rest, preset)
     if args.resume:
@@ -253,10 +259,10 @@ def _train(
     linear.fit(stop)
     ensemble = Ensemble(linear.model)
     ensemble.trees = fit_trees(rest, preset.trees(rest), args.seed, stop)
+    if stop.ended or not preset.visits:
+        return ensemble, None
     if ensemble.trees:
         ensemble.choose_tree_weight(held_out)
-    if not preset.visits or stop.ended:
-        return ensemble, None
     one = None
     for number in range(NETWORKS):
         own = argparse.Namespace(**vars(args) | {"max_seconds": None})

@@ -118,8 +118,11 @@ def print_table(results: dict[str, Any]) -> None:
     ]
     if "preset" in results:
         wide = f"{results['wide_pairs']:,} weights"
-        trees = f"{results['trees']}, at {results['tree_weight']:g} beside the wide part"
-        networks = f"{results['networks']}, at 1 beside {results['wide_weight']:g}"
+        trees = networks = "none"
+        if results["trees"]:
+            trees = f"{results['trees']}, at {results['tree_weight']:g} beside the wide part"
+        if results["networks"]:
+            networks = f"{results['networks']}, at 1 beside {results['wide_weight']:g}"
         size = f"model {results['model_bytes'] / 2**20:,.0f} MiB"
         speed = f"{results['predict_us']:,.0f} µs a point, {size}"
         rows[2:2] = [
