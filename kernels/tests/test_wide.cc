@@ -135,11 +135,28 @@ void TestLies() {
                  m.slots.data());
 }
 
+// Products of -0 leave a sum untouched, so that its label is noted again with each of them.
+void TestZeros() {
+  Model m;
+  m.offsets = {0, 2};
+  m.labels = {0, 1};
+  m.weights = m.slots = {-1, -1};
+  m.bias = {-2, -2};
+  const std::vector<int32_t> ids(1000, 0), rows(1000, 0);
+  const std::vector<float> values(1000, 0.0f);
+  const sj::WideBatch batch = {ids.data(), values.data(), sj::SortByPosition(rows.data(), 1000, 1)};
+  sj::WideSums sums;
+  sj::Violations found;
+  sj::WideViolations(m.View(2), m.weights.data(), m.bias.data(), batch, 0, {1}, {}, &sums, &found);
+  CHECK(found.labels == std::vector<int32_t>{1} && found.gradients[0] == -6.0f);
+}
+
 }  // namespace
 
 int main() {
   TestCoOccurring();
   TestRandomAgainstDense();
   TestLies();
+  TestZeros();
   std::printf("wide: ok\n");
 }

@@ -91,13 +91,13 @@ class WideSums {
   void Resize(int64_t num_labels) {
     if (sums_.size() != static_cast<size_t>(num_labels)) {
       sums_.assign(static_cast<size_t>(num_labels), kUntouched);
-      touched_.resize(static_cast<size_t>(num_labels) + 1);  // Add writes one past the last
     }
     count_ = 0;
   }
 
   // Adds x * row[k] to the sum of labels[k].
   void Add(const int32_t* labels, const float* row, int64_t n, float x) {
+    Reserve(static_cast<size_t>(n));
     const auto in_range = static_cast<uint32_t>(sums_.size());
     float* sums = sums_.data();
     int32_t* touched = touched_.data();
@@ -114,6 +114,7 @@ class WideSums {
 
   float Get(int32_t label) const { return sums_[static_cast<size_t>(label)]; }
   void Set(int32_t label, float sum) {
+    Reserve(1);
     if (Untouched(Get(label))) touched_[count_++] = label;
     sums_[static_cast<size_t>(label)] = sum;
   }
@@ -132,6 +133,11 @@ class WideSums {
   size_t num_touched() const { return count_; }
 
  private:
+  // Room for n more and one to write past them: more than there are labels, if products are -0.
+  void Reserve(size_t n) {
+    if (touched_.size() <= count_ + n) touched_.resize(2 * (count_ + n) + 1);
+  }
+
   static constexpr float kUntouched = -0.0f;
   static bool Untouched(float sum) {
     uint32_t bits;
