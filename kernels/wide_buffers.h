@@ -21,7 +21,7 @@ inline ffi::Error ViewOf(I32& offsets, I32& labels, F32& weights, F32& bias, sj:
 }
 
 inline ffi::Error BatchOf(I32& features, I32& examples, F32& values, int64_t batch_size,
-                   sj::WideBatch* batch) {
+                          sj::WideBatch* batch) {
   if (!Shaped(features, {-1})) return Bad("feature_ids is not [entries]");
   const int64_t entries = features.element_count();
   if (!Shaped(examples, {entries}) || !Shaped(values, {entries})) {
