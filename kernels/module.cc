@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "ffi_handlers.h"
+#include "handlers/handlers.h"
 #include "sparse_jax/label_tree.h"
 #include "sparse_jax/wide.h"
 #include "sparse_jax/xmc_parser.h"

@@ -4,53 +4,46 @@ Hash tables pick, for each batch, the few rows of a large layer that matter; jit
 gather them; Optax updates them and nothing else.
 """
 
-from sparse_jax import (
-    accounting,
-    active,
-    checkpoint,
-    data,
-    fused,
-    hashing,
-    index,
-    inference,
-    layers,
-    losses,
-    metrics,
-    network,
-    optim,
-    rounding,
-    rows,
-    schedules,
-    tables,
-    training,
-)
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from sparse_jax import data, layers, optim, retrieval, rows
 from sparse_jax.optim import rowwise
-from sparse_jax.rows import RowSparse, embedding_bag, take_rows, unique_ids
+from sparse_jax.rows import RowSparse, add_rows, embedding_bag, set_rows, take_rows, unique_ids
+
+__version__ = "0.1.0"
+
+# Rooms that need what a research step does not: imported when first asked for.
+_LAZY = ("lm", "nn", "runtime", "search", "summarize", "text", "xmc")
 
 __all__ = [
     "RowSparse",
-    "accounting",
-    "active",
-    "checkpoint",
+    "add_rows",
     "data",
     "embedding_bag",
-    "fused",
-    "hashing",
-    "index",
-    "inference",
     "layers",
-    "losses",
-    "metrics",
-    "network",
+    "lm",
+    "nn",
     "optim",
-    "rounding",
+    "retrieval",
     "rows",
     "rowwise",
-    "schedules",
-    "tables",
+    "search",
+    "set_rows",
+    "summarize",
     "take_rows",
-    "training",
     "unique_ids",
+    "xmc",
 ]
 
-__version__ = "0.1.0"
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"sparse_jax.{name}")
+    raise AttributeError(f"module 'sparse_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax import _ffi
-from sparse_jax._adam import add_rows_ffi, kernel_adds
-from sparse_jax._bag import unique_ids_ffi, weighted_sum
-from sparse_jax.rounding import add_bf16, take_bf16
+from sparse_jax.ops import rows as ops_rows
+from sparse_jax.ops import unique
+from sparse_jax.ops.bag import weighted_sum
+from sparse_jax.ops.bf16 import add_bf16, take_bf16
 
 __all__ = [
     "RowSparse",
@@ -35,7 +35,7 @@ Combiner = Literal["sum", "mean", "sqrtn"]
 _COMBINERS = ("sum", "mean", "sqrtn")
 
 
-def _check_ids(name: str, ids: Any) -> None:
+def check_ids(name: str, ids: Any) -> None:
     """Refuses anything but a one-dimensional int32 array, at trace time."""
     dtype = getattr(ids, "dtype", None)
     if dtype is None:
@@ -126,7 +126,7 @@ def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:
       >>> take_rows(jnp.asarray([[1.0], [2.0]]), jnp.asarray([1, -1], jnp.int32)).tolist()
       [[2.0], [0.0]]
     """
-    _check_ids("ids", ids)
+    check_ids("ids", ids)
     ids = jnp.asarray(ids)
     table = jnp.asarray(table)
     if table.dtype == jnp.bfloat16:
@@ -144,7 +144,7 @@ def slice_rows(table: jax.Array, start: jax.Array, size: int) -> jax.Array:
 
 
 def _check_rows(table: Any, ids: Any, rows: Any) -> None:
-    _check_ids("ids", ids)
+    check_ids("ids", ids)
     expected = (*ids.shape, *table.shape[1:])
     if tuple(rows.shape) != expected:
         raise ValueError(
@@ -181,12 +181,8 @@ def add_rows(
     table = jnp.asarray(table)
     if seed is not None and table.dtype == jnp.bfloat16:
         return add_bf16(table, jnp.asarray(ids), jnp.asarray(rows).astype(jnp.float32), seed)
-    if kernel_adds(table):
-        return add_rows_ffi(table, jnp.asarray(ids), jnp.asarray(rows).astype(table.dtype))
     index = _scatter_index(ids, table.shape[0])
-    return table.at[index].add(
-        jnp.asarray(rows).astype(table.dtype), mode="drop", unique_indices=True
-    )
+    return ops_rows.add_rows(table, index, jnp.asarray(rows).astype(table.dtype))
 
 
 def set_rows(table: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:
@@ -285,22 +281,6 @@ class RowSparse:
     __rmul__ = __mul__
 
 
-def _unique_ids_jax(
-    ids: jax.Array, *, num_rows: int, size: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    # A map of presence and its running sum: O(n + num_rows) integers, no sort. On XLA:CPU a
-    # sort of 77k ids takes 14 ms, this 0.5 ms; associative_scan is 3 times faster than cumsum.
-    valid = (ids >= 0) & (ids < num_rows)
-    index = jnp.where(valid, ids, num_rows)
-    present = jnp.zeros((num_rows,), jnp.int32).at[index].set(1, mode="drop")
-    upto = jax.lax.associative_scan(jnp.add, present)
-    count = upto[-1]
-    rank = jnp.where(valid, upto.at[index].get(mode="fill", fill_value=0) - 1, size)
-    # Repeats of an id all write the same value, so the result doesn't depend on their order.
-    unique = jnp.full((size,), -1, jnp.int32).at[rank].set(ids, mode="drop")
-    return unique, jnp.where(rank < size, rank, -1), count
-
-
 def unique_ids(
     ids: jax.Array, *, num_rows: int, size: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -330,12 +310,11 @@ def unique_ids(
       >>> u.tolist(), inv.tolist(), int(n)
       ([2, 7, -1], [1, -1, 0, 1], 2)
     """
-    _check_ids("ids", ids)
+    check_ids("ids", ids)
     for name, value in (("num_rows", num_rows), ("size", size)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
-    step = unique_ids_ffi if _ffi.AVAILABLE else _unique_ids_jax
-    return step(jnp.asarray(ids), num_rows=num_rows, size=size)
+    return unique.unique_ids(jnp.asarray(ids), num_rows=num_rows, size=size)
 
 
 def embedding_bag(
@@ -385,8 +364,8 @@ def embedding_bag(
     """
     if combiner not in _COMBINERS:
         raise ValueError(f"combiner must be one of {_COMBINERS}, got {combiner!r}.")
-    _check_ids("positions", positions)
-    _check_ids("segments", segments)
+    check_ids("positions", positions)
+    check_ids("segments", segments)
     if positions.shape != segments.shape:
         raise ValueError(
             f"positions and segments must have equal lengths, got {positions.shape[0]} and "

@@ -29,7 +29,8 @@ def _choose_copy() -> None:
     given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     given = [p for p in given if Path(p).resolve() != ROOT]
     first = [str(ROOT)] if use_tree else []
-    os.environ["PYTHONPATH"] = os.pathsep.join([*first, *given, str(ROOT / "scripts")])
+    folders = [str(ROOT / "scripts"), *(str(ROOT / "scripts" / f) for f in ("bench", "studies"))]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*first, *given, *folders])
     os.environ["PYTHONSAFEPATH"] = "1"
 
 
@@ -45,7 +46,7 @@ with warnings.catch_warnings():
     # Said at the end of the report instead.
     warnings.filterwarnings("ignore", "sparse_jax: the C\\+\\+ kernels are not built")
     import sparse_jax
-    from sparse_jax import _ffi
+    from sparse_jax.ops import ffi
 
 _WHY_NO_KERNELS = (
     "switched off by SPARSE_JAX_PURE=1"
@@ -56,7 +57,7 @@ _WHY_NO_KERNELS = (
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says what was tested: a suite that passes without the kernels has not shown them right."""
-    kernels = "with C++ kernels" if _ffi.AVAILABLE else f"NO C++ kernels: {_WHY_NO_KERNELS}"
+    kernels = "with C++ kernels" if ffi.AVAILABLE else f"NO C++ kernels: {_WHY_NO_KERNELS}"
     terminalreporter.write_line(f"tested {Path(sparse_jax.__file__).parent}, {kernels}")
 
 
@@ -87,7 +88,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     `jax.jit` keeps what it traced by the function it was given: jit a new `lambda`, never a
     function of the package itself, or the second run repeats the first.
     """
-    if request.param == "ffi" and not _ffi.AVAILABLE:
+    if request.param == "ffi" and not ffi.AVAILABLE:
         pytest.skip(f"no C++ kernels: {_WHY_NO_KERNELS}")
-    monkeypatch.setattr(_ffi, "AVAILABLE", request.param == "ffi")
+    monkeypatch.setattr(ffi, "AVAILABLE", request.param == "ffi")
     yield request.param

@@ -15,8 +15,11 @@ import jax
 import numpy as np
 import optax
 
-from sparse_jax import data, network, optim, schedules, training
-from sparse_jax.index import IndexConfig
+from sparse_jax import data, optim
+from sparse_jax.retrieval import schedules
+from sparse_jax.retrieval.index import IndexConfig
+from sparse_jax.xmc import network
+from sparse_jax.xmc import step as training
 
 
 def make_data(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from model_tables import Model
 
-from sparse_jax import tables
+from sparse_jax.retrieval import tables
 
 ROWS, TABLES, BUCKETS, BATCH, QUERIES = 11, 2, 3, 4, 2
 WILD = [-(2**31), -(2**31) + 1, -2, 2**31 - 1]

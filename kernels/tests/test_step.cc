@@ -10,6 +10,7 @@
 #include "check.h"
 #include "sparse_jax/active.h"
 #include "sparse_jax/optimizer.h"
+#include "sparse_jax/rows.h"
 #include "sparse_jax/softmax.h"
 
 namespace {

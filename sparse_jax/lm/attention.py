@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_jax.layers import add_bias, matmul_columns, repeat_row
+from sparse_jax.ops.fixed_order import add_bias, matmul_columns, repeat_row
 
 BEFORE = 2  # words before a word that are part of its key
 

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax import index
-from sparse_jax.layers import matmul_rows
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm import model, sparse_head
 from sparse_jax.lm.batching import Positions
 from sparse_jax.lm.reading import Forward, Inputs, find_inputs, infer
 from sparse_jax.lm.text import DOCUMENT, UNKNOWN
+from sparse_jax.ops.fixed_order import matmul_rows
+from sparse_jax.retrieval import index
 
 NUCLEUS = 1024
 """The most words that top-k and top-p choose from."""

@@ -20,7 +20,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from sparse_jax import index, layers, schedules
+from sparse_jax import layers
+from sparse_jax.retrieval import index, schedules
 from sparse_jax.rows import embedding_bag, take_rows, unique_ids
 
 

@@ -15,9 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparse_jax.layers import add_bias, matmul_columns
+from sparse_jax.layers import normalize
 from sparse_jax.lm import attention, keyvalue
 from sparse_jax.lm import memory as mem
+from sparse_jax.ops.fixed_order import add_bias, matmul_columns
 from sparse_jax.rows import take_rows
 
 Params = dict[str, Any]
@@ -163,11 +164,6 @@ def gather_evidence(found: mem.Found, targets: jax.Array | None) -> Evidence:
         axis=2,
     )
     return Evidence(words, share, features.reshape(seen.shape[0], -1), seen, seen > 0)
-
-
-def normalize(x: jax.Array) -> jax.Array:
-    """Each row over its root mean square (Zhang and Sennrich 2019), without a learned gain."""
-    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + jnp.float32(1e-6))
 
 
 def trunk(

@@ -7,11 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_jax import index
+from sparse_jax import layers
 from sparse_jax.lm import attention, keyvalue, model
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm.batching import Positions
 from sparse_jax.lm.text import DOCUMENT
+from sparse_jax.retrieval import index
 from sparse_jax.rows import take_rows, unique_ids
 
 
@@ -91,7 +92,7 @@ def read_pairs(
     if lsh is None:
         raise ValueError(f"lsh is None with pairs = {config.pairs}: give the state's lsh")
     # `forward` does this again under the gradient: the queries must be known before it.
-    queries = model.normalize(_hidden(rows, inputs, config=config)[0])
+    queries = layers.normalize(_hidden(rows, inputs, config=config)[0])
     found = keyvalue.look_up(lsh, queries, candidates=config.pair_candidates)
     pairs = take_rows(params["keys"], found.ids), take_rows(params["values"], found.ids)
     return rows._replace(pairs=pairs), inputs._replace(pairs=found), queries
@@ -141,8 +142,8 @@ def forward(rows: Read, inputs: Inputs, *, config: model.Config) -> Forward:
     """From gathered rows to the query and the mixture."""
     h, back = _hidden(rows, inputs, config=config)
     if rows.pairs is not None and inputs.pairs is not None:
-        h = h + keyvalue.attend(*rows.pairs, model.normalize(h), inputs.pairs.inverse)
-    h = model.normalize(h)
+        h = h + keyvalue.attend(*rows.pairs, layers.normalize(h), inputs.pairs.inverse)
+    h = layers.normalize(h)
     query, log_mix = model.head(
         rows.trunk, h, inputs.evidence, jnp.any(back.visible, 2).reshape(-1), inputs.repeated,
         config=config,

@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax import index
-from sparse_jax.layers import matmul_rows
 from sparse_jax.lm import evaluate, model
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm.batching import batches, positions
 from sparse_jax.lm.reading import find_inputs, infer
 from sparse_jax.lm.text import Corpus
+from sparse_jax.ops.fixed_order import matmul_rows
+from sparse_jax.retrieval import index
 from sparse_jax.rows import take_rows
 
 

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_jax import active, index, layers, losses
+from sparse_jax.layers.sampled_softmax import Drawn, draw_words, sampled_log_softmax, unigram_start
 from sparse_jax.lm import keyvalue, model
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm.batching import positions
 from sparse_jax.lm.reading import Forward, Inputs, find_inputs, forward, read, read_pairs
 from sparse_jax.optim import apply_scaled
+from sparse_jax.retrieval import index
 from sparse_jax.rows import RowSparse, take_rows
 
 TABLES = ("embed", "out", "bias", "copyable")
@@ -74,80 +75,6 @@ def init_state(
         params=params, memory=memory, opt_state=tx.init(params), key=own,
         step=jnp.zeros((), jnp.int32), unigram=share, popular=top, lsh=lsh,
     )  # fmt: skip
-
-
-def unigram_start(counts: Any, size: int, popular: int) -> tuple[jax.Array, jax.Array]:
-    """What a sampled softmax over `size` words knows before training.
-
-    Args:
-      counts: [size], occurrences of each in the training text.
-      size: V.
-      popular: P.
-
-    Returns:
-      (share of each word, float32 [V]; the P most frequent, int32 [P]).
-
-    Raises:
-      ValueError: if counts is not [V].
-    """
-    counts = jnp.asarray(counts, jnp.float32)
-    if counts.shape != (size,):
-        raise ValueError(f"counts has shape {counts.shape}: must be [{size}]")
-    share = (counts + 0.5) / jnp.sum(counts + 0.5)
-    top = jnp.argsort(-counts, stable=True)[: min(popular, size)]
-    return share, top.astype(jnp.int32)
-
-
-class Drawn(NamedTuple):
-    """The words that a batch's softmax is taken over."""
-
-    words: active.ActiveSet
-    places: jax.Array  # int32 [B], of the targets
-    correction: jax.Array  # float32 [B, A], log probability to be in the set
-
-
-def draw_words(
-    key: jax.Array, targets: jax.Array, unigram: jax.Array, popular: jax.Array, *, size: int
-) -> Drawn:
-    """An active set of a batch: its targets, the popular words, a uniform sample.
-
-    Args:
-      key: of the sample.
-      targets: int32 [B], -1 = padding.
-      unigram: float32 [V], share of each token in the text.
-      popular: int32 [P].
-      size: A, static; V at the most.
-    """
-    chosen = active.shared_set(
-        key, jnp.concatenate([targets, popular]), size=min(size, unigram.size),
-        num_rows=unigram.size,
-    )  # fmt: skip
-    places = chosen.positions[: targets.size]
-    log_q = log_inclusion(chosen, unigram, popular, targets.size)
-    column = jnp.arange(log_q.size, dtype=jnp.int32)
-    # A target is in its own set for certain; the others are a sample.
-    correction = jnp.where(column[None, :] == places[:, None], jnp.float32(0), log_q[None, :])
-    return Drawn(chosen, places, correction)
-
-
-def sampled_log_softmax(
-    query: jax.Array, chosen: Drawn, out: jax.Array, bias: jax.Array
-) -> jax.Array:
-    """log softmax of each target, [B], over the words drawn.
-
-    Args:
-      query: float32 [B, out].
-      chosen: of `draw_words`.
-      out: float32 [A, out], rows of the output table.
-      bias: float32 [A].
-    """
-    # The barrier, in the gradient too, keeps the softmax's arithmetic out of the
-    # transpose that the product's gradient needs: there it runs column by column.
-    logits = jax.lax.optimization_barrier(layers.sparse_dense(out, bias, query))
-    examples = jnp.arange(chosen.places.size, dtype=jnp.int32)
-    return -losses.softmax_cross_entropy(
-        logits, examples, chosen.places, mask=chosen.words.mask, log_inclusion=chosen.correction
-    )
 
 
 def sampled_log_p(
@@ -282,32 +209,3 @@ def _hide_rows(key: jax.Array, inputs: Inputs) -> Inputs:
         hidden = hidden & inputs.repeated
     evidence = dataclasses.replace(inputs.evidence, known=inputs.evidence.known & ~hidden)
     return inputs._replace(evidence=evidence)
-
-
-def log_inclusion(
-    chosen: active.ActiveSet, unigram: jax.Array, popular: jax.Array, draws: int
-) -> jax.Array:
-    """Log probability that each id is in the active set of a batch of targets, float32 [A].
-
-    The targets of a batch are themselves a sample from the unigram distribution, so a token is in
-    with probability 1 − (1 − p)^B (1 − f), f being the chance of the uniform fill; a popular one
-    for certain. Without this the batch's targets, in by merit, would stand for no one else, and
-    the sampled softmax would be a biased guess of the full one.
-
-    Args:
-      chosen: of `active.shared_set`, whose labels were the targets and then `popular`.
-      unigram: float32 [V], share of each token in the text.
-      popular: int32 [P].
-      draws: B, targets of a batch.
-
-    References:
-      Bengio and Senécal 2008, "Adaptive Importance Sampling to Accelerate Training of a Neural
-      Probabilistic Language Model", section III.
-    """
-    fill = jnp.exp(active.log_inclusion(chosen, num_rows=unigram.size))
-    chance = jnp.min(fill)  # of one that isn't a label; 1 if the set holds all rows
-    share = take_rows(unigram, chosen.ids)
-    missed = jnp.exp(jnp.float32(draws) * jnp.log1p(-share)) * (jnp.float32(1) - chance)
-    certain = jnp.zeros(unigram.size, bool).at[popular].set(True)
-    log_q = jnp.log1p(-jnp.minimum(missed, jnp.float32(1 - 1e-6)))
-    return jnp.where(take_rows(certain, chosen.ids), jnp.float32(0), log_q)

@@ -16,8 +16,8 @@ Example:
 """
 
 from sparse_jax.data import read_jsonl
+from sparse_jax.search.config import Config
 from sparse_jax.search.documents import MAX_QUERY, Document
-from sparse_jax.search.engine import Config
 from sparse_jax.search.index import Index, Result, init, load
 from sparse_jax.search.journal import Locked
 

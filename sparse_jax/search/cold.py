@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.search import network
-from sparse_jax.search.features import Features, Hasher
-
-if TYPE_CHECKING:
-    from sparse_jax.search.engine import Config
+from sparse_jax.search.config import Config
+from sparse_jax.text.features import Features, Hasher
 
 __all__ = ["Pieces", "train"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sparse_jax.search.features import normalize
+from sparse_jax.text.features import normalize
 
 __all__ = [
     "MAX_QUERY",

@@ -15,49 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.search import cold, network
-from sparse_jax.search.features import (
-    PAIR,
-    WORD,
-    Features,
-    Hasher,
-    extract,
-    normalize,
-    tokenize,
-)
-from sparse_jax.search.lexical import (
+from sparse_jax.search.bm25 import bm25_rows
+from sparse_jax.search.config import Config
+from sparse_jax.text.features import PAIR, WORD, Features, Hasher, extract, normalize, tokenize
+from sparse_jax.text.postings import (
     Postings,
-    bm25_rows,
     inverse_document_frequency,
     lengths,
     saturate,
 )
 
-__all__ = ["Config", "Engine", "Query"]
+__all__ = ["Engine", "Query"]
 
 _ENCODE_AT_ONCE = 256
 MOST_QUERIES = 64
 """Queries scored at once."""
 # In the bag n-grams count half: there are many in a word, and all say nearly the same.
 _DEEP_KINDS = np.asarray([1.0, 0.5, 1.0], np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """What an index computes. Saved with it; the defaults are what docs/benchmarks.md measured."""
-
-    num_features: int = 1 << 18  # features are hashed into so many
-    dim: int = 128  # width of the network
-    kind_weights: tuple[float, float, float] = (1.0, 1.0, 0.5)  # words, n-grams, pairs
-    k1: float = 0.8  # saturation of the hashed features
-    b: float = 0.5  # their normalization by length
-    bm25_k1: float = 1.2
-    bm25_b: float = 0.75
-    bm25_weight: float = 0.1  # in the fused score; the hashed features have weight 1
-    deep_weight: float = 0.3
-    strong: float = 2.0  # a word of the title counts as so many of the text
-    cold_steps: int = 1500  # training steps at the start; fewer where documents are few
-    cold_batch: int = 512
-    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

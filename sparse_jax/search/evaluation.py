@@ -26,8 +26,8 @@ import numpy as np
 
 from sparse_jax.data import read_jsonl
 from sparse_jax.search.documents import Document
-from sparse_jax.search.features import normalize, tokenize
-from sparse_jax.search.lexical import best
+from sparse_jax.text.features import normalize, tokenize
+from sparse_jax.text.postings import best
 
 __all__ = [
     "Dataset",

@@ -20,7 +20,7 @@ import numpy as np
 
 from sparse_jax.search import network
 from sparse_jax.search.engine import Engine, Query
-from sparse_jax.search.lexical import best
+from sparse_jax.text.postings import best
 
 __all__ = ["FeedbackConfig", "Item", "Learner"]
 

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_jax.search import snapshot
+from sparse_jax.search.config import Config
 from sparse_jax.search.documents import Document, Documents, check_documents, check_query
-from sparse_jax.search.engine import MOST_QUERIES, Config, Engine
+from sparse_jax.search.engine import MOST_QUERIES, Engine
 from sparse_jax.search.feedback import Learner
 from sparse_jax.search.journal import Journal, read_journal, take_lock
-from sparse_jax.search.lexical import best
+from sparse_jax.text.postings import best
 
 __all__ = ["Index", "Result", "init", "load"]
 

@@ -14,7 +14,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Journal", "Locked", "read_journal", "sync_directory", "take_lock", "write_atomically"]
+from sparse_jax.runtime.files import sync_directory
+
+__all__ = ["Journal", "Locked", "read_journal", "take_lock"]
 
 
 class Locked(OSError):
@@ -91,26 +93,6 @@ def read_journal(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 def _whole(line: bytes) -> bool:
     return line[8:9] == b" " and line[:8] == b"%08x" % zlib.crc32(line[9:])
-
-
-def sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces a file: after a crash it has the old content or the new."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    sync_directory(path.parent)
 
 
 def take_lock(directory: Path) -> int:

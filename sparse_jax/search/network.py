@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sparse_jax import active, layers, losses, optim
+from sparse_jax import layers, optim
+from sparse_jax.layers import active, losses
 from sparse_jax.rows import RowSparse, embedding_bag, set_rows, take_rows, unique_ids
 
 __all__ = [

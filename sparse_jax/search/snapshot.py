@@ -18,12 +18,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax.runtime.files import sync_directory, write_atomically
+from sparse_jax.search.config import Config
 from sparse_jax.search.documents import Document, Documents
-from sparse_jax.search.engine import Config, Engine
+from sparse_jax.search.engine import Engine
 from sparse_jax.search.feedback import FeedbackConfig, Item, Learner
-from sparse_jax.search.journal import sync_directory, write_atomically
-from sparse_jax.search.lexical import Postings
 from sparse_jax.search.network import Network
+from sparse_jax.text.postings import Postings
 
 __all__ = ["check", "clean", "read", "write"]
 

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sparse_jax import checkpoint, optim
-from sparse_jax.search.journal import write_atomically
+from sparse_jax import optim
+from sparse_jax.runtime import checkpoint
+from sparse_jax.runtime.files import write_atomically
 from sparse_jax.summarize import beam, pointer, training
 from sparse_jax.summarize.neighbours import Neighbours
 from sparse_jax.summarize.words import END, UNKNOWN, Words

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax.layers import matmul_rows
+from sparse_jax.ops.fixed_order import matmul_rows
 from sparse_jax.summarize import pointer
 from sparse_jax.summarize.words import END, UNKNOWN
 

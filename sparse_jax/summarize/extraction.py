@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from sparse_jax.search.features import GRAM, extract
+from sparse_jax.text.features import GRAM, extract
 
 __all__ = ["extractive", "sentences"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from sparse_jax.search.lexical import Postings, best, inverse_document_frequency
+from sparse_jax.text.postings import Postings, best, inverse_document_frequency
 
 __all__ = ["Neighbours"]
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_jax.layers import add_bias, matmul_columns
-from sparse_jax.lm.model import normalize
+from sparse_jax.layers import normalize
+from sparse_jax.ops.fixed_order import add_bias, matmul_columns
 
 Params = dict[str, Any]
 

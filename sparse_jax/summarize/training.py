@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_jax.lm.training import draw_words, sampled_log_softmax, unigram_start
+from sparse_jax.layers.sampled_softmax import draw_words, sampled_log_softmax, unigram_start
 from sparse_jax.optim import apply_scaled
 from sparse_jax.rows import RowSparse, take_rows, unique_ids
 from sparse_jax.summarize import pointer

@@ -6,7 +6,6 @@
 #include <cstdint>
 
 #include "sparse_jax/common.h"
-#include "sparse_jax/rows.h"
 
 namespace sparse_jax {
 
@@ -49,19 +48,6 @@ inline void AdamRows(const int32_t* ids, int64_t begin, int64_t end, int64_t num
     } else {
       for (int64_t k = 0; k < d; ++k) grad[i * d + k] = 0.0f;
     }
-  }
-}
-
-// table[ids[i]] += rows[i] for i in [begin, end); distinct ids, those out of range are padding.
-inline void AddRows(const int32_t* ids, int64_t begin, int64_t end, int64_t num_rows, int64_t d,
-                    const float* rows, float* table) {
-  constexpr int64_t kAhead = 8;
-  for (int64_t i = begin; i < end; ++i) {
-    if (i + kAhead < end && ids[i + kAhead] >= 0 && ids[i + kAhead] < num_rows) {
-      Prefetch(table + ids[i + kAhead] * d, d * static_cast<int64_t>(sizeof(float)));
-    }
-    if (ids[i] < 0 || ids[i] >= num_rows) continue;
-    AddScaled(table + ids[i] * d, rows + i * d, 1.0f, d);
   }
 }
 

@@ -1,0 +1,94 @@
+"""What a training run tells: a table for people, a plot, digests and memory."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from sparse_jax.runtime.files import write_atomically, write_json
+
+
+def tell(results: Any, path: str | None) -> None:
+    """A script's last line, which programs read; and the same in a file, if asked for."""
+    print(json.dumps(results))
+    if path:
+        write_json(path, results)
+
+
+def save_figure(path: str, figure: Any) -> None:
+    """Writes a matplotlib figure, in the format that the path's suffix names, and closes it."""
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=Path(path).suffix.lstrip(".") or "png", dpi=120)
+    plt.close(figure)
+    write_atomically(path, buffer.getvalue())
+
+
+def draw(path: str, history: list[dict[str, float]], results: dict[str, Any]) -> None:
+    """Loss and P@1 of the batches over training time, with the test set's P@1."""
+    # Imported here: only those who ask for a plot need it.
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    seconds = [h["seconds"] for h in history]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    left.plot(seconds, [h["loss"] for h in history])
+    left.set(xlabel="training seconds", ylabel="loss over the active set")
+    right.plot(seconds, [h["p@1"] for h in history], label="training batches, active set")
+    right.axhline(results["p@1"], color="tab:orange", label=f"test set: {results['p@1']:.3f}")
+    right.set(xlabel="training seconds", ylabel="P@1", ylim=(0, 1))
+    right.legend(frameon=False)
+    figure.suptitle(
+        f"{results['strategy']}: {results['active_fraction']:.1%} of the outputs a step, "
+        f"{results['madds_saved']:.1%} of multiply-adds saved"
+    )
+    save_figure(path, figure)
+
+
+def print_table(results: dict[str, Any]) -> None:
+    """The figures, for people."""
+    rows = [
+        ("P@1 / P@3 / P@5", " / ".join(f"{results[f'p@{k}']:.4f}" for k in (1, 3, 5))),
+        ("PSP@1", f"{results['psp@1']:.4f}"),
+    ]
+    if "steps" not in results:  # a preset without a network
+        rows.append(("training", f"{results['train_seconds']:.1f} s"))
+    else:
+        rows += [
+            ("training", f"{results['train_seconds']:.1f} s, {results['steps']:,} steps, "
+                         f"{results['examples_per_second']:,.0f} examples/s"),
+            ("waiting for data", f"{results['idle_share']:.2%} of that, at most"),
+            ("compiling", f"{results['compile_seconds']:.1f} s"),
+            ("outputs a step", f"{results['active_fraction']:.2%}"),
+            ("multiply-adds a step", f"{results['madds_per_step'] / 1e6:,.1f} M, dense "
+                                     f"{results['dense_madds_per_step'] / 1e6:,.1f} M: "
+                                     f"{results['madds_saved']:.1%} saved"),
+        ]  # fmt: skip
+    rows += [
+        ("peak memory", f"{results['peak_rss_bytes'] / 2**20:,.0f} MiB"),
+        ("weights", results["weights_sha256"][:16]),
+    ]
+    if "preset" in results:
+        wide = f"{results['wide_pairs']:,} weights"
+        trees = networks = "none"
+        if results["trees"]:
+            trees = f"{results['trees']}, at {results['tree_weight']:g} beside the wide part"
+        if results["networks"]:
+            networks = f"{results['networks']}, at 1 beside {results['wide_weight']:g}"
+        size = f"model {results['model_bytes'] / 2**20:,.0f} MiB"
+        speed = f"{results['predict_us']:,.0f} µs a point, {size}"
+        rows[2:2] = [
+            ("wide part", wide),
+            ("trees", trees),
+            ("networks", networks),
+            ("predicting", speed),
+        ]
+    print()
+    for name, value in rows:
+        print(f"  {name:<21} {value}")
+    print()

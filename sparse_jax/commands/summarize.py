@@ -1,0 +1,277 @@
+#!/usr/bin/env python3
+"""Summaries of texts: sentences of the text itself, or one line by a model trained on your pairs.
+
+    python scripts/summarize.py notes.txt                  its most telling sentences; - is stdin
+    python scripts/summarize.py train FILE --out DIR       learn from pairs of text and summary
+    python scripts/summarize.py notes.txt --model DIR      one line
+    python scripts/summarize.py evaluate FILE --json OUT   train on most pairs, score on the rest
+
+A line of FILE is {"text": …, "title": …}, the title being the summary, or {"source": [sentences],
+"target": [summaries]}, of which the first summary counts; "id" if you like. FILE may be gzipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from sparse_jax import search, summarize
+from sparse_jax.commands.report import tell
+from sparse_jax.runtime.allocator import keep_freed_memory
+from sparse_jax.runtime.interrupt import Interrupt
+from sparse_jax.runtime.machine import peak_rss_bytes, sha256
+
+EVALUATION = """\
+protocol of `evaluate`:
+  About 5 % of the pairs are the test set: those whose group has a SHA-256 below 5 % of its range.
+  --split package: a pair's group is its id. --split family: packages whose texts begin with the
+  same eight words, or whose summaries are equal, are one group, and so is what they link; its name
+  is its first id. The model never sees a test pair, nor looks anything up in one.
+  ROUGE is rouge-score's F1, without stemming: small letters, runs of a-z and 0-9. "lead1" is the
+  text's first sentence, "nearest" the summary of the most similar training text, unchanged.
+"""
+GROUP_WORDS = 8
+SHOWN = 20
+
+
+class Pair(NamedTuple):
+    """A text and its summary."""
+
+    id: str
+    text: str
+    summary: str
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line: a file to sum up, unless its first word is a command."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    command = given[0] if given[:1] and given[0] in ("train", "evaluate") else "show"
+    parser = argparse.ArgumentParser(
+        prog="summarize.py", description=__doc__, epilog=EVALUATION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    if command == "show":
+        add("file", help="a text, - for standard input; or a command: train, evaluate")
+        add("--model", metavar="DIR", help="write one line with this trained model")
+        add("--max-words", type=int, default=50, help="of an extractive summary (50)")
+        args = parser.parse_args(given)
+        args.command = command
+        return args
+    add("command", choices=(command,))
+    add("file", help="JSONL of pairs")
+    if command == "train":
+        add("--out", required=True, metavar="DIR", help="where the model goes")
+    else:
+        add("--json", metavar="OUT", help="write the results here")
+        add("--split", choices=("package", "family"), default="package", help="(package)")
+    add(
+        "--neighbours", type=int, default=3, metavar="K",
+        help="summaries of similar training texts that are read beside a text; 0 = none (3)",
+    )  # fmt: skip
+    add("--epochs", type=int, default=3, help="passes over the pairs (3)")
+    add("--seed", type=int, default=0, help="(0)")
+    add("--max-seconds", type=float, metavar="S", help="train no longer; the rate ends on time")
+    args = parser.parse_args(given)
+    for name, least in (("neighbours", 0), ("epochs", 1), ("seed", 0)):
+        if getattr(args, name) < least:
+            parser.error(f"--{name} {getattr(args, name)}: must be at least {least}")
+    if args.max_seconds is not None and not args.max_seconds > 0:
+        parser.error(f"--max-seconds {args.max_seconds}: must be above 0")
+    return args
+
+
+def read_pairs(path: str) -> list[Pair]:
+    """The pairs of a JSONL file, all checked."""
+    found = []
+    for line, row in search.read_jsonl(path):
+        text, summary = row.get("text"), row.get("title")
+        if "source" in row and isinstance(row.get("target"), list) and row["target"]:
+            text, summary = " ".join(map(str, row["source"])), row["target"][0]
+        for name, value in (("text", text), ("title", summary)):
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(
+                    f'{path}, line {line}: no "{name}": must be {{"text": …, "title": …}} or '
+                    '{"source": […], "target": […]}, all with words'
+                )
+        found.append(Pair(str(row.get("id", line)), str(text), str(summary)))
+    if not found:
+        raise ValueError(f"{path}: no pair in it")
+    return found
+
+
+def groups(pairs: Sequence[Pair], by: str) -> list[str]:
+    """The group of each pair, as `EVALUATION` says."""
+    if by == "package":
+        return [pair.id for pair in pairs]
+    parent = list(range(len(pairs)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    seen: dict[tuple[str, str], int] = {}
+    for i, pair in enumerate(pairs):
+        start = " ".join(pair.text.lower().split()[:GROUP_WORDS])
+        for mark in (("text", start), ("summary", pair.summary.lower())):
+            one, other = sorted((root(i), root(seen.setdefault(mark, i))))
+            parent[other] = one
+    return [pairs[root(i)].id for i in range(len(pairs))]
+
+
+def divide(pairs: Sequence[Pair], by: str) -> tuple[list[Pair], list[Pair]]:
+    """(training pairs, test pairs)."""
+    train: list[Pair] = []
+    test: list[Pair] = []
+    for pair, group in zip(pairs, groups(pairs, by), strict=True):
+        digest = hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest()
+        place = int.from_bytes(digest[:8], "big") / 2**64
+        (test if place < 0.05 else train).append(pair)
+    if not test:
+        raise ValueError(f"none of {len(pairs)} pairs falls into the test set: give more")
+    return train, test
+
+
+def rouge(references: Sequence[str], summaries: Sequence[str], name: str = "") -> dict[str, float]:
+    """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L, in percent."""
+    from rouge_score import rouge_scorer
+
+    kinds = ["rouge1", "rouge2", "rougeL"]
+    scorer = rouge_scorer.RougeScorer(kinds, use_stemmer=False)
+    found = [scorer.score(r, s) for r, s in zip(references, summaries, strict=True)]
+    return {name + k: 100 * float(np.mean([f[k].fmeasure for f in found])) for k in kinds}
+
+
+def learn(pairs: Sequence[Pair], args: argparse.Namespace) -> tuple[summarize.Summarizer, bool]:
+    """Trains with a bar: (model, whether Ctrl-C ended it)."""
+    stop = Interrupt()
+    bar = tqdm(unit="step", disable=None, dynamic_ncols=True, desc="training")
+
+    def tell(step: int, total: int, loss: float) -> bool:
+        bar.total = total
+        bar.set_postfix_str(f"perplexity {np.exp(loss):.2f}")
+        bar.update(step - bar.n)
+        return stop.asked
+
+    with bar, stop:
+        model = summarize.fit(
+            [(p.text, p.summary) for p in pairs], seed=args.seed, neighbours=args.neighbours,
+            epochs=args.epochs, max_seconds=args.max_seconds, tell=tell,
+        )  # fmt: skip
+    if stop.asked:
+        print("interrupted: going on with what was learned so far", file=sys.stderr)
+    return model, stop.asked
+
+
+def train(args: argparse.Namespace) -> None:
+    """train FILE --out DIR."""
+    pairs = read_pairs(args.file)
+    started = time.perf_counter()
+    model, _ = learn(pairs, args)
+    model.save(args.out)
+    seconds = time.perf_counter() - started
+    print(f"{len(pairs):,} pairs in {seconds:.1f} s; the model is in {args.out}")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """evaluate FILE."""
+    if args.json and not Path(args.json).absolute().parent.is_dir():
+        raise ValueError(f"--json {args.json}: its folder does not exist")  # before, not after
+    told, held = divide(read_pairs(args.file), args.split)
+    print(f"{len(told):,} training pairs, {len(held):,} test pairs by {args.split}", flush=True)
+    references = [p.summary for p in held]
+    first = [(summarize.sentences(p.text) or [""])[0] for p in held]
+    results = rouge(references, first, "lead1_")
+    started = time.perf_counter()
+    model, interrupted = learn(told, args)
+    train_seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    size = 64
+    lines: list[str] = []
+    for at in tqdm(range(0, len(held), size), desc="writing", disable=None):
+        lines += model.summarize([p.text for p in held[at : at + size]])
+    seconds = time.perf_counter() - started
+    results = rouge(references, lines) | results
+    results |= nearest(model, held)
+    leaves = {str(i): x for i, x in enumerate(jax.tree.leaves(model.params))}
+    shown = list(zip(held, lines, strict=True))[:: max(1, len(held) // SHOWN)][:SHOWN]
+    samples = [{"id": p.id, "reference": p.summary, "summary": line} for p, line in shown]
+    print_table(results, samples, train_seconds, 1e3 * seconds / len(held))
+    out = results | {
+        "train_seconds": train_seconds, "ms_per_summary": 1e3 * seconds / len(held),
+        "train_pairs": len(told), "test_pairs": len(held), "split": args.split,
+        "neighbours": args.neighbours, "epochs": args.epochs, "seed": args.seed,
+        "interrupted": interrupted, "parameters": sum(x.size for x in leaves.values()),
+        "peak_rss_bytes": peak_rss_bytes(), "weights_sha256": sha256(leaves), "samples": samples,
+    }  # fmt: skip
+    tell(out, args.json)
+
+
+def nearest(model: summarize.Summarizer, held: Sequence[Pair]) -> dict[str, float]:
+    """What copying the summary of the most similar training text would score."""
+    numbers, _ = model.neighbours.nearest([model.words.encode(p.text)[0] for p in held], count=1)
+    copied = [model.summaries[n] if n >= 0 else "" for n in numbers[:, 0].tolist()]
+    return rouge([p.summary for p in held], copied, "nearest_")
+
+
+def print_table(
+    results: dict[str, float], samples: list[dict[str, str]], seconds: float, each: float
+) -> None:
+    """The figures and samples, for people."""
+    print("\n                          ROUGE-1  ROUGE-2  ROUGE-L")
+    for name, title in (("", "written"), ("nearest_", "nearest summary"), ("lead1_", "LEAD-1")):
+        scores = [results[f"{name}{kind}"] for kind in ("rouge1", "rouge2", "rougeL")]
+        print(f"  {title:<23}" + "".join(f"{score:9.2f}" for score in scores))
+    print(f"  training {seconds:.1f} s, {each:.1f} ms a summary\n")
+    for sample in samples:
+        print("  {id}\n    theirs  {reference}\n    ours    {summary}".format(**sample))
+    print()
+
+
+def show(args: argparse.Namespace) -> None:
+    """Sums up one text."""
+    content = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
+    text = content.decode("utf-8", errors="replace")
+    if not text.strip():
+        raise ValueError(f"{args.file}: nothing in it to sum up")
+    if args.model:
+        print(summarize.load(args.model).summarize([text])[0])
+    else:
+        print(summarize.extractive(text, max_words=args.max_words))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    args = parse_args(argv)
+    keep_freed_memory()
+    commands: dict[str, Callable[[argparse.Namespace], None]] = {
+        "train": train, "evaluate": evaluate, "show": show,
+    }  # fmt: skip
+    try:
+        commands[args.command](args)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ImportError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The one way files are written: a reader, or a crash, sees the old content or the new."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Replaces a file, durably; its directory is made if missing.
+
+    Args:
+      path: of the file.
+      content: what it is to hold.
+
+    Raises:
+      OSError: if it can't be written; the old file is then as it was.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(part, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+        raise
+    sync_directory(target.parent)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """A value as JSON that every parser takes: NaN and infinities are refused.
+
+    Raises:
+      ValueError: if it holds a number that JSON hasn't.
+    """
+    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())

@@ -1,0 +1,1 @@
+"""Words, n-grams and pairs of texts, and postings over them."""

@@ -1,0 +1,1 @@
+"""Extreme classification: a model over many labels."""
