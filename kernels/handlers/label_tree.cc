@@ -1,5 +1,7 @@
-// The label tree in `label_tree.h`: its XLA custom call, and the threads of its training.
+// The label tree: the XLA custom call of the search in `tree_search.h`, and the threads of the
+// training in `label_tree.h`.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <thread>
 #include <utility>
@@ -8,7 +10,8 @@
 #include "common.h"
 #include "handlers.h"
 #include "sparse_jax/label_tree.h"
-#include "wide_buffers.h"
+#include "sparse_jax/tree_search.h"
+#include "sparse_buffers.h"
 
 namespace sparse_jax {
 
@@ -47,32 +50,25 @@ ffi::Error TreeScoresImpl(ffi::ThreadPool pool, I32 offsets, I32 nodes, F32 weig
                           I32 children, I32 labels, I32 features, I32 examples, F32 values,
                           OutF32 scores, int64_t depth, int64_t beam) {
   sj::TreeView tree;
-  if (auto error = ViewOf(offsets, nodes, weights, bias, &tree.weights); error.failure()) {
+  if (auto error = TreeOf(offsets, nodes, weights, bias, children, labels, beam, &tree);
+      error.failure()) {
     return error;
   }
-  if (!Shaped(children, {-1}) || children.element_count() < 2) {
-    return Bad("children is not [inner nodes + 1]");
-  }
-  if (!Shaped(labels, {-1})) return Bad("labels is not [num_labels]");
-  const auto num_labels = static_cast<int64_t>(labels.element_count());
+  const int64_t num_labels = tree.num_labels;
   if (!Shaped(*scores, {-1, num_labels})) return Bad("scores is not [batch, num_labels]");
-  if (depth < 1 || beam < 1) return Bad("depth or beam is below 1");
+  if (depth < 1) return Bad("depth is below 1");
+  tree.depth = depth;
   const int64_t n = scores->dimensions()[0];
   sj::WideBatch batch;
   if (auto error = BatchOf(features, examples, values, n, &batch); error.failure()) return error;
-  tree.values = weights.typed_data();
-  tree.bias = bias.typed_data();
-  tree.children = children.typed_data();
-  tree.inner = static_cast<int64_t>(children.element_count()) - 1;
-  tree.labels = labels.typed_data();
-  tree.num_labels = num_labels;
-  tree.depth = depth;
-  tree.beam = beam;
   float* out = scores->typed_data();
   Share(pool, n, n * num_labels, [&, out](int64_t b) {
     thread_local sj::TreeSearch search;
-    std::fill_n(out + b * num_labels, num_labels, 0.0f);
-    search.Run(tree, batch, b, out + b * num_labels);
+    float* const own = out + b * num_labels;
+    std::fill_n(own, num_labels, 0.0f);
+    search.Run(tree, batch, b, [own](int32_t label, float log_score) {
+      own[label] += std::exp(log_score);
+    });
   });
   return ffi::Error::Success();
 }

@@ -16,8 +16,8 @@ struct Layer {
   float* scores;
   int32_t* ids;
 
-  void Write(int64_t query, const sj::TopK& best) const {
-    best.Write(scores + query * k, ids + query * k);
+  void Write(int64_t query, sj::TopK* best) const {
+    best->Write(scores + query * k, ids + query * k);
   }
 };
 
@@ -50,11 +50,13 @@ ffi::Error BestOfAll(ffi::ThreadPool& pool, const Layer& x, const W* weights) {
   Share(pool, tasks, x.num_rows * x.d, [&](int64_t task) {
     auto& own = best[static_cast<size_t>(task)];
     const int64_t begin = task * per_task, end = std::min(x.num_rows, begin + per_task);
-    if (!few) return sj::ScanMany(interleaved, x.n, weights, x.bias, x.d, begin, end, &own);
+    if (!few) {
+      return sj::ScanMany(interleaved, x.n, weights, x.bias, x.d, begin, end, sj::NoRest{}, &own);
+    }
     for (int64_t at = begin; at < end; at += kStripe) {
       for (int64_t b = 0; b < x.n; ++b) {
         sj::ScanOne(x.queries + b * x.d, weights, x.bias, x.d, at, std::min(end, at + kStripe),
-                    &own[static_cast<size_t>(b)]);
+                    nullptr, &own[static_cast<size_t>(b)]);
       }
     }
   });
@@ -63,7 +65,7 @@ ffi::Error BestOfAll(ffi::ThreadPool& pool, const Layer& x, const W* weights) {
     for (int64_t task = 1; task < tasks; ++task) {
       all.Merge(best[static_cast<size_t>(task)][static_cast<size_t>(b)]);
     }
-    x.Write(b, all);
+    x.Write(b, &all);
   }
   return ffi::Error::Success();
 }
@@ -86,7 +88,7 @@ ffi::Error TopKAmongImpl(ffi::ThreadPool pool, F32 queries, ffi::AnyBuffer weigh
     Share(pool, x.n, x.n * m * x.d, [&](int64_t b) {
       sj::TopK best(x.k);
       sj::ScanAmong(x.queries + b * x.d, rows, x.bias, x.num_rows, x.d, from + b * m, m, &best);
-      x.Write(b, best);
+      x.Write(b, &best);
     });
     return ffi::Error::Success();
   });

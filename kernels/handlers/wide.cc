@@ -6,7 +6,7 @@
 
 #include "common.h"
 #include "handlers.h"
-#include "wide_buffers.h"
+#include "sparse_buffers.h"
 
 namespace {
 
@@ -18,6 +18,15 @@ int64_t Words(const sj::WideView& view, const sj::WideBatch& batch, int64_t batc
     if (view.Has(f)) words += view.End(f) - view.Begin(f);
   }
   return words;
+}
+
+// Whether example b holds a feature.
+bool HasFeature(const sj::WideView& view, const sj::WideBatch& batch, int64_t b) {
+  const auto at = static_cast<size_t>(b);
+  for (int32_t i = batch.by_example.starts[at]; i < batch.by_example.starts[at + 1]; ++i) {
+    if (view.Has(batch.features[batch.by_example.order[static_cast<size_t>(i)]])) return true;
+  }
+  return false;
 }
 
 ffi::Error WideScoresImpl(ffi::ThreadPool pool, I32 offsets, I32 labels, F32 weights, F32 bias,
@@ -89,7 +98,8 @@ ffi::Error WideStepImpl(ffi::ThreadPool pool, I32 offsets, I32 labels, F32 weigh
         if (label >= 0 && label < view.num_labels) labels.push_back(label);
       }
       out[b] = 0;
-      if (labels.empty()) return;  // padding, or a point without labels, which teaches nothing
+      // Padding has neither labels nor features; a point without labels is a negative of all.
+      if (labels.empty() && !HasFeature(view, batch, b)) return;
       out[b] = sj::WideViolations(view, w, c, batch, b, labels, hot, &sums,
                                   &violations[static_cast<size_t>(i)]);
     });

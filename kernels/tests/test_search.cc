@@ -46,7 +46,7 @@ Ranked Sorted(Ranked all, int64_t k) {
   return finite;
 }
 
-Ranked Written(const TopK& best, int64_t k) {
+Ranked Written(TopK best, int64_t k) {
   Floats scores(static_cast<size_t>(k), 7.0f);
   Ints ids(static_cast<size_t>(k), 7);
   best.Write(scores.data(), ids.data());
@@ -80,10 +80,10 @@ void ExactTopK(Random& random) {
         const std::vector<uint16_t> words = Words(rows);
         std::vector<TopK> many(static_cast<size_t>(n), TopK(k)), halves = many;
         const int64_t cut = random.Below(num_rows + 1);  // a task's end may be anywhere
-        ScanMany(interleaved, n, rows.data(), bias.data(), d, cut, num_rows, &many);
-        ScanMany(interleaved, n, rows.data(), bias.data(), d, 0, cut, &many);
-        ScanMany(interleaved, n, words.data(), bias.data(), d, cut, num_rows, &halves);
-        ScanMany(interleaved, n, words.data(), bias.data(), d, 0, cut, &halves);
+        ScanMany(interleaved, n, rows.data(), bias.data(), d, cut, num_rows, NoRest{}, &many);
+        ScanMany(interleaved, n, rows.data(), bias.data(), d, 0, cut, NoRest{}, &many);
+        ScanMany(interleaved, n, words.data(), bias.data(), d, cut, num_rows, NoRest{}, &halves);
+        ScanMany(interleaved, n, words.data(), bias.data(), d, 0, cut, NoRest{}, &halves);
         Ints some;
         for (int64_t i = 0; i < num_rows; ++i) {
           if (random.Below(2)) some.push_back(static_cast<int32_t>(i));
@@ -102,9 +102,9 @@ void ExactTopK(Random& random) {
           CHECK(Written(many[static_cast<size_t>(b)], k) == Sorted(all, k));
           CHECK(Written(halves[static_cast<size_t>(b)], k) == Sorted(all, k));
           TopK one(k), few(k), half(k), half_few(k);
-          ScanOne(q, rows.data(), bias.data(), d, 0, num_rows, &one);
+          ScanOne(q, rows.data(), bias.data(), d, 0, num_rows, nullptr, &one);
           CHECK(Written(one, k) == Sorted(all, k));
-          ScanOne(q, words.data(), bias.data(), d, 0, num_rows, &half);
+          ScanOne(q, words.data(), bias.data(), d, 0, num_rows, nullptr, &half);
           CHECK(Written(half, k) == Sorted(all, k));
           ScanAmong(q, rows.data(), bias.data(), num_rows, d, some.data(),
                     static_cast<int64_t>(some.size()), &few);

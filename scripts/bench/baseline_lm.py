@@ -71,11 +71,12 @@ def run_kneser_ney(args: argparse.Namespace, data: lm_data.Data) -> dict[str, An
     seconds = time.perf_counter() - started
     nats = -float(fitted.log_probs(data.test.tokens).sum())
     return {
-        **scores(evaluate.Score(nats, data.test.tokens.size, data.test.num_bytes,
-                                data.spelling_bits)),
+        **scores(
+            evaluate.Score(nats, data.test.tokens.size, data.test.num_bytes, data.spelling_bits)
+        ),
         "parameters": sum(fitted.num_grams),
         "train_seconds": seconds,
-    }  # fmt: skip
+    }
 
 
 def run_transformer(args: argparse.Namespace, data: lm_data.Data) -> dict[str, Any]:
@@ -146,9 +147,12 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     try:
         data = lm_data.load(
-            args.files, args.test, kind=args.vocabulary, min_count=args.min_count,
+            args.files,
+            args.test,
+            kind=args.vocabulary,
+            min_count=args.min_count,
             bpe_size=args.bpe_size,
-        )  # fmt: skip
+        )
         run = run_kneser_ney if args.model == "kn" else run_transformer
         results = {"model": args.model, **run(args, data)}
     except (ImportError, OSError, ValueError) as error:

@@ -47,18 +47,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="TRAIN and TEST; default: debian-depends")
     add("--synthetic", type=int, metavar="N", help="train on a synthetic set of N labels instead")
-    add("--train", default="", metavar="OPTIONS",
-        help="options of train_xmc.py for the training, in one string")  # fmt: skip
+    add(
+        "--train",
+        default="",
+        metavar="OPTIONS",
+        help="options of train_xmc.py for the training, in one string",
+    )
     add("--cache", metavar="DIR", help="keep trained layers and peers' graphs here")
-    add("--methods", default=",".join(METHODS), metavar="LIST",
-        help=f"which ways to measure, of {','.join(METHODS)}")  # fmt: skip
+    add(
+        "--methods",
+        default=",".join(METHODS),
+        metavar="LIST",
+        help=f"which ways to measure, of {','.join(METHODS)}",
+    )
     add("--batch-sizes", default="1,256", metavar="LIST", help="queries in a call (1,256)")
     add("--queries", type=int, default=1024, help="held-out points for recall (1024)")
     add("--rounds", type=int, default=5, help="rounds of timing, interleaved (5)")
     add("--seconds", type=float, default=0.2, help="of each way in each round (0.2)")
-    add("--changing", type=int, default=0, metavar="ROUNDS",
+    add(
+        "--changing",
+        type=int,
+        default=0,
+        metavar="ROUNDS",
         help="also: build, then so many rounds of changing 1 %% of the rows, bringing the index up "
-        "to date, and searching; 100,000 queries in all")  # fmt: skip
+        "to date, and searching; 100,000 queries in all",
+    )
     add("--seed", type=int, default=0, help="of training and synthetic data (0)")
     add("--json", metavar="FILE", help="write the results here")
     add("--plot", metavar="FILE", help="draw the frontier here (.png, .svg)")
@@ -98,10 +111,8 @@ def make(args: argparse.Namespace, layer: trained.Trained) -> tuple[list[Any], d
             layer, k=k, configs=[(16, bits), (64, bits)], candidates=[256, 1024, 4096]
         ),
         "hnswlib": lambda: searchers.hnswlib(layer, k=k, efs=EFS, cache=args.cache),
-        "faiss": lambda: searchers.faiss(
-            layer, k=k, efs=EFS, probes=PROBES, cache=args.cache
-        ),
-    }  # fmt: skip
+        "faiss": lambda: searchers.faiss(layer, k=k, efs=EFS, probes=PROBES, cache=args.cache),
+    }
     found, absent = searchers.exact(layer, k=k)[:1], {}
     for name in args.methods:
         try:
@@ -141,16 +152,20 @@ def measure(
             spent, cpu = np.array(taken).T
             out.append(
                 {
-                    "method": way.name, "setting": way.setting, "batch_size": size,
+                    "method": way.name,
+                    "setting": way.setting,
+                    "batch_size": size,
                     "us_per_query": 1e6 * float(np.median(spent)),
                     "us_spread": [1e6 * float(min(spent)), 1e6 * float(max(spent))],
                     "cpu_us_per_query": 1e6 * float(np.median(cpu)),
                     "speedup_vs_exact": float(exact / np.median(spent)),
                     "cpu_speedup_vs_exact": float(exact_cpu / np.median(cpu)),
                     "build_seconds": way.build_seconds,
-                    "build_cpu_seconds": way.build_cpu_seconds, "bytes": way.bytes, **recall,
+                    "build_cpu_seconds": way.build_cpu_seconds,
+                    "bytes": way.bytes,
+                    **recall,
                 }
-            )  # fmt: skip
+            )
     return out
 
 
@@ -189,25 +204,33 @@ def _tile(queries: np.ndarray, size: int) -> np.ndarray:
 
 def report(results: dict[str, Any]) -> None:
     """The table, for people."""
-    print(f"\n{results['origin']}\n{results['labels']:,} rows of {results['dim']} on "
-          f"{results['threads']} threads, {results['machine']}")  # fmt: skip
+    print(
+        f"\n{results['origin']}\n{results['labels']:,} rows of {results['dim']} on "
+        f"{results['threads']} threads, {results['machine']}"
+    )
     for size in results["batch_sizes"]:
-        print(f"\nbatch {size:<32}{'us/query':>10}{'speedup':>9}{'CPU us':>10}{'recall@5':>10}"
-              f"{'recall@1':>10}{'build CPU s':>13}")  # fmt: skip
+        print(
+            f"\nbatch {size:<32}{'us/query':>10}{'speedup':>9}{'CPU us':>10}{'recall@5':>10}"
+            f"{'recall@1':>10}{'build CPU s':>13}"
+        )
         for p in results["points"]:
             if p["batch_size"] == size:
                 name = f"{p['method']} {p['setting']}"
-                print(f"{name:<38}{p['us_per_query']:>10,.1f}{p['speedup_vs_exact']:>9.1f}"
-                      f"{p['cpu_us_per_query']:>10,.1f}{p['recall@5']:>10.3f}{p['recall@1']:>10.3f}"
-                      f"{p['build_cpu_seconds']:>13.1f}")  # fmt: skip
+                print(
+                    f"{name:<38}{p['us_per_query']:>10,.1f}{p['speedup_vs_exact']:>9.1f}"
+                    f"{p['cpu_us_per_query']:>10,.1f}{p['recall@5']:>10.3f}{p['recall@1']:>10.3f}"
+                    f"{p['build_cpu_seconds']:>13.1f}"
+                )
     for name, why in results["absent"].items():
         print(f"\n{name}: {why}")
     if results["changing"]:
         print(f"\n{changing.__doc__.splitlines()[0]}")
         for p in results["changing"]:
-            print(f"{p['method']:<38}{p['total_seconds']:>8.1f} s = build {p['build_seconds']:.1f} "
-                  f"+ update {p['update_seconds']:.1f} + search {p['search_seconds']:.1f}; "
-                  f"recall@5 {p['recall@5']:.3f}")  # fmt: skip
+            print(
+                f"{p['method']:<38}{p['total_seconds']:>8.1f} s = build {p['build_seconds']:.1f} "
+                f"+ update {p['update_seconds']:.1f} + search {p['search_seconds']:.1f}; "
+                f"recall@5 {p['recall@5']:.3f}"
+            )
 
 
 def draw(path: str, results: dict[str, Any]) -> None:
@@ -229,9 +252,12 @@ def draw(path: str, results: dict[str, Any]) -> None:
             style = "D" if len(own) == 1 else "o-"
             axis.plot(*zip(*own, strict=True), style, label=name, markersize=4)
         axis.set(
-            xscale="log", xlabel="µs per query", ylabel="recall@5", ylim=(0, 1.02),
+            xscale="log",
+            xlabel="µs per query",
+            ylabel="recall@5",
+            ylim=(0, 1.02),
             title=f"batch {size}",
-        )  # fmt: skip
+        )
         axis.grid(alpha=0.3)
     axes[0][0].legend(frameon=False, fontsize=8)
     figure.suptitle(f"{results['labels']:,} trained rows of {results['dim']}")

@@ -83,9 +83,12 @@ class Ours:
 
         def start(key: jax.Array) -> training.TrainState:
             params = network.init_params(
-                key, num_features=shape.num_features, num_labels=shape.num_labels,
-                hidden=shape.hidden, dtype=jnp.dtype(dtype),
-            )  # fmt: skip
+                key,
+                num_features=shape.num_features,
+                num_labels=shape.num_labels,
+                hidden=shape.hidden,
+                dtype=jnp.dtype(dtype),
+            )
             return training.init(key, params, self.tx, config=self.config)
 
         self.state = jax.jit(start)(jax.random.key(0))
@@ -111,14 +114,18 @@ class Ours:
         per_example = self.config.mode == "per_example"
         uses_tables = self.state.index is not None
         counts = accounting.StepCounts(
-            batch_size=shape.batch_size, hidden=shape.hidden, num_features=shape.num_features,
-            num_labels=shape.num_labels, feature_entries=float(seen.feature_entries),
-            touched_features=float(seen.touched_features), active=self.config.active,
+            batch_size=shape.batch_size,
+            hidden=shape.hidden,
+            num_features=shape.num_features,
+            num_labels=shape.num_labels,
+            feature_entries=float(seen.feature_entries),
+            touched_features=float(seen.touched_features),
+            active=self.config.active,
             touched_labels=float(seen.touched_labels),
             hash_madds=shape.hidden * TABLES * self.num_bits if uses_tables else 0,
             bucket_slots=TABLES * CAPACITY if uses_tables else 0,
             rehashed_rows=float(seen.touched_labels) if uses_tables else 0.0,
-        )  # fmt: skip
+        )
         madds = accounting.sparse_step(counts)
         weight = self.state.params["output"].itemsize
         own = bytes_moved(shape, counts, per_example=per_example, weight=weight)
@@ -187,9 +194,10 @@ class Ours:
 
         take = jax.jit(
             lambda params, ids: (
-                take_rows(params["output"], ids), take_rows(params["output_bias"], ids)
+                take_rows(params["output"], ids),
+                take_rows(params["output_bias"], ids),
             )
-        )  # fmt: skip
+        )
         weights, bias = take(params, chosen.ids)
         forward = jax.jit(loss)
         both = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
@@ -256,9 +264,12 @@ class Ours:
     def rebuild_ms(self) -> float:
         """Codes and tables of all rows, anew, with REBUILD_TABLES tables."""
         config = index.IndexConfig(
-            num_tables=REBUILD_TABLES, num_bits=self.num_bits, capacity=CAPACITY,
-            rebuild=schedules.fixed(1), rehash=schedules.never(),
-        )  # fmt: skip
+            num_tables=REBUILD_TABLES,
+            num_bits=self.num_bits,
+            capacity=CAPACITY,
+            rebuild=schedules.fixed(1),
+            rehash=schedules.never(),
+        )
         weights, bias = self.state.params["output"], self.state.params["output_bias"]
         lsh = index.init(jax.random.key(3), weights, bias, config=config)
         anew = jax.jit(

@@ -95,9 +95,11 @@ class JaxPeer(Peer):
         def loss_of(params: Any, batch: Any, classes: Any, places: Any) -> Any:
             picked = params["embedding"].at[batch.feature_ids].get(mode="promise_in_bounds")
             bag = jax.ops.segment_sum(
-                picked * batch.feature_values[:, None], batch.feature_rows,
-                num_segments=shape.batch_size, indices_are_sorted=True,
-            )  # fmt: skip
+                picked * batch.feature_values[:, None],
+                batch.feature_rows,
+                num_segments=shape.batch_size,
+                indices_are_sorted=True,
+            )
             hidden = jax.nn.relu(bag + params["hidden_bias"])
             weights, bias = params["output"], params["output_bias"]
             if self.sample:
@@ -175,8 +177,10 @@ class TorchPeer(Peer):
         """Tensors, ids as int64."""
         torch = self.torch
         classes, places = self.sampled(batch) if self.sample else (batch.label_ids, batch.label_ids)
-        ids = [torch.from_numpy(x).long() for x in (batch.feature_ids, batch.label_rows, classes,
-                                                    places)]  # fmt: skip
+        ids = [
+            torch.from_numpy(x).long()
+            for x in (batch.feature_ids, batch.label_rows, classes, places)
+        ]
         return *ids, torch.from_numpy(batch.feature_values)
 
     def step(self) -> float:
@@ -251,9 +255,13 @@ class TensorflowSampled(Peer):
         """Tensors."""
         classes, places = self.sampled(batch)
         arrays = (
-            batch.feature_ids, batch.feature_values, batch.feature_rows, batch.label_rows, classes,
+            batch.feature_ids,
+            batch.feature_values,
+            batch.feature_rows,
+            batch.label_rows,
+            classes,
             places,
-        )  # fmt: skip
+        )
         return [self.tf.constant(x) for x in arrays]
 
     def step(self) -> float:

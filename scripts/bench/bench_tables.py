@@ -53,19 +53,34 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="TRAIN and TEST, for --tune")
-    add("--rows", type=numbers, default=[10_000, 100_000, 1_000_000], metavar="LIST",
-        help="N (10000,100000,1000000)")  # fmt: skip
+    add(
+        "--rows",
+        type=numbers,
+        default=[10_000, 100_000, 1_000_000],
+        metavar="LIST",
+        help="N (10000,100000,1000000)",
+    )
     add("--tables", type=numbers, default=[16], metavar="LIST", help="L (16)")
     add("--bucket", type=int, default=32, metavar="ROWS", help="mean rows of a bucket (32)")
-    add("--batch-sizes", type=numbers, default=[1, 256], metavar="LIST",
-        help="queries of a call (1,256)")  # fmt: skip
+    add(
+        "--batch-sizes",
+        type=numbers,
+        default=[1, 256],
+        metavar="LIST",
+        help="queries of a call (1,256)",
+    )
     add("--changed", type=int, default=4096, metavar="ROWS", help="of an insert or update (4096)")
     add("--candidates", type=int, default=256, metavar="M", help="ranked for a query (256)")
     add("--rounds", type=int, default=7, help="timings of each; the median counts (7)")
     add("--tune", action="store_true", help="choose an index for a trained layer instead")
     add("--memory", type=float, default=50, metavar="MIB", help="of the tuned tables (50)")
-    add("--active-fraction", type=float, default=0.05, metavar="F",
-        help="of the rows that a batch's active set may hold (0.05)")  # fmt: skip
+    add(
+        "--active-fraction",
+        type=float,
+        default=0.05,
+        metavar="F",
+        help="of the rows that a batch's active set may hold (0.05)",
+    )
     add("--train-batch", type=int, default=128, metavar="B", help="examples that share it (128)")
     add("--families", default="simhash,wta", metavar="LIST", help="to try (simhash,wta)")
     add("--train", default="", metavar="OPTIONS", help="options of train_xmc.py, for --tune")
@@ -110,13 +125,16 @@ def one_size(num_rows: int, num_tables: int, args: argparse.Namespace) -> dict[s
         held = jax.block_until_ready(build(codes))
         spent.append(time.perf_counter() - begun)
     out: dict[str, Any] = {
-        "rows": num_rows, "tables": num_tables, "bits": num_bits, "capacity": capacity,
+        "rows": num_rows,
+        "tables": num_tables,
+        "bits": num_bits,
+        "capacity": capacity,
         "changed": changed,
         "build_ms": 1e3 * float(np.median(spent[1:])),  # the first compiles
         "bytes": sum(x.nbytes for x in jax.tree.leaves(held)),
         "predicted_bytes": tables.memory_bytes(num_rows, **shape),
         "dropped": int(tables.stats(held).dropped) / (num_rows * num_tables),
-    }  # fmt: skip
+    }
     both = [fresh, codes[ids]]  # there and back, so that rows move each time
     for name, step in (("insert", insert), ("update", update)):
         held, out[f"{name}_ms"] = _timed_in_place(step, held, both, args.rounds)
@@ -155,15 +173,19 @@ def _timed(step: Callable[..., Any], given: tuple[Any, ...], rounds: int) -> flo
 def report_sizes(points: list[dict[str, Any]], batch_sizes: list[int]) -> None:
     """The table, for people."""
     heads = [f"query {b}, us" for b in batch_sizes]
-    print(f"\n{'N':>10}{'L':>4}{'K':>4}{'build ms':>10}{'insert ms':>11}{'update ms':>11}"
-          + "".join(f"{h:>15}" for h in heads)
-          + f"{'MiB':>9}{'predicted':>11}{'dropped':>9}")  # fmt: skip
+    print(
+        f"\n{'N':>10}{'L':>4}{'K':>4}{'build ms':>10}{'insert ms':>11}{'update ms':>11}"
+        + "".join(f"{h:>15}" for h in heads)
+        + f"{'MiB':>9}{'predicted':>11}{'dropped':>9}"
+    )
     for p in points:
         queries = "".join(f"{p[f'query_{b}_us']:>15,.1f}" for b in batch_sizes)
-        print(f"{p['rows']:>10,}{p['tables']:>4}{p['bits']:>4}{p['build_ms']:>10,.1f}"
-              f"{p['insert_ms']:>11,.2f}{p['update_ms']:>11,.2f}{queries}"
-              f"{p['bytes'] / 2**20:>9,.1f}{p['predicted_bytes'] / 2**20:>11,.1f}"
-              f"{p['dropped']:>9.2%}")  # fmt: skip
+        print(
+            f"{p['rows']:>10,}{p['tables']:>4}{p['bits']:>4}{p['build_ms']:>10,.1f}"
+            f"{p['insert_ms']:>11,.2f}{p['update_ms']:>11,.2f}{queries}"
+            f"{p['bytes'] / 2**20:>9,.1f}{p['predicted_bytes'] / 2**20:>11,.1f}"
+            f"{p['dropped']:>9.2%}"
+        )
 
 
 def tune(args: argparse.Namespace) -> dict[str, Any]:
@@ -190,22 +212,29 @@ def tune(args: argparse.Namespace) -> dict[str, Any]:
     # The best, and others spread over the list: a prediction should be right about those, too.
     for i in sorted({0, *np.linspace(0, len(plans) - 1, 5).astype(int).tolist()}):
         found = tuner.measure(
-            jax.random.key(args.seed), weights, bias, queries[: min(half, 512)],
+            jax.random.key(args.seed),
+            weights,
+            bias,
+            queries[: min(half, 512)],
             config=plans[i].config,
-        )  # fmt: skip
+        )
         rows.append(
             tuner.as_dict(plans[i])
             | {"rank": i + 1, "measured_bytes": found.bytes, "measured_recall": found.recall}
         )
-    print(f"\n{layer.origin}\n{len(plans)} plans within {args.memory} MiB in {seconds:.1f} s\n\n"
-          f"{'rank':>5} {'family':<9}{'L':>4}{'K':>4}{'bucket':>8}{'ranked':>8}"
-          f"{'predicted MiB':>15}{'measured':>10}{'predicted recall':>18}"
-          f"{'measured':>10}")  # fmt: skip
+    print(
+        f"\n{layer.origin}\n{len(plans)} plans within {args.memory} MiB in {seconds:.1f} s\n\n"
+        f"{'rank':>5} {'family':<9}{'L':>4}{'K':>4}{'bucket':>8}{'ranked':>8}"
+        f"{'predicted MiB':>15}{'measured':>10}{'predicted recall':>18}"
+        f"{'measured':>10}"
+    )
     for p in rows:
-        print(f"{p['rank']:>5} {p['family']:<9}{p['num_tables']:>4}{p['num_bits']:>4}"
-              f"{p['capacity']:>8}{p['max_candidates']:>8}{p['predicted_bytes'] / 2**20:>15.2f}"
-              f"{p['measured_bytes'] / 2**20:>10.2f}{p['predicted_recall']:>18.3f}"
-              f"{p['measured_recall']:>10.3f}")  # fmt: skip
+        print(
+            f"{p['rank']:>5} {p['family']:<9}{p['num_tables']:>4}{p['num_bits']:>4}"
+            f"{p['capacity']:>8}{p['max_candidates']:>8}{p['predicted_bytes'] / 2**20:>15.2f}"
+            f"{p['measured_bytes'] / 2**20:>10.2f}{p['predicted_recall']:>18.3f}"
+            f"{p['measured_recall']:>10.3f}"
+        )
     return {"origin": layer.origin, "plans": rows, "seconds": seconds, "considered": len(plans)}
 
 
@@ -246,8 +275,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.tune:
             results["tuner"] = tune(args)
         else:
-            results["points"] = [one_size(n, count, args) for count in args.tables
-                                 for n in args.rows]  # fmt: skip
+            results["points"] = [
+                one_size(n, count, args) for count in args.tables for n in args.rows
+            ]
             report_sizes(results["points"], args.batch_sizes)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -34,14 +34,16 @@ HERE = Path(__file__).resolve().parent
 OURS = {
     "fast": ["--preset", "fast"],
     "accurate": ["--preset", "accurate"],
-    "accurate, lsh": ["--preset", "accurate", "--strategy", "lsh"],
-    "network, lsh": [],
+    "network, lsh": ["--strategy", "lsh"],
     "network, uniform": ["--strategy", "uniform"],
     "network, dense": ["--strategy", "dense"],
 }
 PEERS = {  # and their package
-    "Parabel": "omikuji", "Bonsai": "omikuji", "XR-Linear": "pecos", "neighbours": "scipy",
-}  # fmt: skip
+    "Parabel": "omikuji",
+    "Bonsai": "omikuji",
+    "XR-Linear": "pecos",
+    "neighbours": "scipy",
+}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -76,8 +78,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def run_ours(args: argparse.Namespace, way: str, directory: Path) -> dict[str, Any]:
     """Our script, as a user runs it."""
     out = directory / "ours.json"
-    command = [sys.executable, str(HERE.parent / "train_xmc.py"), *args.files, *OURS[way],
-               "--seed", str(args.seed), "--json", str(out)]  # fmt: skip
+    command = [
+        sys.executable,
+        str(HERE.parent / "train_xmc.py"),
+        *args.files,
+        *OURS[way],
+        "--seed",
+        str(args.seed),
+        "--json",
+        str(out),
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     results = json.loads(out.read_text())
     if "preset" not in results:  # a preset's seconds hold its compiling already
@@ -104,15 +114,22 @@ def prepare(train: data.XmcData, test: data.XmcData, directory: Path) -> None:
     """The files the peers read."""
     data.write_xmc(directory / "train.txt", train)
     np.savez(
-        directory / "train.npz", values=train.feature_values, ids=train.feature_ids,
-        offsets=train.feature_offsets, shape=(train.num_points, train.num_features),
-        labels=train.label_ids, label_offsets=train.label_offsets,
+        directory / "train.npz",
+        values=train.feature_values,
+        ids=train.feature_ids,
+        offsets=train.feature_offsets,
+        shape=(train.num_points, train.num_features),
+        labels=train.label_ids,
+        label_offsets=train.label_offsets,
         label_shape=(train.num_points, train.num_labels),
-    )  # fmt: skip
+    )
     np.savez(
-        directory / "test.npz", values=test.feature_values, ids=test.feature_ids,
-        offsets=test.feature_offsets, n=test.num_points,
-    )  # fmt: skip
+        directory / "test.npz",
+        values=test.feature_values,
+        ids=test.feature_ids,
+        offsets=test.feature_offsets,
+        n=test.num_points,
+    )
 
 
 HEADS = "  train s  predict µs  RSS MiB  model MiB"
@@ -122,7 +139,7 @@ COLUMNS = ("p@1", "p@3", "p@5", "psp@1", "psp@3", "psp@5")
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
-    train, test = train_xmc.load(train_xmc.parse_args(args.files or default_set.FILES))
+    train, test = train_xmc.load_weighted(args.files or default_set.FILES)
     inverse = metrics.inverse_propensities(train.label_offsets, train.label_ids, train.num_labels)
     rows: dict[str, dict[str, Any]] = {}
     print(f"{'':18}" + "".join(f"{c:>8}" for c in COLUMNS) + HEADS)
@@ -166,8 +183,13 @@ def draw(path: str, rows: dict[str, dict[str, Any]]) -> None:
     for way, row in rows.items():
         ours = way in OURS
         axes.scatter(row["train_seconds"], row["p@1"], color="tab:orange" if ours else "tab:blue")
-        axes.annotate(way, (row["train_seconds"], row["p@1"]), xytext=(4, 4),
-                      textcoords="offset points", fontsize=8)  # fmt: skip
+        axes.annotate(
+            way,
+            (row["train_seconds"], row["p@1"]),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=8,
+        )
     axes.set(xlabel="training seconds", ylabel="P@1 on the test set")
     report.save_figure(path, figure)
 

@@ -146,9 +146,11 @@ def hnswlib(layer: Trained, *, k: int, efs: list[int], cache: str | None) -> lis
         graph.add_items(rows, num_threads=num_threads())
 
     spent = _build_or_load(
-        path, build, lambda p: graph.save_index(p),
+        path,
+        build,
+        lambda p: graph.save_index(p),
         lambda p: graph.load_index(p, max_elements=len(rows)),
-    )  # fmt: skip
+    )
 
     def search(queries: np.ndarray, ef: int) -> Any:
         graph.set_ef(ef)
@@ -156,11 +158,16 @@ def hnswlib(layer: Trained, *, k: int, efs: list[int], cache: str | None) -> lis
 
     return [
         Searcher(
-            "hnswlib", f"M=16, ef={ef}", _with_one, functools.partial(search, ef=ef),
-            lambda found: found[0].astype(np.int64), bytes=graph.index_file_size(), **spent,
+            "hnswlib",
+            f"M=16, ef={ef}",
+            _with_one,
+            functools.partial(search, ef=ef),
+            lambda found: found[0].astype(np.int64),
+            bytes=graph.index_file_size(),
+            **spent,
         )
         for ef in efs
-    ]  # fmt: skip
+    ]
 
 
 def faiss(

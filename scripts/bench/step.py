@@ -219,9 +219,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for name, package in absent.items():
         peers[name] = {"not_installed": package}
     return summarize(machine, peers, stages, rebuild) | {
-        "batch_size": args.batch_size, "active": args.active, "labels": args.labels,
+        "batch_size": args.batch_size,
+        "active": args.active,
+        "labels": args.labels,
         "threads": len(os.sched_getaffinity(0)),
-    }  # fmt: skip
+    }
 
 
 def summarize(
@@ -261,18 +263,21 @@ def roofline_ms(machine: dict[str, float], ours: dict[str, Any]) -> dict[str, fl
     """The least time of each stage on this machine: its arithmetic or its bytes, the longer."""
     madds = ours["madds_by_stage"]
     arithmetic = {
-        "bag": madds["bag"] / 2, "codes": madds["hash"], "query": madds["query"],
+        "bag": madds["bag"] / 2,
+        "codes": madds["hash"],
+        "query": madds["query"],
         "forward": madds["products"] / 3 + madds["loss"],
         "backward": madds["products"] * 2 / 3 + madds["bag"] / 2,
         "optimizer": madds["optimizer"],
-    }  # fmt: skip
+    }
     floor = {
-        stage: 1e3 * max(
+        stage: 1e3
+        * max(
             count / machine["madds_per_second"],
             ours["bytes_by_stage"].get(stage, 0.0) / machine["bytes_per_second"],
         )
         for stage, count in arithmetic.items()
-    }  # fmt: skip
+    }
     return floor | {"total": sum(floor.values())}
 
 

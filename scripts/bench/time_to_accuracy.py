@@ -26,14 +26,13 @@ import default_set
 import jax
 import numpy as np
 
-from sparse_jax import data
+from sparse_jax import data, xmc
 from sparse_jax.commands import report
-from sparse_jax.commands.xmc import presets
-from sparse_jax.commands.xmc import run as xmc_run
 from sparse_jax.commands.xmc import train as train_xmc
 from sparse_jax.runtime.allocator import keep_freed_memory
-from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.xmc import inference, metrics, wide
+from sparse_jax.xmc.network_run import NetworkRun
+from sparse_jax.xmc.presets import PRESETS
 
 WAYS = ("dense", "lsh", "uniform", "wide", "fast")
 Curve = list[tuple[float, float]]  # (seconds, P@1)
@@ -48,10 +47,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("files", nargs="*", metavar="FILE", help="TRAIN and TEST; default: debian-depends")
     add("--ways", default=",".join(WAYS), metavar="LIST", help=f"beside dense ({','.join(WAYS)})")
     add("--seeds", type=int, default=3, metavar="N", help="how many, from 0 on (3)")
-    add("--dense", default="--batch-size 512 --epochs 3", metavar="OPTIONS",
-        help="of train_xmc.py, for the dense network (--batch-size 512 --epochs 3)")  # fmt: skip
-    add("--sampled", default="--epochs 2", metavar="OPTIONS",
-        help="of train_xmc.py, for the networks with sampled negatives (--epochs 2)")  # fmt: skip
+    add(
+        "--dense",
+        default="--batch-size 512 --epochs 3",
+        metavar="OPTIONS",
+        help="of train_xmc.py, for the dense network (--batch-size 512 --epochs 3)",
+    )
+    add(
+        "--sampled",
+        default="--epochs 2",
+        metavar="OPTIONS",
+        help="of train_xmc.py, for the networks with sampled negatives (--epochs 2)",
+    )
     add("--evaluations", type=int, default=6, metavar="N", help="of a run (6)")
     add("--max-points", type=int, metavar="N", help="train on the first N points only")
     add("--json", metavar="FILE", help="write the results here")
@@ -100,7 +107,7 @@ def network(
     predict = jax.jit(functools.partial(inference.predict_dense, k=5))
     curve: Curve = []
     clock = Stopwatch()
-    run = xmc_run.Run(own, train)
+    run = NetworkRun(train_xmc.options.network_options(own), train)
 
     def watch() -> None:
         params = jax.block_until_ready(run.state.params)
@@ -108,7 +115,7 @@ def network(
             found = inference.predict_all(test, lambda b: predict(params, b), k=5)
             curve.append((seconds, precision(test, found)))
 
-    run.fit(watch, max(1, run.total_steps // args.evaluations))
+    run.fit(watch=watch, watch_every=max(1, run.total_steps // args.evaluations))
     if run.total_steps % max(1, run.total_steps // args.evaluations):
         watch()
     return curve
@@ -118,7 +125,6 @@ def wide_alone(
     args: argparse.Namespace, seed: int, train: data.XmcData, test: data.XmcData
 ) -> Curve:
     """The wide part of --preset fast, with no network beside."""
-    own = train_xmc.parse_args(["--preset", "fast", "--seed", str(seed)])
     curve: Curve = []
     clock = Stopwatch()
 
@@ -128,8 +134,10 @@ def wide_alone(
             found = inference.predict_all(test, lambda b: _best(model, b), k=5)
             curve.append((seconds, precision(test, found)))
 
-    linear = presets.WideRun(own, train, presets.PRESETS["fast"])
-    linear.fit(Interrupt(), watch=watch, looks=args.evaluations)
+    preset = PRESETS["fast"]
+    start = wide.zeros(train, min_share=preset.min_share)
+    epochs = preset.epochs(train, start)
+    wide.fit(train, start, epochs=epochs, seed=seed, watch=watch, looks=args.evaluations)
     return curve
 
 
@@ -140,9 +148,10 @@ def _best(model: wide.WideModel, batch: data.Batch) -> jax.Array:
 
 def fast(args: argparse.Namespace, seed: int, train: data.XmcData, test: data.XmcData) -> Curve:
     """--preset fast."""
-    own = train_xmc.parse_args(["--preset", "fast", "--seed", str(seed)])
-    _, results = presets.run(own, train, test)
-    return [(results["train_seconds"], results["p@1"])]
+    started = time.perf_counter()
+    model = xmc.fit(train, preset="fast", seed=seed, weighting="none")
+    seconds = time.perf_counter() - started
+    return [(seconds, precision(test, xmc.predict(model, test).labels))]
 
 
 def reached(curve: Curve, target: float) -> float | None:
@@ -166,8 +175,15 @@ def measure(
                 target = curve[-1][1]
                 whole = reached(curve, target) or 0.0
             at = reached(curve, target)
-            row = {"seed": seed, "way": way, "p@1": curve[-1][1], "seconds": curve[-1][0],
-                   "reached": at, "ratio": whole / at if at else None, "curve": curve}  # fmt: skip
+            row = {
+                "seed": seed,
+                "way": way,
+                "p@1": curve[-1][1],
+                "seconds": curve[-1][0],
+                "reached": at,
+                "ratio": whole / at if at else None,
+                "curve": curve,
+            }
             rows.append(row)
             when = f"{at:>10.1f}{row['ratio']:>8.1f}" if at else f"{'never':>10}"
             print(f"{seed:>4}  {way:8}{row['p@1']:>8.4f}{row['seconds']:>10.1f}{when}", flush=True)
@@ -184,9 +200,12 @@ def draw(path: str, rows: list[dict[str, Any]]) -> None:
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for row in rows:
         axes.plot(
-            *zip(*row["curve"], strict=True), "o-", markersize=3,
-            color=f"C{WAYS.index(row['way'])}", label=row["way"] if row["seed"] == 0 else None,
-        )  # fmt: skip
+            *zip(*row["curve"], strict=True),
+            "o-",
+            markersize=3,
+            color=f"C{WAYS.index(row['way'])}",
+            label=row["way"] if row["seed"] == 0 else None,
+        )
         if row["way"] == "dense":
             axes.axhline(row["p@1"], color="C0", linewidth=0.6, alpha=0.5)
     axes.set(xscale="log", xlabel="training seconds", ylabel="P@1 on the test set")
@@ -199,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        train, test = train_xmc.load(train_xmc.parse_args(args.files or default_set.FILES))
+        train, test = train_xmc.load_weighted(args.files or default_set.FILES)
         if args.max_points:
             train = train.take(np.arange(min(args.max_points, train.num_points)))
         rows = measure(args, train, test)

@@ -13,13 +13,14 @@ import json
 import os
 from pathlib import Path
 
+import default_set
 import jax
 import numpy as np
 
 from sparse_jax import data
-from sparse_jax.commands.xmc import run as xmc_run
 from sparse_jax.commands.xmc import train as train_xmc
-from sparse_jax.xmc import network
+from sparse_jax.xmc import metrics, network
+from sparse_jax.xmc.network_run import NetworkRun
 
 AMAZON_670K = {"points": 490_449, "features": 135_909, "labels": 670_091}
 
@@ -128,22 +129,22 @@ def get(
         idf = data.fit_idf(train)
         train, test = data.apply_tfidf(train, idf), data.apply_tfidf(test, idf)
     else:
-        train, test = train_xmc.load(args)
-    run = xmc_run.Run(args, train)
+        train, test = train_xmc.load_weighted(args.files or default_set.FILES)
+    run = NetworkRun(train_xmc.options.network_options(args), train)
     if name == "synthetic":
         # Near zero, as SLIDE starts at this size: a label met four times can't outgrow more.
         params = run.state.params | {"output": run.state.params["output"] * np.float32(0.1)}
         run.state = dataclasses.replace(run.state, params=params)
     run.fit()
     params = run.state.params
-    held_out = run.results(test)
+    held_out = metrics.evaluate(run.predict(test), test.label_offsets, test.label_ids)
     trained = Trained(
         weights=np.asarray(params["output"]),
         bias=np.asarray(params["output_bias"]),
         queries=_hidden(params, test, 4096),
         seen=_hidden(params, train, 4096),
         origin=f"{_title(name, files)}: {train.num_points:,} points, {train.num_labels:,} labels; "
-        f"{run.step:,} steps of train_xmc.py {' '.join(options)} --seed {seed}; "
+        f"{run.clock.step:,} steps of train_xmc.py {' '.join(options)} --seed {seed}; "
         f"held-out P@1 {held_out['p@1']:.3f}, P@5 {held_out['p@5']:.3f}",
     )
     if path:
@@ -175,9 +176,14 @@ def _to_xmc(
     feature_ids, feature_values, feature_offsets = _rows(features)
     label_ids, _, label_offsets = _rows(labels)
     return data.XmcData(
-        feature_offsets, feature_ids, feature_values, label_offsets, label_ids,
-        num_features=num_features, num_labels=num_labels,
-    )  # fmt: skip
+        feature_offsets,
+        feature_ids,
+        feature_values,
+        label_offsets,
+        label_ids,
+        num_features=num_features,
+        num_labels=num_labels,
+    )
 
 
 def _rows(entries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

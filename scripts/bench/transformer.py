@@ -52,15 +52,17 @@ def init(key: jax.Array, shape: Shape, share: jax.Array) -> dict[str, Any]:
         "trunk": {
             "blocks": [
                 {
-                    "qkv": matrix(d, 3 * d), "merge": matrix(d, d, residual),
-                    "up": matrix(d, 4 * d), "down": matrix(4 * d, d, residual),
+                    "qkv": matrix(d, 3 * d),
+                    "merge": matrix(d, d, residual),
+                    "up": matrix(d, 4 * d),
+                    "down": matrix(4 * d, d, residual),
                     "gain": jnp.ones((2, d), jnp.float32),
                 }
                 for _ in range(shape.depth)
             ],
             "gain": jnp.ones(d, jnp.float32),
         },
-    }  # fmt: skip
+    }
 
 
 def _norm(x: jax.Array, gain: jax.Array) -> jax.Array:
@@ -119,7 +121,7 @@ def make_step(
         else:
             every = active.full_set(targets, num_rows=vocabulary)
             none = jnp.zeros((targets.size, vocabulary), jnp.float32)
-            chosen = sampled_softmax.Drawn(every, every.positions[: targets.size], none)
+            chosen = sampled_softmax.SampledWords(every, every.positions[: targets.size], none)
         words, at, _ = unique_ids(
             inputs.reshape(-1), num_rows=vocabulary, size=min(inputs.size, vocabulary)
         )
@@ -130,10 +132,14 @@ def make_step(
             h = hidden(trunk, x, inputs, shape).reshape(targets.size, -1)
             return -sampled_softmax.sampled_log_softmax(h, chosen, out, bias).mean()
 
-        value, (embed, out, bias, trunk) = jax.value_and_grad(loss)((
-            take_rows(params["embed"], words), take_rows(params["out"], chosen.words.ids),
-            take_rows(params["bias"], chosen.words.ids), params["trunk"],
-        ))  # fmt: skip
+        value, (embed, out, bias, trunk) = jax.value_and_grad(loss)(
+            (
+                take_rows(params["embed"], words),
+                take_rows(params["out"], chosen.words.ids),
+                take_rows(params["bias"], chosen.words.ids),
+                params["trunk"],
+            )
+        )
         grads = {
             "embed": RowSparse(words, embed, num_rows=vocabulary),
             "out": RowSparse(chosen.words.ids, out, num_rows=vocabulary),

@@ -25,12 +25,12 @@ import numpy as np
 from learned_hashing import LearnedRun
 
 from sparse_jax import data
-from sparse_jax.commands.xmc import run as xmc_run
 from sparse_jax.commands.xmc import train as train_xmc
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.files import write_json
 from sparse_jax.xmc import metrics
 from sparse_jax.xmc import step as training
+from sparse_jax.xmc.network_run import NetworkRun, Options
 
 DEFAULT_SET = str(Path(__file__).resolve().parent.parent / "data" / "debian-depends")
 WAYS = ("uniform", "lsh", "learned", "oracle")
@@ -56,20 +56,35 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--sets", nargs="+", metavar="PREFIX", default=[DEFAULT_SET],
-        help="PREFIX_train.txt.gz and PREFIX_test.txt.gz, or .txt (debian-depends)")  # fmt: skip
+    add(
+        "--sets",
+        nargs="+",
+        metavar="PREFIX",
+        default=[DEFAULT_SET],
+        help="PREFIX_train.txt.gz and PREFIX_test.txt.gz, or .txt (debian-depends)",
+    )
     add("--ways", nargs="+", choices=WAYS, default=WAYS, help="(all)")
     add("--active", nargs="+", type=int, default=[1024], metavar="A", help="(1024)")
-    add("--candidates", type=int, default=24, metavar="M",
-        help="ranked rows of each example; the rest of A is drawn uniformly (24)")  # fmt: skip
+    add(
+        "--candidates",
+        type=int,
+        default=24,
+        metavar="M",
+        help="ranked rows of each example; the rest of A is drawn uniformly (24)",
+    )
     add("--mode", choices=training.MODES, default="shared", help="(shared)")
     add("--loss", choices=("softmax", "bce"), default="softmax", help="(softmax)")
     add("--batch-size", type=int, default=128, metavar="B", help="(128)")
     add("--epochs", type=int, default=5, help="of the equal steps (5)")
     add("--points", type=int, metavar="N", help="train on N points of each set, drawn once")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="(0 1 2)")
-    add("--equal", nargs="+", choices=negatives_table.EQUAL, default=negatives_table.EQUAL,
-        help="(steps seconds)")  # fmt: skip
+    add(
+        "--equal",
+        nargs="+",
+        choices=negatives_table.EQUAL,
+        default=negatives_table.EQUAL,
+        help="(steps seconds)",
+    )
     add("--runs", required=True, metavar="DIR", help="each run is kept here")
     add("--json", metavar="FILE", help="write the tables here")
     add("--plot", metavar="FILE", help="draw the differences to uniform here")
@@ -89,7 +104,7 @@ def load(prefix: str, args: argparse.Namespace, active: int) -> tuple[data.XmcDa
     """
     ending = ".txt.gz" if Path(f"{prefix}_train.txt.gz").exists() else ".txt"
     files = [f"{prefix}_{part}{ending}" for part in ("train", "test")]
-    train, test = train_xmc.load(train_xmc.parse_args(files))
+    train, test = train_xmc.load_weighted(files)
     if args.mode == "per_example":
         train = train.take(np.diff(train.label_offsets) <= active // 2)
     if args.points:
@@ -100,14 +115,12 @@ def load(prefix: str, args: argparse.Namespace, active: int) -> tuple[data.XmcDa
 
 def train_one(
     setting: Setting, way: str, seed: int, steps: int | None, train: data.XmcData
-) -> tuple[xmc_run.Run, float]:
+) -> tuple[NetworkRun, float]:
     """A finished run, and the processor seconds of its training."""
-    run_args = train_xmc.parse_args([])
-    run_args.strategy = "lsh" if way == "learned" else way
-    run_args.seed = seed
-    for name in ("mode", "active", "candidates", "loss", "batch_size", "epochs"):
-        setattr(run_args, name, getattr(setting, name))
-    run = (LearnedRun if way == "learned" else xmc_run.Run)(run_args, train, steps=steps)
+    names = ("mode", "active", "candidates", "loss", "batch_size", "epochs")
+    chosen = {name: getattr(setting, name) for name in names}
+    options = Options(strategy="lsh" if way == "learned" else way, seed=seed, **chosen)
+    run = (LearnedRun if way == "learned" else NetworkRun)(options, train, steps=steps)
     begun = time.process_time()
     run.fit()
     return run, time.process_time() - begun
@@ -157,8 +170,10 @@ class Study:
         if "seconds" not in equal:
             return
         # The least of the seeds: what else runs on a machine only adds to it.
-        cost = {way: min(r["seconds"] / r["steps"] for r in self.done("steps")
-                         if r["way"] == way) for way in ways}  # fmt: skip
+        cost = {
+            way: min(r["seconds"] / r["steps"] for r in self.done("steps") if r["way"] == way)
+            for way in ways
+        }
         cheapest = min(cost, key=lambda way: cost[way])
         for seed in seeds:
             for way in ways:
@@ -166,8 +181,12 @@ class Study:
                 self._once("seconds", way, seed, steps)
 
     def _once(self, equal: str, way: str, seed: int, steps: int) -> None:
-        done = {r["equal"]: r for e in negatives_table.EQUAL for r in self.done(e)
-                if (r["way"], r["seed"]) == (way, seed)}  # fmt: skip
+        done = {
+            r["equal"]: r
+            for e in negatives_table.EQUAL
+            for r in self.done(e)
+            if (r["way"], r["seed"]) == (way, seed)
+        }
         if equal in done:
             return
         if equal == "seconds" and steps == self.whole:  # the cheapest way
@@ -176,15 +195,22 @@ class Study:
         run, seconds = train_one(self.setting, way, seed, steps, self.train)
         scores, groups = per_point(run.predict(self.test), self.test, self.inverse)
         row = dataclasses.asdict(self.setting) | {
-            "equal": equal, "way": way, "seed": seed, "steps": run.step, "seconds": seconds,
+            "equal": equal,
+            "way": way,
+            "seed": seed,
+            "steps": run.clock.step,
+            "seconds": seconds,
             "labels": self.train.num_labels,
             "file": negatives_table.keep_scores(self.directory, scores, groups),
-        }  # fmt: skip
+        }
         negatives_table.append(self.directory, row)
         means = zip(negatives_table.METRICS, scores.mean(axis=0), strict=True)
-        print(f"{self.setting.set}, A = {self.setting.active}, equal {equal}, {way}, seed {seed}: "
-              + ", ".join(f"{name} {mean:.4f}" for name, mean in means)
-              + f", {run.step:,} steps, {seconds:.1f} processor s", flush=True)  # fmt: skip
+        print(
+            f"{self.setting.set}, A = {self.setting.active}, equal {equal}, {way}, seed {seed}: "
+            + ", ".join(f"{name} {mean:.4f}" for name, mean in means)
+            + f", {run.clock.step:,} steps, {seconds:.1f} processor s",
+            flush=True,
+        )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -196,10 +222,15 @@ def main(argv: list[str] | None = None) -> int:
             for active in args.active:
                 train, test = load(prefix, args, active)
                 setting = Setting(
-                    set=Path(prefix).name, mode=args.mode, active=active,
-                    candidates=args.candidates, loss=args.loss, batch_size=args.batch_size,
-                    epochs=args.epochs, points=train.num_points,
-                )  # fmt: skip
+                    set=Path(prefix).name,
+                    mode=args.mode,
+                    active=active,
+                    candidates=args.candidates,
+                    loss=args.loss,
+                    batch_size=args.batch_size,
+                    epochs=args.epochs,
+                    points=train.num_points,
+                )
                 Study(setting, train, test, Path(args.runs)).compare(
                     args.ways, args.seeds, args.equal
                 )

@@ -7,7 +7,6 @@ small integers again: exact codes, tables and the re-hash of changed rows stay a
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 from typing import Any
@@ -18,12 +17,12 @@ import numpy as np
 import optax
 
 from sparse_jax import data
-from sparse_jax.commands.xmc import run as xmc_run
 from sparse_jax.retrieval import hashing, schedules, tables, topk
 from sparse_jax.retrieval.hashing import transforms
 from sparse_jax.retrieval.hashing.simhash import SimHash
 from sparse_jax.xmc import network
 from sparse_jax.xmc import step as training
+from sparse_jax.xmc.network_run import NetworkRun, Options
 
 HARD = 8  # best rows of each query, labels as a rule among them, that should collide with it
 SAMPLE = 512  # training points whose queries teach
@@ -112,16 +111,14 @@ def learn(
     return dataclasses.replace(state, index=learned)
 
 
-class LearnedRun(xmc_run.Run):
+class LearnedRun(NetworkRun):
     """A training run whose functions are learned where others are drawn anew."""
 
-    def __init__(
-        self, args: argparse.Namespace, train: data.XmcData, *, steps: int | None = None
-    ) -> None:
-        super().__init__(args, train, steps=steps)
-        count = min(SAMPLE, train.num_points)
-        rows = np.random.default_rng(args.seed).choice(train.num_points, count, replace=False)
-        (self.sample,) = data.batches(train.take(np.sort(rows)), count)
+    def __init__(self, options: Options, points: data.XmcData, *, steps: int | None = None) -> None:
+        super().__init__(options, points, steps=steps)
+        count = min(SAMPLE, points.num_points)
+        rows = np.random.default_rng(options.seed).choice(points.num_points, count, replace=False)
+        (self.sample,) = data.batches(points.take(np.sort(rows)), count)
         self.next_learning = FIRST
         learn_jit = jax.jit(functools.partial(learn, config=self.config), donate_argnums=1)
         self.learn = learn_jit.lower(jax.random.key(0), self.state, self.sample).compile()
@@ -134,10 +131,10 @@ class LearnedRun(xmc_run.Run):
         return dataclasses.replace(config, index=index)
 
     def _maintain(self, state: training.TrainState) -> training.TrainState:
-        if self.step < self.next_learning:
+        if self.clock.step < self.next_learning:
             return self.rehash(state)
         self.next_learning = int(GROWTH * self.next_learning)
-        return self.learn(jax.random.key(self.step), state, self.sample)
+        return self.learn(jax.random.key(self.clock.step), state, self.sample)
 
 
 def _unit(x: jax.Array) -> jax.Array:

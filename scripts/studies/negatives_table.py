@@ -145,18 +145,23 @@ def show(tables: list[dict[str, Any]]) -> None:
     """The tables as Markdown, in points of a hundredth; a star where both intervals exclude 0."""
     for table in tables:
         setting = table["setting"]
-        print(f"\n{setting['set']}, {setting['labels']:,} labels, {setting['points']:,} points, "
-              f"{setting['mode']}, {setting['loss']}, A = {setting['active']:,}, "
-              f"M = {setting['candidates']}, B = {setting['batch_size']}, "
-              f"{setting['epochs']} epochs: equal {table['equal']}\n")  # fmt: skip
+        print(
+            f"\n{setting['set']}, {setting['labels']:,} labels, {setting['points']:,} points, "
+            f"{setting['mode']}, {setting['loss']}, A = {setting['active']:,}, "
+            f"M = {setting['candidates']}, B = {setting['batch_size']}, "
+            f"{setting['epochs']} epochs: equal {table['equal']}\n"
+        )
         heads = [*METRICS, *(f"{m} less {BASE}'s" for m in METRICS)]
         print("| way | steps | processor s | " + " | ".join(heads) + " |")
         print("|---" * (3 + len(heads)) + "|")
         for way, row in table["ways"].items():
             cells = [f"{100 * row[m]['mean']:.2f} ± {100 * row[m]['half']:.2f}" for m in METRICS]
             cells += [_gap(row[m]) if way != BASE else "" for m in METRICS]
-            print(f"| {way} | {row['steps']:,.0f} | {row['seconds']:.1f} | "
-                  + " | ".join(cells) + " |")  # fmt: skip
+            print(
+                f"| {way} | {row['steps']:,.0f} | {row['seconds']:.1f} | "
+                + " | ".join(cells)
+                + " |"
+            )
 
 
 def _gap(cell: dict[str, float]) -> str:
@@ -182,13 +187,24 @@ def draw(path: str, tables: list[dict[str, Any]]) -> None:
     )
     for panel, equal in zip(panels[0], measured, strict=True):
         for i, way in enumerate(ways):
-            cells = [(names.index(_name(t["setting"])) + 0.2 * (i - (len(ways) - 1) / 2),
-                      t["ways"][way]["P@5"])
-                     for t in tables if t["equal"] == equal and way in t["ways"]]  # fmt: skip
+            cells = [
+                (
+                    names.index(_name(t["setting"])) + 0.2 * (i - (len(ways) - 1) / 2),
+                    t["ways"][way]["P@5"],
+                )
+                for t in tables
+                if t["equal"] == equal and way in t["ways"]
+            ]
             gap = np.array([c["gap"] for _, c in cells])
             ends = np.array([[c["gap"] - c["gap_low"], c["gap_high"] - c["gap"]] for _, c in cells])
-            panel.errorbar(100 * gap, [y for y, _ in cells], xerr=100 * ends.reshape(-1, 2).T,
-                           fmt="o", capsize=3, label=way)  # fmt: skip
+            panel.errorbar(
+                100 * gap,
+                [y for y, _ in cells],
+                xerr=100 * ends.reshape(-1, 2).T,
+                fmt="o",
+                capsize=3,
+                label=way,
+            )
         panel.axvline(0, color="grey", linewidth=0.8)
         panel.set(title=f"equal {equal}", xlabel=f"P@5 less {BASE}'s, in %")
     panels[0, 0].set_yticks(range(len(names)), names)
@@ -199,5 +215,7 @@ def draw(path: str, tables: list[dict[str, Any]]) -> None:
 
 
 def _name(setting: dict[str, Any]) -> str:
-    return (f"{setting['set']}\n{setting['mode']}, A {setting['active']}, M {setting['candidates']}"
-            f", {setting['loss']}")  # fmt: skip
+    return (
+        f"{setting['set']}\n{setting['mode']}, A {setting['active']}, M {setting['candidates']}"
+        f", {setting['loss']}"
+    )

@@ -51,44 +51,59 @@ def draw(path: str, history: list[dict[str, float]], results: dict[str, Any]) ->
 
 
 def print_table(results: dict[str, Any]) -> None:
-    """The figures, for people."""
-    rows = [
-        ("P@1 / P@3 / P@5", " / ".join(f"{results[f'p@{k}']:.4f}" for k in (1, 3, 5))),
-        ("PSP@1", f"{results['psp@1']:.4f}"),
-    ]
-    if "steps" not in results:  # a preset without a network
-        rows.append(("training", f"{results['train_seconds']:.1f} s"))
-    else:
-        rows += [
-            ("training", f"{results['train_seconds']:.1f} s, {results['steps']:,} steps, "
-                         f"{results['examples_per_second']:,.0f} examples/s"),
-            ("waiting for data", f"{results['idle_share']:.2%} of that, at most"),
-            ("compiling", f"{results['compile_seconds']:.1f} s"),
-            ("outputs a step", f"{results['active_fraction']:.2%}"),
-            ("multiply-adds a step", f"{results['madds_per_step'] / 1e6:,.1f} M, dense "
-                                     f"{results['dense_madds_per_step'] / 1e6:,.1f} M: "
-                                     f"{results['madds_saved']:.1%} saved"),
-        ]  # fmt: skip
+    """The figures of a training run, for people; those that there are."""
+    rows = []
+    ks = [k for k in (1, 3, 5) if f"p@{k}" in results]
+    if ks:
+        head = " / ".join(f"P@{k}" for k in ks)
+        rows.append((head, " / ".join(f"{results[f'p@{k}']:.4f}" for k in ks)))
+        rows.append(("PSP@1", f"{results['psp@1']:.4f}"))
+        rows.append(("calibration error", f"{results['ece']:.4f}"))
+    if "preset" in results:
+        rows += _parts(results)
+    rows += _costs(results)
     rows += [
         ("peak memory", f"{results['peak_rss_bytes'] / 2**20:,.0f} MiB"),
         ("weights", results["weights_sha256"][:16]),
     ]
-    if "preset" in results:
-        wide = f"{results['wide_pairs']:,} weights"
-        trees = networks = "none"
-        if results["trees"]:
-            trees = f"{results['trees']}, at {results['tree_weight']:g} beside the wide part"
-        if results["networks"]:
-            networks = f"{results['networks']}, at 1 beside {results['wide_weight']:g}"
-        size = f"model {results['model_bytes'] / 2**20:,.0f} MiB"
-        speed = f"{results['predict_us']:,.0f} µs a point, {size}"
-        rows[2:2] = [
-            ("wide part", wide),
-            ("trees", trees),
-            ("networks", networks),
-            ("predicting", speed),
-        ]
     print()
     for name, value in rows:
         print(f"  {name:<21} {value}")
     print()
+
+
+def _parts(results: dict[str, Any]) -> list[tuple[str, str]]:
+    trees = networks = "none"
+    if results["trees"]:
+        trees = f"{results['trees']}, at {results['tree_weight']:g} beside the wide part"
+    if results["networks"]:
+        networks = f"{results['networks']}, at 1 beside {results['wide_weight']:g}"
+    size = f"model {results['model_bytes'] / 2**20:,.0f} MiB"
+    if "predict_us" in results:
+        size = f"{results['predict_us']:,.0f} µs a point, {size}"
+    return [
+        ("wide part", f"{results['wide_pairs']:,} weights"),
+        ("trees", trees),
+        ("networks", networks),
+        ("predicting", size),
+    ]
+
+
+def _costs(results: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("training", f"{results['train_seconds']:.1f} s")]
+    if "steps" in results:
+        steps = f"{results['steps']:,} steps, {results['examples_per_second']:,.0f} examples/s"
+        rows += [
+            ("network", steps),
+            ("waiting for data", f"{results['idle_share']:.2%} of that, at most"),
+            ("compiling", f"{results['compile_seconds']:.1f} s"),
+            ("outputs a step", f"{results['active_fraction']:.2%}"),
+        ]
+    if "madds" in results:  # of a preset, all parts together
+        ours, dense, what = results["madds"], results["dense_madds"], "multiply-adds"
+        beside = "dense one-versus-all"
+    else:
+        ours, dense = results["madds_per_step"], results["dense_madds_per_step"]
+        what, beside = "multiply-adds a step", "dense"
+    saved = f"{results['madds_saved']:.1%} saved"
+    return [*rows, (what, f"{ours / 1e6:,.1f} M, {beside} {dense / 1e6:,.1f} M: {saved}")]

@@ -79,7 +79,10 @@ def wide_step(
         return list(state), losses
     points = _dense_points(entries, num_points, offsets.size - 1)
     features = _features_of(offsets, state[0].size)
-    return _step_jax(features, label_ids, state, points, labels, learning_rate, group)
+    has_features = (
+        jnp.zeros(num_points, bool).at[entries.feature_rows].max(entries.feature_ids >= 0)
+    )
+    return _step_jax(features, label_ids, state, points, has_features, labels, learning_rate, group)
 
 
 def co_occurring(
@@ -107,9 +110,14 @@ def co_occurring(
     """
     if ffi.AVAILABLE:
         pairs: tuple[np.ndarray, np.ndarray] = ffi.native().co_occurring(
-            feature_offsets, feature_ids, label_offsets, label_ids,
-            num_features, num_labels, min_share,
-        )  # fmt: skip
+            feature_offsets,
+            feature_ids,
+            label_offsets,
+            label_ids,
+            num_features,
+            num_labels,
+            min_share,
+        )
         return pairs
     points = np.repeat(np.arange(feature_offsets.size - 1), np.diff(feature_offsets))
     counts = np.diff(label_offsets)[points]
@@ -136,9 +144,12 @@ def _dense_points(entries: Entries, num_points: int, num_features: int) -> jax.A
 
 
 def _scores_jax(
-    features: jax.Array, label_ids: jax.Array, weights: jax.Array, bias: jax.Array,
+    features: jax.Array,
+    label_ids: jax.Array,
+    weights: jax.Array,
+    bias: jax.Array,
     points: jax.Array,
-) -> jax.Array:  # fmt: skip
+) -> jax.Array:
     def one(point: jax.Array) -> jax.Array:
         return bias.at[label_ids].add(point[features] * weights)
 
@@ -150,6 +161,7 @@ def _step_jax(
     label_ids: jax.Array,
     state: list[jax.Array],
     points: jax.Array,
+    has_features: jax.Array,
     labels: tuple[jax.Array, jax.Array],
     learning_rate: jax.Array,
     group: int,
@@ -174,15 +186,18 @@ def _step_jax(
         return rows + adagrad(bias, bias_slots, gradient), None
 
     def one_group(
-        state: list[jax.Array], given: tuple[jax.Array, jax.Array]
+        state: list[jax.Array], given: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[list, jax.Array]:
-        points, own = given
+        points, own, real = given
         sign = jnp.where(own, jnp.float32(1), jnp.float32(-1))
         found = _scores_jax(features, label_ids, state[0], state[2], points)
         short = jnp.maximum(jnp.float32(1) - sign * found, jnp.float32(0))
-        short = jnp.where(jnp.any(own, axis=1)[:, None], short, jnp.float32(0))
+        short = jnp.where(real, short, jnp.float32(0))
         state, _ = jax.lax.scan(update, state, (points, jnp.float32(-2) * sign * short))
         return state, jnp.sum(short * short, axis=1)
 
-    state, losses = jax.lax.scan(one_group, list(state), (grouped(points), grouped(own)))
+    # Padding has neither labels nor features; a point without labels is a negative of all.
+    real = (jnp.any(own, axis=1) | has_features)[:, None]
+    given = (grouped(points), grouped(own), grouped(real))
+    state, losses = jax.lax.scan(one_group, list(state), given)
     return state, losses.reshape(-1)[:examples]

@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def sync_directory(path: Path) -> None:
@@ -19,12 +20,12 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Replaces a file, durably; its directory is made if missing.
+def write_stream(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+    """Replaces a file, durably, by what `write` puts into it; its directory is made if missing.
 
     Args:
       path: of the file.
-      content: what it is to hold.
+      write: is given the open file, which appears under its name once all is on the disk.
 
     Raises:
       OSError: if it can't be written; the old file is then as it was.
@@ -34,7 +35,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     part = target.with_name(f"{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(part, "xb") as file:
-            file.write(content)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)
@@ -43,6 +44,11 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
             part.unlink()
         raise
     sync_directory(target.parent)
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Replaces a file by these bytes: see `write_stream`."""
+    write_stream(path, lambda file: file.write(content))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

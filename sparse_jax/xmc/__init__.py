@@ -1,1 +1,15 @@
-"""Extreme classification: a model over many labels."""
+"""Extreme classification: a model over many labels, trained, kept, asked and taught more.
+
+model = xmc.fit(data.read_xmc("train.txt"))
+labels, scores = xmc.predict(model, data.read_xmc("new.txt"), k=5)
+xmc.save(model, "folder"); model = xmc.load("folder")
+"""
+
+from sparse_jax.xmc.evaluation import evaluate
+from sparse_jax.xmc.files import load, save
+from sparse_jax.xmc.fit import fit
+from sparse_jax.xmc.inference import Predictions, predict
+from sparse_jax.xmc.model import Model
+from sparse_jax.xmc.update import update
+
+__all__ = ["Model", "Predictions", "evaluate", "fit", "load", "predict", "save", "update"]

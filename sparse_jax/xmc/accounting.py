@@ -1,4 +1,4 @@
-"""Multiply-adds of a training step, everything counted, and those of the dense network.
+"""Multiply-adds of training, everything counted, beside those of dense layers.
 
 One multiply-add is one fused multiply and add, or one comparison, exponential, table slot read or
 integer pass where there is no product: the unit is an operation on one scalar.
@@ -7,6 +7,11 @@ integer pass where there is no product: the unit is an operation on one scalar.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
+
+import numpy as np
+
+from sparse_jax.data import XmcData
 
 ADAM = 10
 """Operations of Adam on one scalar: two moments, two bias corrections, root, quotient, update."""
@@ -77,3 +82,31 @@ def dense_step(counts: StepCounts) -> dict[str, float]:
         * (c.num_features * c.hidden + c.num_labels * (c.hidden + 1) + c.hidden),
     }
     return stages | {"total": sum(stages.values())}
+
+
+def whole_training(counts: dict[str, Any], points: XmcData) -> dict[str, float]:
+    """Multiply-adds of a whole fit, and of dense one-versus-all training in as many passes.
+
+    The dense classifier has a weight for each pair of a feature and a label: a pass over the
+    points takes, for every feature entry, a product and an update for each of the N labels. Ours
+    count all parts: the wide part's weights that entries point to, every pass of every node of the
+    trees over its points, and the networks' steps.
+
+    Args:
+      counts: of `fit`: "wide" (epochs, weights of each feature), "trees" (a list of the products
+        of one pass over each), "networks" (a list of `NetworkRun.costs`).
+      points: training points.
+
+    Returns:
+      "madds", "dense_madds" and "madds_saved".
+    """
+    epochs, row_lengths = counts["wide"]
+    entries = float(points.feature_ids.size)
+    wide = 2.0 * epochs * float(row_lengths[points.feature_ids].sum(dtype=np.float64))
+    trees = sum(2.0 * passes * products for passes, products in counts.get("trees", ()))
+    networks = counts.get("networks", ())
+    steps = sum(cost["steps"] * cost["madds_per_step"] for cost in networks)
+    dense_steps = sum(cost["steps"] * cost["dense_madds_per_step"] for cost in networks)
+    dense = 2.0 * epochs * entries * points.num_labels + dense_steps
+    total = wide + trees + steps
+    return {"madds": total, "dense_madds": dense, "madds_saved": 1 - total / max(dense, 1.0)}

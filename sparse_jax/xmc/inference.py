@@ -1,24 +1,203 @@
-"""Prediction: exact over all rows, through the tables, or over quantized rows.
+"""Prediction: of a whole model, and of a network alone by three ways.
 
-All take a `Batch` and give the ids of the best k labels, best first.
+A network's labels can be found exactly over all rows, through the tables, or over quantized rows;
+these take a `Batch` and give the ids of the best k labels, best first.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax.data import Batch, XmcData, batches, plan_capacity
+from sparse_jax.data import (
+    Batch,
+    Capacity,
+    XmcData,
+    batches,
+    make_batch,
+    plan_capacity,
+    weighting,
+    with_sizes,
+)
+from sparse_jax.ops.ensemble import LastLayer, WidePart, ensemble_topk
+from sparse_jax.ops.label_tree import LabelTree
 from sparse_jax.retrieval import index as lsh
 from sparse_jax.retrieval import quantized, topk
 from sparse_jax.retrieval.index import IndexConfig, LshIndex
 from sparse_jax.retrieval.quantized import QuantizedIndex
+from sparse_jax.retrieval.topk import TopK
+from sparse_jax.xmc import calibration, wide
+from sparse_jax.xmc.model import Mix, Model
 from sparse_jax.xmc.network import Params, encode
+from sparse_jax.xmc.wide import entries
+
+
+class Predictions(NamedTuple):
+    """The best k labels of n points."""
+
+    labels: np.ndarray  # int32 [n, k], best first; -1 where there are fewer labels
+    scores: np.ndarray  # float32 [n, k], their chances to be true, from 0 to 1
+
+
+def best_labels(model: Model, batch: Batch, *, k: int, beam: int = 10) -> TopK:
+    """The k labels with the largest scores: a pure function to `jit`, with k static.
+
+    Args:
+      model: of `xmc.fit`.
+      batch: B weighted points.
+      k: labels to return for each.
+      beam: nodes that a tree's search keeps on each level; static.
+
+    Returns:
+      `TopK`, its scores before calibration. No array [B, N] is made; without networks a point's
+      time depends on the labels that its features point to, not on N.
+    """
+    layer = None
+    if model.encoders:
+        share = jnp.float32(1 / len(model.encoders))
+        hidden = [encode(params, batch) * share for params in model.encoders]
+        layer = LastLayer(jnp.concatenate(hidden, axis=1), model.output, model.output_bias)
+    scores, ids = ensemble_topk(
+        wide_part(model),
+        model.trees,
+        layer,
+        entries(batch),
+        num_points=batch.row_mask.shape[0],
+        weight=model.mix.weight,
+        tree_weight=model.mix.tree_weight,
+        beam=beam,
+        k=k,
+    )
+    return TopK(scores, ids)
+
+
+def wide_part(model: Model) -> WidePart:
+    """The wide part as prediction reads it."""
+    wide = model.wide
+    return WidePart(wide.offsets, wide.label_ids, wide.weights, wide.bias, model.by_bias)
+
+
+def predict_batch(model: Model, batch: Batch, *, k: int) -> tuple[jax.Array, jax.Array]:
+    """(labels int32 [B, k], chances float32 [B, k]) of weighted points: pure, to `jit`."""
+    found = best_labels(model, batch, k=max(k, 2))  # the best label's lead is over the second
+    chance = calibration.chances(found.scores, model.mix.curve)
+    return found.ids[:, :k], chance[:, :k]
+
+
+_predict_batch = jax.jit(predict_batch, static_argnames="k")
+_best_labels = jax.jit(best_labels, static_argnames=("k", "beam"))
+
+
+class Best(NamedTuple):
+    """The best k labels of n points, before calibration."""
+
+    scores: np.ndarray  # float32 [n, k], best first; -inf behind the last
+    ids: np.ndarray  # int32 [n, k]; -1 behind the last
+
+
+def best_of_all(model: Model, points: XmcData, *, k: int, batch_size: int = 256) -> Best:
+    """`best_labels` of every point of a weighted set, in order."""
+    scores = np.full((points.num_points, k), -np.inf, np.float32)
+    ids = np.full((points.num_points, k), -1, np.int32)
+    for start in range(0, points.num_points, batch_size):
+        rows = np.arange(start, min(start + batch_size, points.num_points))
+        found = _best_labels(model, padded_batch(points, rows, batch_size), k=k)
+        scores[rows], ids[rows] = (np.asarray(x)[: rows.size] for x in found)
+    return Best(scores, ids)
+
+
+def predict(model: Model, points: XmcData, *, k: int = 5, batch_size: int = 256) -> Predictions:
+    """The best k labels of each point, with their chances to be true.
+
+    Args:
+      model: of `xmc.fit` or `xmc.load`.
+      points: as they are read: not weighted. Features that the model doesn't have are left out,
+        and labels aren't looked at.
+      k: labels to return for each; where the model has fewer, the rest are -1 with a score of 0.
+      batch_size: points at a time.
+
+    Returns:
+      `Predictions`.
+
+    Raises:
+      ValueError: if k or batch_size is below 1.
+
+    Example:
+      >>> from sparse_jax import data, xmc
+      >>> points = data.XmcData(
+      ...     np.arange(9), np.tile(np.array([0, 1], np.int32), 4), np.ones(8, np.float32),
+      ...     np.arange(9), np.tile(np.array([0, 1], np.int32), 4), num_features=2, num_labels=2)
+      >>> predict(xmc.fit(points), points, k=1).labels[:2].tolist()
+      [[0], [1]]
+    """
+    for name, value in (("k", k), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} = {value}: must be at least 1")
+    weighted = prepare(model, points)
+    labels = np.full((points.num_points, k), -1, np.int32)
+    scores = np.zeros((points.num_points, k), np.float32)
+    kept = min(k, model.num_labels)
+    for start in range(0, points.num_points, batch_size):
+        rows = np.arange(start, min(start + batch_size, points.num_points))
+        batch = padded_batch(weighted, rows, batch_size if start or rows.size > 8 else 8)
+        found = _predict_batch(model, batch, k=kept)
+        for out, given in zip((labels, scores), found, strict=True):
+            out[rows, :kept] = np.asarray(given)[: rows.size]
+    return Predictions(labels, scores)
+
+
+def prepare(model: Model, points: XmcData) -> XmcData:
+    """Points as a model takes them: with its sizes, weighted, without labels."""
+    known = known_features(points, model.num_features)
+    none = np.zeros(points.num_points + 1, np.int64)
+    bare = dataclasses.replace(
+        known, label_offsets=none, label_ids=np.zeros(0, np.int32), num_labels=model.num_labels
+    )
+    idf = None if model.idf is None else np.asarray(model.idf)
+    return weighting.apply(weighting.Weighting(idf), bare)
+
+
+def known_features(points: XmcData, num_features: int) -> XmcData:
+    """Points without the features whose ids are num_features or more, of that many features."""
+    if points.num_features <= num_features:
+        return with_sizes(points, num_features=num_features)
+    kept = points.feature_ids < num_features
+    before = np.concatenate([[0], np.cumsum(kept)])
+    return dataclasses.replace(
+        points,
+        feature_offsets=before[points.feature_offsets],
+        feature_ids=points.feature_ids[kept],
+        feature_values=points.feature_values[kept],
+        num_features=num_features,
+    )
+
+
+def best_of_tree(model: Model, tree: LabelTree, points: XmcData) -> np.ndarray:
+    """The best label of each weighted point by one tree alone, int [n]; it is always reached."""
+    alone = dataclasses.replace(
+        model,
+        wide=wide.zeros_like(model.wide),
+        by_bias=jnp.arange(model.num_labels, dtype=jnp.int32),
+        trees=(tree,),
+        encoders=(),
+        mix=Mix(jnp.float32(1), jnp.float32(1), model.mix.curve),
+    )
+    return best_of_all(alone, points, k=1).ids[:, 0]
+
+
+def padded_batch(points: XmcData, rows: np.ndarray, batch_size: int) -> Batch:
+    """A batch whose numbers of entries are powers of two, so that few sizes are compiled."""
+
+    def size(offsets: np.ndarray) -> int:
+        return 64 << max(0, (int(np.diff(offsets)[rows].sum()) - 1).bit_length() - 6)
+
+    capacity = Capacity(size(points.feature_offsets), size(points.label_offsets), 1, 1)
+    return make_batch(points, rows, batch_size, capacity)
 
 
 def predict_dense(params: Params, batch: Batch, *, k: int) -> jax.Array:

@@ -32,7 +32,14 @@ _PROJECTED = 128  # dimensions that centroids are clustered in
 _MOST_ROUNDS = 5  # of 2-means: ten or twenty make trees no better
 
 
-def fit(train: XmcData, *, seed: int = 0, leaf: int = 64, svm: Svm | None = None) -> LabelTree:
+def fit(
+    train: XmcData,
+    *,
+    seed: int = 0,
+    leaf: int = 64,
+    svm: Svm | None = None,
+    tally: list[float] | None = None,
+) -> LabelTree:
     """Splits the labels and trains all nodes.
 
     Args:
@@ -40,6 +47,7 @@ def fit(train: XmcData, *, seed: int = 0, leaf: int = 64, svm: Svm | None = None
       seed: of the split and of the order of the points; trees that differ by it average well.
       leaf: labels under a node of the last level but one, at most.
       svm: how classifiers are trained.
+      tally: gets the products that one pass over each level takes.
 
     Returns:
       A `LabelTree`.
@@ -61,16 +69,20 @@ def fit(train: XmcData, *, seed: int = 0, leaf: int = 64, svm: Svm | None = None
     starts = [np.array([0, labels.size]), *levels, np.arange(labels.size + 1)]  # of each level
     counts = [start.size - 1 for start in starts]
     first = np.cumsum([0, *counts])  # node
-    children = [np.searchsorted(b, a) + first[d + 1]
-                for d, (a, b) in enumerate(itertools.pairwise(starts))]  # fmt: skip
+    children = [
+        np.searchsorted(b, a) + first[d + 1] for d, (a, b) in enumerate(itertools.pairwise(starts))
+    ]
     place = np.empty(labels.size, np.int64)
     place[labels] = np.arange(labels.size)
     point = np.repeat(np.arange(train.num_points), np.diff(train.label_offsets))
     held = [_points_of(place[train.label_ids], point, start, train.num_points) for start in starts]
+    held[0] = _all_points(train)
     points = (train.feature_offsets, train.feature_ids, train.feature_values)
     features, nodes, weights, bias = [], [], [], [np.zeros(1, np.float32)]
     for d, below in enumerate(children):
         level = Level(*held[d], below - first[d + 1], *held[d + 1])
+        if tally is not None:
+            tally.append(_products(train, level))
         feature, child, weight, own_bias = fit_tree_level(
             points, train.num_features, level, svm or Svm(), seed % 2**32
         )
@@ -161,11 +173,26 @@ def _halve(
     return group[left], group[right]
 
 
+def _products(points: XmcData, level: Level) -> float:
+    """Products of one pass: each entry of a node's points with each of its children."""
+    entries = np.concatenate([[0], np.diff(points.feature_offsets)[level.members].cumsum()])
+    of_nodes = np.diff(entries[level.member_offsets])
+    return float(of_nodes.astype(np.float64) @ np.diff(level.child_offsets))
+
+
+def _all_points(points: XmcData) -> tuple[np.ndarray, np.ndarray]:
+    """The root's points, as `_points_of`: those without labels too, negatives of all children."""
+    kept = np.diff(points.label_offsets) + np.diff(points.feature_offsets) > 0
+    members = np.flatnonzero(kept).astype(np.int32)
+    return np.array([0, members.size]), members
+
+
 def _points_of(
     places: np.ndarray, points: np.ndarray, starts: np.ndarray, num_points: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(offsets [nodes + 1], distinct points of each node) from the places of their labels."""
     node = np.searchsorted(starts, places, side="right") - 1
-    pairs = sparse.coo_matrix((np.ones(node.size, bool), (node, points)),
-                              (starts.size - 1, num_points)).tocsr()  # fmt: skip
+    pairs = sparse.coo_matrix(
+        (np.ones(node.size, bool), (node, points)), (starts.size - 1, num_points)
+    ).tocsr()
     return pairs.indptr.astype(np.int64), pairs.indices.astype(np.int32)

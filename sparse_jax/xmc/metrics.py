@@ -130,6 +130,29 @@ def psp_at_k(pred: Any, offsets: Any, ids: Any, inv_propensity: Any, k: int) -> 
     return _psp(judged, *_weigh(judged, inv_propensity), k)
 
 
+def hits(pred: Any, offsets: Any, ids: Any) -> np.ndarray:
+    """Which predictions are true labels.
+
+    Args:
+        pred: int [n, K], distinct label ids, best first; -1 for none.
+        offsets: int64 [n + 1], where each point's true labels begin.
+        ids: int32 [offsets[-1]], the true labels.
+
+    Returns:
+        bool [n, K].
+
+    Raises:
+        ValueError: as for `precision_at_k`, but no points are no error.
+
+    Example:
+        >>> hits(np.array([[3, 1]]), np.array([0, 1]), np.array([1])).tolist()
+        [[False, True]]
+    """
+    if not len(pred):
+        return np.zeros(np.shape(pred), bool)
+    return _judge(pred, offsets, ids).hits
+
+
 def inverse_propensities(
     label_offsets: Any, label_ids: Any, num_labels: int, *, a: float = 0.55, b: float = 1.5
 ) -> np.ndarray:
@@ -177,7 +200,7 @@ def evaluate(
     ids: Any,
     inv_propensity: Any | None = None,
     *,
-    ks: Sequence[int] = (1, 3, 5),
+    ks: Sequence[int] | None = None,
 ) -> dict[str, float]:
     """All metrics at once: `p@k`, `r@k`, `ndcg@k` and, given propensities, `psp@k`.
 
@@ -186,7 +209,7 @@ def evaluate(
         offsets: int64 [n + 1], where each point's true labels begin.
         ids: int32 [offsets[-1]], the true labels.
         inv_propensity: float [num_labels], from `inverse_propensities`; None leaves out `psp@k`.
-        ks: cut-offs, from 1 to K.
+        ks: cut-offs, each from 1 to K; None for `cutoffs(K)`: 1, 3 and 5, or what there is.
 
     Returns:
         Numbers from 0 to 1, by name.
@@ -195,9 +218,11 @@ def evaluate(
         ValueError: as for `precision_at_k` and `psp_at_k`.
 
     Example:
-        >>> evaluate(np.array([[3, 1]]), np.array([0, 1]), np.array([1]), ks=(1, 2))["p@2"]
+        >>> evaluate(np.array([[3, 1]]), np.array([0, 1]), np.array([1]))["p@2"]
         0.5
     """
+    if ks is None:
+        ks = cutoffs(np.shape(pred)[-1] if np.ndim(pred) else 0)
     for k in ks:
         _check_k(pred, k)
     judged = _judge(pred, offsets, ids)
@@ -208,6 +233,28 @@ def evaluate(
         gains, best = _weigh(judged, inv_propensity)
         out |= {f"psp@{k}": _psp(judged, gains, best, k) for k in ks}
     return out
+
+
+def cutoffs(most: int, *, ks: Sequence[int] = (1, 3, 5)) -> tuple[int, ...]:
+    """The usual k of metrics, or, where there are fewer labels, those up to what there is.
+
+    Args:
+        most: number of labels, or of predictions of a point; at least 1.
+        ks: wanted.
+
+    Returns:
+        Each `min(k, most)` once, ascending.
+
+    Raises:
+        ValueError: `most` below 1.
+
+    Example:
+        >>> cutoffs(19_182), cutoffs(4), cutoffs(3), cutoffs(2)
+        ((1, 3, 5), (1, 3, 4), (1, 3), (1, 2))
+    """
+    if most < 1:
+        raise ValueError(f"most = {most}: must be at least 1; there is nothing to rank")
+    return tuple(sorted({min(k, most) for k in ks}))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,19 +16,18 @@ import optax
 
 from sparse_jax.data import Batch
 from sparse_jax.layers import active, losses, softmax_head, sparse_dense
-from sparse_jax.ops.active_sets import CANDIDATE
+from sparse_jax.ops.fixed_order import weighted_total
 from sparse_jax.optim import apply_updates
 from sparse_jax.retrieval import index
-from sparse_jax.retrieval.hashing import transforms
 from sparse_jax.retrieval.index import IndexConfig, LshIndex
 from sparse_jax.rows import RowSparse, take_rows, unique_ids
+from sparse_jax.xmc.negatives import STRATEGIES, choose, log_inclusion
 from sparse_jax.xmc.network import Params, activate, bag_features, bag_gradient, hidden_layer
 
-Strategy = Literal["lsh", "uniform", "oracle", "dense"]
 Mode = Literal["shared", "per_example"]
 Correction = Literal["none", "logq", "lsh"]
+Loss = Literal["softmax", "bce"]
 
-STRATEGIES: tuple[Strategy, ...] = ("lsh", "uniform", "oracle", "dense")
 MODES: tuple[Mode, ...] = ("shared", "per_example")
 
 
@@ -37,9 +36,9 @@ class Config:
     """What a step does. Hashable, so that it can be static under `jit`."""
 
     active: int = 1024
-    strategy: Strategy = "lsh"
+    strategy: str = "lsh"  # one of `negatives.STRATEGIES`
     mode: Mode = "shared"
-    loss: Literal["softmax", "bce"] = "softmax"
+    loss: Loss = "softmax"
     correction: Correction = "none"
     dropout: float = 0.5  # of hidden units
     distinct_features: int = 8192  # most distinct features of a batch
@@ -48,14 +47,14 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("strategy", self.strategy, STRATEGIES),
+            ("strategy", self.strategy, tuple(STRATEGIES)),
             ("mode", self.mode, MODES),
             ("loss", self.loss, ("softmax", "bce")),
             ("correction", self.correction, ("none", "logq", "lsh")),
         ):
             if value not in known:
                 raise ValueError(f"{name} = {value!r}: must be one of {', '.join(known)}")
-        if self.correction == "lsh" and self.strategy != "lsh":
+        if self.correction == "lsh" and not STRATEGIES[self.strategy].uses_index:
             raise ValueError(f"correction = 'lsh' needs strategy = 'lsh', not {self.strategy!r}")
         if self.correction == "lsh" and self.mode == "per_example":
             raise ValueError("correction = 'lsh' needs mode = 'shared'")
@@ -106,20 +105,21 @@ def init(
     Raises:
       ValueError: if the strategy is "dense" and the tables aren't float32.
     """
-    if config.strategy == "dense" and params["output"].dtype != jnp.float32:
+    strategy = STRATEGIES[config.strategy]
+    if strategy.whole_layer and params["output"].dtype != jnp.float32:
         raise ValueError(
             f"strategy = 'dense' computes with whole tables, which are {params['output'].dtype}: "
             "give init_params dtype=jnp.float32, or choose another strategy"
         )
     key, drawn = jax.random.split(key)
-    made = None
-    if config.strategy == "lsh":
-        made = index.init(drawn, params["output"], params["output_bias"], config=config.index)
+    tables = None
+    if strategy.uses_index:
+        tables = index.init(drawn, params["output"], params["output_bias"], config=config.index)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=tx.init(params),
-        index=made,
+        index=tables,
         key=key,
     )
 
@@ -143,7 +143,8 @@ def make_step(
       >>> tx = optim.rowwise(optax.adam(1e-3))
       >>> step = jax.jit(make_step(tx, config=Config(strategy="uniform")), donate_argnums=0)
     """
-    return _dense_step(tx, config) if config.strategy == "dense" else _sparse_step(tx, config)
+    whole = STRATEGIES[config.strategy].whole_layer
+    return _dense_step(tx, config) if whole else _sparse_step(tx, config)
 
 
 def make_maintain(*, config: Config) -> Callable[[TrainState], TrainState]:
@@ -202,11 +203,11 @@ def _sparse_step(
             params["hidden_bias"],
         )
         lsh = None if state.index is None else index.observe(state.index, hidden)
-        chosen = _choose(drawn, dataclasses.replace(state, index=lsh), batch, hidden, config)
+        chosen = choose(drawn, params, lsh, batch, hidden, config=config)
         outputs, places = _output_rows(chosen, params["output"].shape[0])
         weights = take_rows(params["output"], outputs)
         bias = take_rows(params["output_bias"], outputs)
-        logs = _log_inclusion(state, hidden, weights, bias, chosen, config)
+        logs = log_inclusion(params, state.index, hidden, weights, bias, chosen, config=config)
         (loss, best), grads = jax.value_and_grad(
             lambda h, w, b: _loss(h, w, b, chosen, places, logs, batch, config),
             argnums=(0, 1, 2),
@@ -249,9 +250,13 @@ def _dense_step(
 
         def loss_of(params: Params) -> tuple[jax.Array, jax.Array]:
             hidden = hidden_layer(
-                params["embedding"], params["hidden_bias"], batch.feature_ids, batch,
-                dropout=config.dropout, key=dropped,
-            )  # fmt: skip
+                params["embedding"],
+                params["hidden_bias"],
+                batch.feature_ids,
+                batch,
+                dropout=config.dropout,
+                key=dropped,
+            )
             weights, bias = params["output"], params["output_bias"]
             return _loss(hidden, weights, bias, chosen, None, None, batch, config)
 
@@ -286,43 +291,6 @@ def _bag(table: jax.Array, features: jax.Array, positions: jax.Array, batch: Bat
     return bag_features(table, jnp.where(positions < 0, -1, batch.feature_ids), batch)
 
 
-def _choose(
-    key: jax.Array, state: TrainState, batch: Batch, hidden: jax.Array, config: Config
-) -> active.ActiveSet:
-    """The active set, by strategy and mode."""
-    num_rows = state.params["output"].shape[0]
-    hidden = jax.lax.stop_gradient(hidden)
-    found: jax.Array | None = None
-    counts: jax.Array | None = None
-    if config.strategy == "lsh":
-        assert state.index is not None
-        ranked = index.candidates(state.index, hidden, config=config.index)
-        found, counts = ranked.ids, ranked.counts
-    elif config.strategy == "oracle":
-        weights = state.params["output"].astype(hidden.dtype)
-        logits = sparse_dense(weights, state.params["output_bias"], hidden)
-        most = min(config.index.max_candidates, num_rows)
-        # Behind the barrier XLA:CPU keeps its fast top_k; sliced in place it would sort all.
-        found = jax.lax.optimization_barrier(jax.lax.top_k(logits, most))[1].astype(jnp.int32)
-        counts = jnp.broadcast_to(most - jnp.arange(most, dtype=jnp.int32)[None, :], found.shape)
-    if found is not None:
-        found = jnp.where(batch.row_mask[:, None], found, -1)
-    size = min(config.active, num_rows)
-    if config.mode == "shared":
-        return active.shared_set(key, batch.label_ids, found, counts, size=size, num_rows=num_rows)
-    return active.per_example_sets(
-        key,
-        batch.label_ids,
-        batch.label_rows,
-        found,
-        counts,
-        batch_size=batch.row_mask.shape[0],
-        max_labels=config.max_labels,
-        size=size,
-        num_rows=num_rows,
-    )
-
-
 def _output_rows(chosen: active.ActiveSet, num_rows: int) -> tuple[jax.Array, jax.Array | None]:
     """Distinct output rows, and where each place of a per-example set finds its row."""
     if chosen.ids.ndim == 1:
@@ -349,9 +317,14 @@ def _loss(
         bias = take_rows(bias, flat).reshape(places.shape)
     if config.loss == "softmax" and places is None and (logs is None or logs.ndim == 1):
         per_example, best = softmax_head(
-            hidden, weights, bias, batch.label_rows, chosen.positions,
-            mask=chosen.mask, log_inclusion=logs,
-        )  # fmt: skip
+            hidden,
+            weights,
+            bias,
+            batch.label_rows,
+            chosen.positions,
+            mask=chosen.mask,
+            log_inclusion=logs,
+        )
     else:
         logits = sparse_dense(weights, bias, hidden)
         function = (
@@ -370,41 +343,7 @@ def _loss(
         per_example = per_example * jnp.sqrt(batch.label_counts.astype(jnp.float32))
     examples = jnp.sum(batch.row_mask, dtype=jnp.int32).astype(jnp.float32)
     kept = jnp.where(batch.row_mask, per_example, jnp.float32(0))
-    # A mean as a product: XLA:CPU may split a long sum by the number of threads.
-    total = (kept[None, :] @ jnp.ones((kept.size, 1), jnp.float32))[0, 0]
-    return total / jnp.maximum(examples, jnp.float32(1)), best
-
-
-def _log_inclusion(
-    state: TrainState,
-    hidden: jax.Array,
-    weights: jax.Array,
-    bias: jax.Array,
-    chosen: active.ActiveSet,
-    config: Config,
-) -> jax.Array | None:
-    """The correction, a constant to the gradient: [A] or [B, A], or None.
-
-    Under "lsh" a candidate is in with the probability that the tables find its row for the example
-    at hand; in a shared set other examples may have found it too, which this leaves out.
-    """
-    if config.correction == "none":
-        return None
-    logs = active.log_inclusion(chosen, num_rows=state.params["output"].shape[0])
-    if config.correction == "logq" or state.index is None:
-        return logs
-    keys = _unit(transforms.keys(state.index.transform, weights, bias))
-    queries = _unit(transforms.queries(state.index.transform, hidden))
-    found = active.lsh_log_inclusion(
-        queries @ keys.T, num_bits=config.index.num_bits, num_tables=config.index.num_tables
-    )
-    is_candidate = jnp.broadcast_to(chosen.sources == CANDIDATE, found.shape)
-    return jnp.where(is_candidate, found, jnp.broadcast_to(logs, found.shape))
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    norms = jnp.linalg.norm(x, axis=-1, keepdims=True)
-    return x / jnp.maximum(norms, jnp.float32(1e-12))
+    return weighted_total(kept) / jnp.maximum(examples, jnp.float32(1)), best
 
 
 def _metrics(

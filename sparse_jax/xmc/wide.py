@@ -15,15 +15,21 @@ References:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from sparse_jax.data import Batch, XmcData
+from sparse_jax.data import Batch, XmcData, batches, num_batches, plan_capacity, prefetch
 from sparse_jax.ops.fixed_order import weighted_total
 from sparse_jax.ops.wide import Entries, co_occurring, wide_scores, wide_step
+from sparse_jax.runtime import loop
+from sparse_jax.runtime.interrupt import Interrupt
+from sparse_jax.xmc.progress import Progress, silent
 
-_FIRST_BIAS = -1.0  # a label that nothing speaks for starts, and mostly stays, at the margin
+_FIRST_BIAS = -1.0  # the margin: labels without evidence stay there
 _FIRST_SLOT = 1.0  # of Adagrad: large, so that a rare pair is not learned by heart at once
 
 
@@ -40,11 +46,11 @@ class WideModel:
     bias_slots: jax.Array  # float32 [N]
 
 
-def init(train: XmcData, *, min_share: float = 0.002) -> WideModel:
+def zeros(points: XmcData, *, min_share: float = 0.002) -> WideModel:
     """A model with a weight of 0 for each pair of a feature and a label that occur together.
 
     Args:
-      train: the training points.
+      points: the training points.
       min_share: a pair gets a weight if the label is one of more than this share of the points
         that hold the feature. It shortens the rows of frequent words, which take most of the time;
         0 keeps every pair.
@@ -56,25 +62,30 @@ def init(train: XmcData, *, min_share: float = 0.002) -> WideModel:
       ValueError: if min_share is not in [0, 1), or the pairs exceed 2^31 - 1.
 
     Example:
-      >>> train = XmcData(
+      >>> points = XmcData(
       ...     np.array([0, 1, 3]), np.array([0, 0, 1], np.int32), np.ones(3, np.float32),
       ...     np.array([0, 1, 2]), np.array([4, 2], np.int32), num_features=2, num_labels=5)
-      >>> init(train).label_ids.tolist()
+      >>> zeros(points).label_ids.tolist()
       [2, 4, 2]
     """
     if not 0 <= min_share < 1:
         raise ValueError(f"min_share = {min_share}: must be at least 0 and below 1")
     offsets, label_ids = co_occurring(
-        train.feature_offsets, train.feature_ids, train.label_offsets, train.label_ids,
-        train.num_features, train.num_labels, min_share,
-    )  # fmt: skip
+        points.feature_offsets,
+        points.feature_ids,
+        points.label_offsets,
+        points.label_ids,
+        points.num_features,
+        points.num_labels,
+        min_share,
+    )
     return WideModel(
         offsets=jnp.asarray(offsets),
         label_ids=jnp.asarray(label_ids),
         weights=jnp.zeros(label_ids.size, jnp.float32),
         slots=jnp.full(label_ids.size, _FIRST_SLOT, jnp.float32),
-        bias=jnp.full(train.num_labels, _FIRST_BIAS, jnp.float32),
-        bias_slots=jnp.full(train.num_labels, _FIRST_SLOT, jnp.float32),
+        bias=jnp.full(points.num_labels, _FIRST_BIAS, jnp.float32),
+        bias_slots=jnp.full(points.num_labels, _FIRST_SLOT, jnp.float32),
     )
 
 
@@ -89,9 +100,13 @@ def scores(model: WideModel, batch: Batch) -> jax.Array:
       float32 [B, N].
     """
     return wide_scores(
-        model.offsets, model.label_ids, model.weights, model.bias, entries(batch),
+        model.offsets,
+        model.label_ids,
+        model.weights,
+        model.bias,
+        entries(batch),
         batch.row_mask.shape[0],
-    )  # fmt: skip
+    )
 
 
 def entries(batch: Batch) -> Entries:
@@ -110,7 +125,7 @@ def step(
 
     Args:
       model: the model.
-      batch: B points; those without labels teach nothing.
+      batch: B points; one without labels is a negative of all that its features point to.
       learning_rate: float32 [].
       group: points scored before their updates, which threads share; more than about 64 overshoot.
 
@@ -127,9 +142,176 @@ def step(
         raise ValueError(f"group = {group}: must be at least 1")
     state = [model.weights, model.slots, model.bias, model.bias_slots]
     state, losses = wide_step(
-        model.offsets, model.label_ids, state, entries(batch), (batch.label_ids, batch.label_rows),
-        learning_rate, num_points=batch.row_mask.shape[0], group=group,
-    )  # fmt: skip
+        model.offsets,
+        model.label_ids,
+        state,
+        entries(batch),
+        (batch.label_ids, batch.label_rows),
+        learning_rate,
+        num_points=batch.row_mask.shape[0],
+        group=group,
+    )
     real = jnp.sum(batch.row_mask, dtype=jnp.int32).astype(jnp.float32)
     mean = weighted_total(losses) / jnp.maximum(real, jnp.float32(1))
     return WideModel(model.offsets, model.label_ids, *state), mean
+
+
+UNSEEN = -100.0
+"""Bias of a label without a training point: it comes behind all others."""
+
+
+def is_unseen(bias: np.ndarray) -> np.ndarray:
+    """Which labels have had no training point, bool [N]."""
+    return np.asarray(bias <= UNSEEN)
+
+
+def unseen_last(model: WideModel, points: XmcData) -> WideModel:
+    """The model with the bias `UNSEEN` for labels that none of its points has had."""
+    seen = np.bincount(points.label_ids, minlength=points.num_labels) > 0
+    if seen.all():
+        return model
+    bias = np.asarray(model.bias)
+    return dataclasses.replace(model, bias=jnp.asarray(np.where(seen, bias, np.float32(UNSEEN))))
+
+
+def zeros_like(model: WideModel) -> WideModel:
+    """A model of the same sizes without pairs, that scores 0 for every label."""
+    none = jnp.zeros(0, jnp.float32)
+    labels, bias = jnp.zeros(0, jnp.int32), jnp.zeros_like(model.bias)
+    return WideModel(jnp.zeros_like(model.offsets), labels, none, none, bias, bias)
+
+
+def widen(model: WideModel, more_features: int, more_labels: int) -> WideModel:
+    """The model with room for further features and labels; the latter are unseen."""
+    return dataclasses.replace(
+        model,
+        offsets=jnp.pad(model.offsets, (0, more_features), mode="edge"),
+        bias=jnp.pad(model.bias, (0, more_labels), constant_values=UNSEEN),
+        bias_slots=jnp.pad(model.bias_slots, (0, more_labels), constant_values=_FIRST_SLOT),
+    )
+
+
+def merge(model: WideModel, other: WideModel) -> WideModel:
+    """The pairs of both, with the model's weights where it has them; labels are seen in either.
+
+    Args:
+      model: trained.
+      other: of the same sizes, as `zeros` makes it.
+    """
+    labels = model.bias.size
+    keys = []
+    for part in (model, other):
+        rows = np.repeat(np.arange(part.offsets.size - 1), np.diff(np.asarray(part.offsets)))
+        keys.append(rows * labels + np.asarray(part.label_ids))
+    fresh = ~np.isin(keys[1], keys[0], assume_unique=True)
+    all_keys = np.concatenate([keys[0], keys[1][fresh]])
+    order = np.argsort(all_keys, kind="stable")
+    all_keys = all_keys[order]
+    count = int(fresh.sum())
+    starts = np.searchsorted(all_keys, np.arange(model.offsets.size) * labels)
+    weights = np.concatenate([np.asarray(model.weights), np.zeros(count, np.float32)])
+    slots = np.concatenate([np.asarray(model.slots), np.full(count, _FIRST_SLOT, np.float32)])
+    present = np.zeros(labels, bool)
+    present[np.asarray(other.label_ids)] = True
+    bias = np.asarray(model.bias)
+    bias = np.where(present & is_unseen(bias), np.float32(_FIRST_BIAS), bias)
+    return WideModel(
+        offsets=jnp.asarray(starts, jnp.int32),
+        label_ids=jnp.asarray(all_keys % labels, jnp.int32),
+        weights=jnp.asarray(weights[order]),
+        slots=jnp.asarray(slots[order]),
+        bias=jnp.asarray(bias),
+        bias_slots=model.bias_slots,
+    )
+
+
+BATCH, LEARNING_RATE = 256, 0.3
+"""Of `fit`."""
+
+
+class StepMetrics(NamedTuple):
+    """What a step reports."""
+
+    loss: jax.Array  # float32 []
+
+
+def fit(
+    points: XmcData,
+    model: WideModel,
+    *,
+    epochs: int,
+    seed: int = 0,
+    first_epoch: int = 0,
+    interrupt: Interrupt | None = None,
+    progress: Progress = silent,
+    on_epoch: Callable[[WideModel, int], None] | None = None,
+    watch: Callable[[WideModel], None] | None = None,
+    looks: int = 0,
+) -> WideModel:
+    """Trains by epochs of `step`, with a learning rate that falls to 0 along a line.
+
+    Args:
+      points: weighted training points.
+      model: of `zeros`, or where an earlier run stopped; donated.
+      epochs: of the whole training.
+      seed: of the order of the points.
+      first_epoch: epochs done already.
+      interrupt: asked before each step; an epoch that it cuts short is lost to `on_epoch`.
+      progress: hears how it goes.
+      on_epoch: is given the model, and the epochs done, after each.
+      watch: is given the model `looks` times, at last in the end.
+      looks: how often.
+
+    Returns:
+      The trained model.
+    """
+    capacity = plan_capacity(points, BATCH, seed=seed, epochs=epochs)
+    per_epoch = num_batches(points.num_points, BATCH)
+    total = per_epoch * epochs
+
+    def batch_list(first: int) -> Iterator[tuple[Batch, np.float32]]:
+        epoch, start = divmod(first, per_epoch)
+        for number in range(epoch, epochs):
+            done = number * per_epoch + start
+            for batch in batches(
+                points, BATCH, seed=seed, epoch=number, capacity=capacity, start=start
+            ):
+                yield batch, np.float32(LEARNING_RATE * (1 - done / total))
+                done += 1
+            start = 0
+
+    move = jax.jit(step, donate_argnums=0)
+
+    def run(model: WideModel, given: tuple[Batch, np.float32]) -> tuple[WideModel, StepMetrics]:
+        model, loss = move(model, *given)
+        return model, StepMetrics(loss)
+
+    def look(seen: loop.Look) -> None:
+        progress("wide", seen.step, total, f"loss {seen.metrics['loss']:.3f}")
+
+    def validate(model: WideModel) -> bool:
+        if watch is not None and clock.step * looks // total > (clock.step - 1) * looks // total:
+            watch(model)
+        return False
+
+    def save(model: WideModel) -> None:
+        if on_epoch is not None and clock.step % per_epoch == 0:
+            on_epoch(model, clock.step // per_epoch)
+
+    clock = loop.Clock(step=first_epoch * per_epoch)
+    outcome = loop.train(
+        model,
+        run,
+        lambda first: prefetch(batch_list(first), 8),
+        steps=total,
+        clock=clock,
+        interrupt=interrupt,
+        look=look,
+        look_every=100,
+        validate=validate,
+        validate_every=1 if watch else 0,
+        save=save if on_epoch else None,
+        save_every=per_epoch,
+    )
+    trained: WideModel = outcome.state
+    return trained

@@ -1,5 +1,5 @@
 // A tree over the labels with a linear classifier for each node: training of all children of a node
-// at once, and a search for the best labels of a point.
+// at once. `tree_search.h` has the search.
 #pragma once
 
 #include <algorithm>
@@ -266,116 +266,8 @@ inline std::string CheckTreeLevel(const SparsePoints& points, const TreeLevel& l
 }
 
 // Trains all nodes of a level that `CheckTreeLevel` has passed, on some threads; the biases of the
-// children go to bias [children]. In tree_handlers.cc, which is compiled for speed.
+// children go to bias [children]. In handlers/label_tree.cc, compiled for speed.
 NodeWeights FitTreeLevel(const SparsePoints& points, const TreeLevel& level,
                          const SvmOptions& options, int64_t threads, float* bias);
-
-// Nodes are numbered level by level from the root, 0; inner node i has children children[i] to
-// children[i + 1]. The last level's nodes are labels[0], labels[1], … Nothing here is trusted.
-struct TreeView {
-  WideView weights;  // by node
-  const float* values;
-  const float* bias;
-  const int32_t* children;  // [inner + 1]
-  int64_t inner;
-  const int32_t* labels;  // [N]
-  int64_t num_labels;
-  int64_t depth, beam;
-
-  int64_t Begin(int64_t node) const {
-    return std::clamp<int64_t>(children[node], 0, weights.num_labels);
-  }
-  int64_t End(int64_t node) const {
-    return std::clamp<int64_t>(children[node + 1], Begin(node), weights.num_labels);
-  }
-};
-
-// A node on the way of one point, and the log of its score.
-struct TreePath {
-  int32_t node;
-  float score;
-};
-
-// Adds the scores exp(-sum over the path of max(0, 1 - s)^2) of the labels that a beam search
-// reaches to out [N].
-class TreeSearch {
- public:
-  void Run(const TreeView& tree, const WideBatch& batch, int64_t b, float* out) {
-    front_.assign(1, {0, 0.0f});
-    for (int64_t level = 0; level < tree.depth; ++level) {
-      Expand(tree, batch, b);
-      if (level + 1 < tree.depth) Choose(tree.beam);
-    }
-    for (const TreePath& path : front_) {
-      const int64_t k = path.node - tree.inner;
-      if (k < 0 || k >= tree.num_labels) continue;
-      const int32_t label = tree.labels[k];
-      if (label >= 0 && label < tree.num_labels) out[label] += std::exp(path.score);
-    }
-  }
-
- private:
-  // From the nodes in front_, ascending, to all their children: in a tree no more than nodes exist,
-  // while ranges that overlap would grow with each level.
-  void Expand(const TreeView& tree, const WideBatch& batch, int64_t b) {
-    const auto most = static_cast<size_t>(tree.weights.num_labels);
-    next_.clear();
-    starts_.clear();
-    for (const TreePath& path : front_) {
-      starts_.push_back(next_.size());
-      if (path.node >= tree.inner) continue;
-      const int64_t end = tree.End(path.node);
-      for (int64_t c = tree.Begin(path.node); c < end && next_.size() < most; ++c) {
-        next_.push_back({static_cast<int32_t>(c), path.score});
-      }
-    }
-    sums_.resize(next_.size());
-    for (size_t i = 0; i < next_.size(); ++i) sums_[i] = tree.bias[next_[i].node];
-    ForEachRow(tree.weights, tree.values, batch, b,
-               [&](const int32_t* nodes, const float* row, int64_t n, float x) {
-                 AddChildren(tree, nodes, row, n, x);
-               });
-    for (size_t i = 0; i < next_.size(); ++i) {
-      const float shortfall = std::max(1.0f - sums_[i], 0.0f);
-      next_[i].score -= shortfall * shortfall;
-    }
-    front_.swap(next_);
-  }
-
-  void AddChildren(const TreeView& tree, const int32_t* nodes, const float* row, int64_t n,
-                   float x) {
-    const int32_t* at = nodes;
-    const int32_t* last = nodes + n;
-    for (size_t i = 0; i < front_.size() && at != last; ++i) {
-      if (front_[i].node >= tree.inner) continue;
-      const auto begin = static_cast<int32_t>(tree.Begin(front_[i].node));
-      const auto end = static_cast<int32_t>(tree.End(front_[i].node));
-      for (at = std::lower_bound(at, last, begin); at != last && *at < end; ++at) {
-        const auto place = starts_[i] + static_cast<size_t>(std::max(*at, begin) - begin);
-        if (place < sums_.size()) sums_[place] += x * row[at - nodes];
-      }
-    }
-  }
-
-  // Keeps the best, the first where they tie, in order. NaN comes before all, as in JAX's top_k:
-  // compared as a number it would leave no order to select by.
-  void Choose(int64_t beam) {
-    const auto keep = static_cast<size_t>(beam);
-    if (front_.size() <= keep) return;
-    auto better = [](const TreePath& a, const TreePath& b) {
-      if (std::isnan(a.score) != std::isnan(b.score)) return std::isnan(a.score);
-      if (a.score > b.score || a.score < b.score) return a.score > b.score;
-      return a.node < b.node;
-    };
-    std::nth_element(front_.begin(), front_.begin() + beam, front_.end(), better);
-    front_.resize(keep);
-    std::sort(front_.begin(), front_.end(),
-              [](const TreePath& a, const TreePath& b) { return a.node < b.node; });
-  }
-
-  std::vector<TreePath> front_, next_;
-  std::vector<size_t> starts_;
-  std::vector<float> sums_;
-};
 
 }  // namespace sparse_jax

@@ -13,39 +13,44 @@
 
 namespace sparse_jax {
 
-// The best `k` of what was offered: larger scores first, equal ones in order of id. -inf and NaN never
-// enter. The order is total, so the result does not depend on the order of the offers.
+// The best `k` of what was offered: larger scores first, equal ones in order of id. -inf and NaN
+// never enter. The order is total, so the result does not depend on the order of the offers.
 class TopK {
  public:
-  explicit TopK(int64_t k) : k_(k) { entries_.reserve(static_cast<size_t>(k)); }
+  explicit TopK(int64_t k) : k_(k) {}
 
   // No score below this one can enter any more.
   float floor() const {
-    return Full() ? entries_.back().score : -std::numeric_limits<float>::infinity();
+    return Full() ? entries_.front().score : -std::numeric_limits<float>::infinity();
   }
 
   void Offer(float score, int32_t id) {
     const Entry entry{score, id};
     if (!(score > -std::numeric_limits<float>::infinity())) return;
     if (Full()) {
-      if (!Better(entry, entries_.back())) return;
-      entries_.pop_back();
+      if (!Better(entry, entries_.front())) return;
+      std::pop_heap(entries_.begin(), entries_.end(), Better);
+      entries_.back() = entry;
+    } else {
+      entries_.push_back(entry);
     }
-    entries_.insert(std::upper_bound(entries_.begin(), entries_.end(), entry, Better), entry);
+    std::push_heap(entries_.begin(), entries_.end(), Better);
   }
 
   void Merge(const TopK& other) {
     for (const Entry& e : other.entries_) Offer(e.score, e.id);
   }
 
-  // Writes k scores and ids; -inf and -1 behind the last.
-  void Write(float* scores, int32_t* ids) const {
+  // Writes k scores and ids, -inf and -1 behind the last, and forgets what was offered.
+  void Write(float* scores, int32_t* ids) {
+    std::sort_heap(entries_.begin(), entries_.end(), Better);
     for (int64_t i = 0; i < k_; ++i) {
       const bool held = i < static_cast<int64_t>(entries_.size());
       scores[i] = held ? entries_[static_cast<size_t>(i)].score
                        : -std::numeric_limits<float>::infinity();
       ids[i] = held ? entries_[static_cast<size_t>(i)].id : -1;
     }
+    entries_.clear();
   }
 
  private:
@@ -59,7 +64,7 @@ class TopK {
   bool Full() const { return static_cast<int64_t>(entries_.size()) == k_; }
 
   int64_t k_;
-  std::vector<Entry> entries_;  // best first
+  std::vector<Entry> entries_;  // a heap, the worst first
 };
 
 constexpr int64_t kTileRows = 6;   // 6 rows by 16 queries: 12 of the 16 registers of AVX2
@@ -93,7 +98,9 @@ SPARSE_JAX_INLINE void TileLanes(const float* rows, const float* group, int64_t 
     }
   }
   for (int64_t r = 0; r < kTileRows; ++r) {
-    for (int part = 0; part < Parts; ++part) StoreLanes(out + r * kLanes + part * kPart, sums[r][part]);
+    for (int part = 0; part < Parts; ++part) {
+      StoreLanes(out + r * kLanes + part * kPart, sums[r][part]);
+    }
   }
 }
 
@@ -117,13 +124,15 @@ SPARSE_JAX_INLINE float Dot(const W* row, const float* query, int64_t d) {
   return sums[0];
 }
 
-// Offers rows [begin, end) to the query's best.
+// Offers rows [begin, end) to the query's best; row r scores rest[r - begin] more, where given.
 template <typename W>
-SPARSE_JAX_CLONES static inline void ScanOne(const float* query, const W* weights, const float* bias,
-                                      int64_t d, int64_t begin, int64_t end, TopK* best) {
+SPARSE_JAX_CLONES static inline void ScanOne(const float* query, const W* weights,
+                                             const float* bias, int64_t d, int64_t begin,
+                                             int64_t end, const float* rest, TopK* best) {
   float floor = best->floor();
   for (int64_t row = begin; row < end; ++row) {
-    const float score = Dot(weights + row * d, query, d) + bias[row];
+    float score = Dot(weights + row * d, query, d) + bias[row];
+    if (rest) score += rest[row - begin];
     if (score < floor) continue;
     best->Offer(score, static_cast<int32_t>(row));
     floor = best->floor();
@@ -133,9 +142,9 @@ SPARSE_JAX_CLONES static inline void ScanOne(const float* query, const W* weight
 // Offers the rows `ids` (out of range: padding) to the query's best. The rows lie anywhere, so they
 // are fetched a few ahead.
 template <typename W>
-SPARSE_JAX_CLONES static inline void ScanAmong(const float* query, const W* weights, const float* bias,
-                                        int64_t num_rows, int64_t d, const int32_t* ids, int64_t n,
-                                        TopK* best) {
+SPARSE_JAX_CLONES static inline void ScanAmong(const float* query, const W* weights,
+                                               const float* bias, int64_t num_rows, int64_t d,
+                                               const int32_t* ids, int64_t n, TopK* best) {
   constexpr int64_t kAhead = 8, kLine = 64 / sizeof(W);
   auto valid = [num_rows](int32_t id) { return id >= 0 && id < num_rows; };
   for (int64_t i = 0; i < n; ++i) {
@@ -147,10 +156,17 @@ SPARSE_JAX_CLONES static inline void ScanAmong(const float* query, const W* weig
   }
 }
 
-// Offers rows [begin, end) to the best of each of n queries, interleaved as above.
-template <typename W>
+// For `ScanMany` where a score is w.x + b alone.
+struct NoRest {
+  const float* operator()(int64_t, int64_t, int64_t) const { return nullptr; }
+};
+
+// Offers rows [begin, end) to the best of each of n queries, interleaved as above. What scores have
+// beside w.x + b is rest(g, slab, slab_end) [rows of the slab, kLanes] for group g, or null; it is
+// called once for each slab and group, both ascending.
+template <typename W, typename Rest>
 inline void ScanMany(const std::vector<float>& interleaved, int64_t n, const W* weights,
-                     const float* bias, int64_t d, int64_t begin, int64_t end,
+                     const float* bias, int64_t d, int64_t begin, int64_t end, Rest&& rest,
                      std::vector<TopK>* best) {
   const int64_t groups = (n + kLanes - 1) / kLanes;
   std::vector<float> floors(static_cast<size_t>(groups * kLanes),
@@ -163,6 +179,7 @@ inline void ScanMany(const std::vector<float>& interleaved, int64_t n, const W* 
     const float* from = AsFloats(weights + slab * d, (slab_end - slab) * d, &widened);
     for (int64_t g = 0; g < groups; ++g) {
       const float* group = interleaved.data() + g * d * kLanes;
+      const float* more = rest(g, slab, slab_end);
       float* floor = floors.data() + g * kLanes;
       for (int64_t row = slab; row < slab_end; row += kTileRows) {
         const int64_t rows = std::min(kTileRows, slab_end - row);
@@ -175,11 +192,12 @@ inline void ScanMany(const std::vector<float>& interleaved, int64_t n, const W* 
         Tile(tile, group, d, scores);
         for (int64_t r = 0; r < rows; ++r) {
           float* score = scores + r * kLanes;
-          int some = 0;
-          for (int64_t j = 0; j < kLanes; ++j) {
-            score[j] += bias[row + r];
-            some |= score[j] >= floor[j];
+          for (int64_t j = 0; j < kLanes; ++j) score[j] += bias[row + r];
+          if (more) {
+            for (int64_t j = 0; j < kLanes; ++j) score[j] += more[(row - slab + r) * kLanes + j];
           }
+          int some = 0;
+          for (int64_t j = 0; j < kLanes; ++j) some |= score[j] >= floor[j];
           if (!some) continue;
           for (int64_t j = 0; j < kLanes; ++j) {
             if (!(score[j] >= floor[j])) continue;

@@ -1,10 +1,10 @@
-#!/usr/bin/env python3
-"""Train an extreme classifier through LSH tables on one CPU.
+"""Train a classifier over many labels on one CPU, and keep it.
 
-Without arguments: 19,182 Debian packages, recommended from a package's description. With two files
-in the Extreme Classification Repository's text format (plain or .gz), your own data:
+    sparse-jax xmc train train.txt.gz --test test.txt.gz --model MODEL
+    sparse-jax xmc predict MODEL new.txt --top-k 5
 
-    python scripts/train_xmc.py train.txt.gz test.txt.gz --hidden 256 --epochs 10
+Files are in the Extreme Classification Repository's text format, plain or .gz: a header `points
+features labels`, then a point a line, `label,label feature:value feature:value`.
 """
 
 from __future__ import annotations
@@ -12,152 +12,93 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from sparse_jax import data
+import jax
+import numpy as np
+
+from sparse_jax import data, xmc
+from sparse_jax.commands.progress import Bars
 from sparse_jax.commands.report import draw, print_table, tell
-from sparse_jax.commands.xmc import presets
-from sparse_jax.commands.xmc.run import Run
-from sparse_jax.retrieval import hashing
+from sparse_jax.commands.xmc import options
+from sparse_jax.commands.xmc.evaluate import evaluate
+from sparse_jax.data import weighting
 from sparse_jax.runtime.allocator import keep_freed_memory
-from sparse_jax.xmc import step as training
+from sparse_jax.runtime.interrupt import Interrupt
+from sparse_jax.runtime.machine import peak_rss_bytes, sha256
+from sparse_jax.xmc import metrics
+from sparse_jax.xmc.fit import network_alone
+from sparse_jax.xmc.network_run import NetworkRun
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("files", nargs="*", metavar="FILE", help="TRAIN and TEST; default: debian-depends")
-    add(
-        "--preset",
-        choices=presets.PRESETS,
-        help="linear parts and networks together, sized by the data; nothing else to choose",
-    )
-    add(
-        "--strategy",
-        choices=training.STRATEGIES,
-        help="where the active set's negatives come from (lsh; uniform with --preset)",
-    )
-    add(
-        "--mode",
-        choices=training.MODES,
-        default="shared",
-        help="one active set for a batch, or one for each example (default: shared)",
-    )
-    add("--active", type=int, default=1024, metavar="A", help="size of the active set (1024)")
-    add("--hidden", type=int, default=128, metavar="D", help="hidden width (128)")
-    add("--loss", choices=("softmax", "bce"), default="softmax", help="(softmax)")
-    add(
-        "--correction",
-        choices=("none", "logq", "lsh"),
-        default="none",
-        help="correct logits for the chance of being sampled (none)",
-    )
-    add(
-        "--hash",
-        choices=[f for f in hashing.FAMILIES if f != "minhash"],
-        default="simhash",
-        help="LSH family (simhash)",
-    )
-    add(
-        "--transform",
-        choices=hashing.transforms.NAMES,
-        default="centred",
-        help="key transform (centred)",
-    )
-    add("--tables", type=int, default=16, metavar="L", help="hash tables (16)")
-    add("--bits", type=int, default=8, metavar="K", help="bits of a bucket id (8)")
-    add(
-        "--candidates",
-        type=int,
-        default=3,
-        metavar="M",
-        help="ranked candidates taken from the tables for each example (3)",
-    )
-    add(
-        "--rehash",
-        type=int,
-        default=50,
-        metavar="STEPS",
-        help="first interval between re-hashes of changed rows; grows by a fifth each time (50)",
-    )
-    add(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="how the weights of features and labels are stored (float32)",
-    )
-    add("--epochs", type=int, default=5, help="(5)")
-    add("--batch-size", type=int, default=128, metavar="B", help="(128)")
-    add("--lr", type=float, default=3e-3, help="peak learning rate of Adam, decayed to 0 (3e-3)")
-    add("--seed", type=int, default=0, help="of weights, order, functions and samples (0)")
-    add("--max-seconds", type=float, metavar="S", help="stop training after this long")
-    add("--checkpoint", metavar="DIR", help="save here at each epoch and at the end")
-    add("--save-every", type=int, metavar="STEPS", help="save as often as this, too")
-    add("--resume", action="store_true", help="go on from the last save in --checkpoint")
-    add("--json", metavar="FILE", help="write the results here")
-    add("--plot", metavar="FILE", help="draw loss and P@1 over time here (.png, .svg)")
-    args = parser.parse_args(argv)
-    if len(args.files) not in (0, 2):
-        parser.error(f"got {len(args.files)} file(s): give TRAIN and TEST, or neither")
-    args.strategy = args.strategy or ("uniform" if args.preset else "lsh")
-    if args.resume and not args.checkpoint:
-        parser.error("--resume needs --checkpoint DIR")
-    for name in (
-        "active",
-        "hidden",
-        "tables",
-        "bits",
-        "candidates",
-        "rehash",
-        "epochs",
-        "batch_size",
-        "save_every",
-    ):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} {value}: must be at least 1")
-    if not args.lr > 0:
-        parser.error(f"--lr {args.lr}: must be above 0")
-    if args.seed < 0:
-        parser.error(f"--seed {args.seed}: must be at least 0")
-    return args
+    return options.parse_args(argv, __doc__)
 
 
-def load(args: argparse.Namespace) -> tuple[data.XmcData, data.XmcData]:
-    """The two sets, TF-IDF weighted by the training set's document frequencies."""
-    train_file, test_file = args.files
-    train, test = data.read_xmc(train_file), data.read_xmc(test_file)
+def load(args: argparse.Namespace) -> tuple[data.XmcData, data.XmcData | None]:
+    """The training points, and the test points if there are any, as they are read.
+
+    Raises:
+      ValueError: if a file is malformed, or the two don't fit together.
+      OSError: if a file can't be read.
+    """
+    train = data.read_xmc(args.files[0])
+    if len(args.files) == 1:
+        return train, None
+    test = data.read_xmc(args.files[1])
     if (train.num_features, train.num_labels) != (test.num_features, test.num_labels):
         raise ValueError(
-            f"{test_file} has {test.num_features} features and {test.num_labels} labels, "
-            f"{train_file} {train.num_features} and {train.num_labels}: they must be equal"
+            f"{args.files[1]} has {test.num_features} features and {test.num_labels} labels, "
+            f"{args.files[0]} {train.num_features} and {train.num_labels}: they must be equal"
         )
-    if train.num_labels < 5:
-        raise ValueError(f"{train_file} has {train.num_labels} labels: P@5 takes at least 5")
-    idf = data.fit_idf(train)
-    return data.apply_tfidf(train, idf), data.apply_tfidf(test, idf)
+    for name, points in zip(args.files, (train, test), strict=True):
+        if not points.num_points:
+            raise ValueError(f"{name} has no points: must have at least one; check its header")
+        if not points.label_ids.size:
+            raise ValueError(f"{name} has no labels: labels come first on each line")
+    return train, test
 
 
-def main(argv: list[str] | None = None, *, defaults: Sequence[str] = ()) -> int:
+def load_weighted(files: Sequence[str]) -> tuple[data.XmcData, data.XmcData]:
+    """Training and test points, both weighted as the training points ask for: for benchmarks."""
+    train, test = load(parse_args(list(files)))
+    if test is None:
+        raise ValueError(f"{files[0]} stands alone: must be TRAIN and TEST")
+    chosen = weighting.fit(train)
+    return weighting.apply(chosen, train), weighting.apply(chosen, test)
+
+
+def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> int:
     """Runs the command, on the default files where none are named; returns its exit status."""
     args = parse_args(argv)
     args.files = args.files or list(defaults)
     keep_freed_memory()
     try:
+        if not args.files:
+            raise ValueError("no files: give TRAIN, in the XMC text format; --help shows how")
         train, test = load(args)
-        print(f"{train.num_points:,} training points, {test.num_points:,} test points, "
-              f"{train.num_features:,} features, {train.num_labels:,} labels")  # fmt: skip
-        if args.preset:
-            history, results = presets.run(args, train, test)
-        else:
-            run = Run(args, train)
-            if args.resume:
-                run.resume()
-            run.fit()
-            history, results = run.history, run.results(test)
-    except (OSError, ValueError) as error:
+        held = "" if test is None else f"{test.num_points:,} test points, "
+        print(
+            f"{train.num_points:,} training points, {held}{train.num_features:,} features, "
+            f"{train.num_labels:,} labels"
+        )
+        if args.weighting == "auto":
+            print(weighting.choose(train).reason)
+        interrupt = Interrupt(args.max_seconds)
+        with interrupt, Bars() as bars:
+            if args.preset:
+                model, history, costs = _fit_preset(args, train, interrupt, bars)
+            else:
+                model, history, costs = _fit_network(args, train, interrupt, bars)
+        if interrupt.asked:
+            where = f"; what is done is in {args.checkpoint}" if args.checkpoint else ""
+            print(f"\ninterrupted{where}", file=sys.stderr)
+        if args.model:
+            xmc.save(model, args.model)
+            print(f"kept in {args.model}")
+        results = _results(args, model, train, test, costs)
+    except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print_table(results)
@@ -166,7 +107,94 @@ def main(argv: list[str] | None = None, *, defaults: Sequence[str] = ()) -> int:
         print(f"no network was trained: {args.plot}, its curve, is not drawn")
     elif args.plot:
         draw(args.plot, history, results)
-    return 0
+    return 130 if interrupt.asked else 0
+
+
+Fitted = tuple[xmc.Model, list[dict[str, float]], dict[str, Any]]
+
+
+def _names(args: argparse.Namespace, train: data.XmcData) -> dict[str, tuple[str, ...] | None]:
+    sizes = {"label_names": train.num_labels, "feature_names": train.num_features}
+    paths = {"label_names": args.labels, "feature_names": args.vocabulary}
+    return {
+        name: None if paths[name] is None else data.read_names(paths[name], count=count)
+        for name, count in sizes.items()
+    }
+
+
+def _fit_preset(
+    args: argparse.Namespace, train: data.XmcData, interrupt: Interrupt, bars: Bars
+) -> Fitted:
+    runs: list[NetworkRun] = []
+    model = xmc.fit(
+        train,
+        preset=args.preset,
+        seed=args.seed,
+        weighting=args.weighting,
+        checkpoint_directory=args.checkpoint,
+        resume=args.resume,
+        interrupt=interrupt,
+        progress=bars,
+        on_network=runs.append,
+        **_names(args, train),
+    )
+    costs = runs[-1].costs() if runs else {}
+    shown = {
+        "preset": args.preset,
+        "seed": args.seed,
+        "wide_weight": float(model.mix.weight),
+        "wide_pairs": int(model.wide.weights.size),
+        "trees": len(model.trees),
+        "tree_weight": float(model.mix.tree_weight),
+        "networks": len(model.encoders),
+        "weights_sha256": digest(model),
+    }
+    kept = ("train_seconds", "madds", "dense_madds", "madds_saved")
+    notes = {name: model.about.notes[name] for name in kept}
+    return model, runs[-1].history if runs else [], costs | shown | notes
+
+
+def _fit_network(
+    args: argparse.Namespace, train: data.XmcData, interrupt: Interrupt, bars: Bars
+) -> Fitted:
+    chosen = weighting.fit(train, args.weighting)
+    run = NetworkRun(
+        options.network_options(args),
+        weighting.apply(chosen, train),
+        directory=args.checkpoint,
+        save_every=args.save_every,
+    )
+    if args.resume:
+        if not run.resume():
+            raise ValueError(f"nothing saved in {args.checkpoint} yet: start without --resume")
+        print(f"resumed at step {run.clock.step} of {run.total_steps}")
+    run.fit(interrupt=interrupt, progress=bars)
+    model = network_alone(run, chosen, **_names(args, train))
+    return model, run.history, run.costs()
+
+
+def digest(model: xmc.Model) -> str:
+    """Digest of all arrays: equal runs have equal digests."""
+    leaves = jax.tree_util.tree_leaves_with_path(model)
+    return sha256({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
+
+
+def _results(
+    args: argparse.Namespace,
+    model: xmc.Model,
+    train: data.XmcData,
+    test: data.XmcData | None,
+    costs: dict[str, Any],
+) -> dict[str, Any]:
+    results = dict(costs)
+    if test is not None:
+        inverse = metrics.inverse_propensities(
+            train.label_offsets, train.label_ids, train.num_labels
+        )
+        results |= evaluate(model, test, np.asarray(inverse))
+    results["model_bytes"] = model.nbytes()
+    results["peak_rss_bytes"] = peak_rss_bytes()
+    return results
 
 
 if __name__ == "__main__":

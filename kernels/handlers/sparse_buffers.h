@@ -1,9 +1,11 @@
-// From buffers to what `wide.h` works on: weights by feature, and a batch by example.
+// From buffers to what `wide.h` and `tree_search.h` work on: weights by feature, a tree, and a
+// batch by example.
 #pragma once
 
 #include <cstdint>
 
 #include "common.h"
+#include "sparse_jax/tree_search.h"
 #include "sparse_jax/wide.h"
 
 inline ffi::Error ViewOf(I32& offsets, I32& labels, F32& weights, F32& bias, sj::WideView* view) {
@@ -29,5 +31,27 @@ inline ffi::Error BatchOf(I32& features, I32& examples, F32& values, int64_t bat
   }
   *batch = {features.typed_data(), values.typed_data(),
             sj::SortByPosition(examples.typed_data(), entries, batch_size)};
+  return ffi::Error::Success();
+}
+
+// A tree whose depth is what its children say.
+inline ffi::Error TreeOf(I32& offsets, I32& nodes, F32& weights, F32& bias, I32& children,
+                         I32& labels, int64_t beam, sj::TreeView* tree) {
+  if (auto error = ViewOf(offsets, nodes, weights, bias, &tree->weights); error.failure()) {
+    return error;
+  }
+  if (!Shaped(children, {-1}) || children.element_count() < 2) {
+    return Bad("children is not [inner nodes + 1]");
+  }
+  if (!Shaped(labels, {-1})) return Bad("labels is not [num_labels]");
+  if (beam < 1) return Bad("beam is below 1");
+  tree->values = weights.typed_data();
+  tree->bias = bias.typed_data();
+  tree->children = children.typed_data();
+  tree->inner = static_cast<int64_t>(children.element_count()) - 1;
+  tree->labels = labels.typed_data();
+  tree->num_labels = static_cast<int64_t>(labels.element_count());
+  tree->depth = sj::TreeDepth(tree->children, tree->inner);
+  tree->beam = beam;
   return ffi::Error::Success();
 }

@@ -1,0 +1,89 @@
+"""`sparse-jax`: every command of the library under one name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """Where a command's `main` is."""
+
+    module: str  # below sparse_jax.commands
+    about: str
+    needs: str = "examples"  # the extra that it takes
+
+
+COMMANDS = {
+    "xmc train": Command("xmc.train", "train a classifier over many labels, and keep it"),
+    "xmc predict": Command("xmc.predict", "the best labels of new points or texts"),
+    "xmc evaluate": Command("xmc.evaluate", "a kept classifier on a test file"),
+    "xmc update": Command("xmc.update", "teach a kept classifier new points and new labels"),
+    "xmc inspect": Command("xmc.inspect", "what a kept classifier is"),
+    "lm train": Command("lm.train", "train a language model on text files", "lm"),
+    "lm evaluate": Command("lm.evaluate", "perplexity of a text under a kept model", "lm"),
+    "lm generate": Command("lm.generate", "write on from a prompt", "lm"),
+    "lm preference": Command("preference", "tune a language model by preferences", "lm"),
+    "search": Command("search", "an index of your documents that learns from you", "search"),
+    "summarize": Command("summarize", "summaries of texts, extracted or written", "summarize"),
+    "serve": Command("serve", "a kept model or index as a page or JSON service", "search"),
+}
+GROUPS = sorted({name.split()[0] for name in COMMANDS if " " in name})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not given or given[0] in ("-h", "--help"):
+        print(_usage(None))
+        return 0
+    if given[0] == "--version":
+        from sparse_jax import __version__
+
+        print(f"sparse-jax {__version__}")
+        return 0
+    if given[0] in GROUPS:
+        if len(given) < 2 or given[1] in ("-h", "--help"):
+            print(_usage(given[0]))
+            return 0 if len(given) > 1 else 2
+        name, rest = " ".join(given[:2]), given[2:]
+    else:
+        name, rest = given[0], given[1:]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean `sparse-jax {near[0]}`?" if near else ""
+        print(f"sparse-jax: no command {name!r}{hint}\n\n{_usage(None)}", file=sys.stderr)
+        return 2
+    return _run(name, rest)
+
+
+def _run(name: str, rest: list[str]) -> int:
+    command = COMMANDS[name]
+    sys.argv[0] = f"sparse-jax {name}"  # what its --help and errors call it
+    try:
+        module = importlib.import_module(f"sparse_jax.commands.{command.module}")
+    except ImportError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "sparse_jax"):
+            raise
+        print(
+            f"sparse-jax {name} needs {missing}: pip install 'sparse_jax[{command.needs}]'",
+            file=sys.stderr,
+        )
+        return 2
+    status: int = module.main(rest)
+    return status
+
+
+def _usage(group: str | None) -> str:
+    shown = {n: c for n, c in COMMANDS.items() if group is None or n.split()[0] == group}
+    lines = [f"usage: sparse-jax {group or 'COMMAND'} ... [--help]", ""]
+    lines += [f"  sparse-jax {name:<14} {command.about}" for name, command in shown.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""The options of `xmc train`, and which of them have an effect together."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from sparse_jax.data import weighting
+from sparse_jax.retrieval import hashing
+from sparse_jax.xmc import step
+from sparse_jax.xmc.negatives import STRATEGIES
+from sparse_jax.xmc.network_run import Options
+from sparse_jax.xmc.presets import PRESETS
+
+# Options of a network that is trained alone, and their names in `Options`. They are None until
+# given, so that one without effect can be told from one that was left alone.
+NETWORK: dict[str, tuple[str, dict[str, Any]]] = {
+    "strategy": ("strategy", {"choices": list(STRATEGIES)}),
+    "mode": ("mode", {"choices": step.MODES}),
+    "active": ("active", {"type": int, "metavar": "A"}),
+    "hidden": ("hidden", {"type": int, "metavar": "D"}),
+    "loss": ("loss", {"choices": ("softmax", "bce")}),
+    "correction": ("correction", {"choices": ("none", "logq", "lsh")}),
+    "hash": ("family", {"choices": [f for f in hashing.FAMILIES if f != "minhash"]}),
+    "transform": ("transform", {"choices": hashing.transforms.NAMES}),
+    "tables": ("tables", {"type": int, "metavar": "L"}),
+    "bits": ("bits", {"type": int, "metavar": "K"}),
+    "candidates": ("candidates", {"type": int, "metavar": "M"}),
+    "rehash": ("rehash", {"type": int, "metavar": "STEPS"}),
+    "dtype": ("dtype", {"choices": ("float32", "bfloat16")}),
+    "epochs": ("epochs", {"type": int}),
+    "batch_size": ("batch_size", {"type": int, "metavar": "B"}),
+    "lr": ("learning_rate", {"type": float}),
+}
+HELP = {
+    "strategy": "where an active set's negatives come from: "
+    + "; ".join(f"{name}, {s.about}" for name, s in STRATEGIES.items()),
+    "mode": "one active set for a batch, or one for each example",
+    "active": "size of the active set; by default what the data need",
+    "hidden": "hidden width",
+    "loss": "over the active set",
+    "correction": "of logits for the chance of being sampled",
+    "hash": "LSH family",
+    "transform": "of the keys that are hashed",
+    "tables": "hash tables",
+    "bits": "of a bucket id",
+    "candidates": "ranked candidates taken from the tables for each example",
+    "rehash": "first interval between re-hashes of changed rows; grows by a fifth each time",
+    "dtype": "how the weights of features and labels are stored",
+    "epochs": "passes over the training points",
+    "batch_size": "points a step",
+    "lr": "peak learning rate of Adam, decayed to 0",
+}
+NEEDS_TABLES = ("hash", "transform", "tables", "bits", "candidates", "rehash")
+AT_LEAST_1 = ("active", "hidden", "tables", "bits", "candidates", "rehash", "epochs", "batch_size")
+
+
+def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> argparse.Namespace:
+    """The command line; errors end the process, as argparse does."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("files", nargs="*", metavar="FILE", help="TRAIN, and TEST if there is one")
+    add("--test", metavar="FILE", help="test points, the same as a second FILE")
+    add("--model", metavar="DIR", help="keep the trained model here")
+    add("--labels", metavar="NAMES", help="a file with the labels' names, a line each, for --model")
+    add(
+        "--vocabulary",
+        metavar="NAMES",
+        help="a file with the features' words, a line each, for --model: it then reads texts",
+    )
+    presets = "; ".join(f"{name}, {preset.about}" for name, preset in PRESETS.items())
+    add(
+        "--preset",
+        choices=list(PRESETS),
+        help=f"how much to spend: {presets} (default: fast, unless a network's option is given)",
+    )
+    add(
+        "--weighting",
+        choices=weighting.NAMES,
+        default="auto",
+        help="of features: tfidf for counts, none for values that are weighted already; auto looks "
+        "at them and says what it chose (default: auto)",
+    )
+    add("--seed", type=int, default=0, help="of weights, order, functions, samples (default: 0)")
+    add("--max-seconds", type=float, metavar="S", help="stop training after this long")
+    add("--checkpoint", metavar="DIR", help="save what is done here on the way, for --resume")
+    add("--save-every", type=int, metavar="STEPS", help="save a network as often as this, too")
+    add("--resume", action="store_true", help="go on from the last save in --checkpoint")
+    add("--json", metavar="FILE", help="write the results here")
+    add("--plot", metavar="FILE", help="draw loss and P@1 over time here (.png, .svg)")
+    group = parser.add_argument_group(
+        "a network alone, instead of a preset", "Any of these trains one network by active sets."
+    )
+    defaults = Options(strategy="lsh")
+    for name, (field, kind) in NETWORK.items():
+        default = getattr(defaults, field)
+        shown = "" if default is None else f" (default: {default})"
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, default=None, help=HELP[name] + shown, **kind)
+    args = parser.parse_args(argv)
+    _check(parser, args)
+    return args
+
+
+def network_options(args: argparse.Namespace) -> Options:
+    """What a network alone is, from the options given."""
+    given = {field: getattr(args, name) for name, (field, _) in NETWORK.items()}
+    given = {"strategy": "lsh", **{k: v for k, v in given.items() if v is not None}}
+    return Options(**given, seed=args.seed)
+
+
+def _given(args: argparse.Namespace, names: Sequence[str] = tuple(NETWORK)) -> list[str]:
+    return [f"--{n.replace('_', '-')}" for n in names if getattr(args, n) is not None]
+
+
+def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if len(args.files) > 2 or (len(args.files) == 2 and args.test):
+        parser.error(
+            f"got {len(args.files)} files{' and --test' * bool(args.test)}: give TRAIN "
+            "and TEST, or TRAIN alone"
+        )
+    if args.test and not args.files:
+        parser.error("--test needs TRAIN")
+    if args.test:
+        args.files.append(args.test)
+    for name in (*AT_LEAST_1, "save_every"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    if args.lr is not None and not args.lr > 0:
+        parser.error(f"--lr {args.lr}: must be above 0")
+    if args.seed < 0:
+        parser.error(f"--seed {args.seed}: must be at least 0")
+    if args.max_seconds is not None and not args.max_seconds > 0:
+        parser.error(f"--max-seconds {args.max_seconds}: must be above 0")
+    if args.resume and not args.checkpoint:
+        parser.error("--resume needs --checkpoint DIR")
+    if args.save_every and not args.checkpoint:
+        parser.error("--save-every has no effect without --checkpoint DIR")
+    for name in ("labels", "vocabulary"):
+        if getattr(args, name) and not args.model:
+            parser.error(f"--{name} has no effect without --model DIR")
+    _check_network(parser, args)
+
+
+def _check_network(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Options of a network must be of the one that is trained."""
+    given = _given(args)
+    if args.preset and given:
+        parser.error(
+            f"{', '.join(given)}: no effect with --preset {args.preset}, which chooses for itself; "
+            "leave the preset out to train a network alone"
+        )
+    if not given:
+        args.preset = args.preset or "fast"
+        if args.save_every and not PRESETS[args.preset].visits:
+            parser.error(f"--save-every has no effect with --preset {args.preset}: no network")
+        return
+    options = network_options(args)
+    tables = _given(args, NEEDS_TABLES)
+    if tables and not STRATEGIES[options.strategy].uses_index:
+        kept = [t for t in tables if (t, options.strategy) != ("--candidates", "oracle")]
+        if kept:
+            parser.error(
+                f"{', '.join(kept)}: no effect with --strategy {options.strategy}, which has no "
+                "hash tables; leave them out or take --strategy lsh"
+            )
+    if STRATEGIES[options.strategy].whole_layer:
+        without = _given(args, ("active", "correction", "mode"))
+        if without:
+            parser.error(
+                f"{', '.join(without)}: no effect with --strategy {options.strategy}, "
+                "which computes all labels"
+            )

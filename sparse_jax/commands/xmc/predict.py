@@ -1,0 +1,134 @@
+"""The best labels of new points or texts, by a kept classifier.
+
+    sparse-jax xmc predict MODEL new.txt --top-k 10
+    echo "a library for reading fonts" | sparse-jax xmc predict MODEL - --threshold 0.3
+
+FILE holds points in the Extreme Classification Repository's text format (a header `points features
+labels` first), or a text a line, if the model knows the words of its features. Lines come out in
+the order of FILE: pairs of a label and its chance to be true, separated by tabs, best first (tsv);
+or one JSON object each (jsonl); or all of it as arrays `labels` and `scores` (npz).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+
+from sparse_jax import xmc
+from sparse_jax.commands.xmc import points
+from sparse_jax.runtime.allocator import keep_freed_memory
+from sparse_jax.runtime.files import write_stream
+
+FORMATS = ("tsv", "jsonl", "npz")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="directory of a kept model")
+    add("file", metavar="FILE", help="points or texts, plain or gzip; - reads standard input")
+    add("--top-k", type=int, default=5, metavar="K", help="labels of each point (default: 5)")
+    add(
+        "--threshold",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="only labels whose chance to be true is at least P (default: 0)",
+    )
+    add("--format", choices=FORMATS, default="tsv", help="(default: tsv)")
+    add("--output", metavar="FILE", help="write here instead of to standard output; npz needs it")
+    add(
+        "--kind",
+        choices=points.KINDS,
+        default="auto",
+        help="what FILE holds (default: auto, by its first line)",
+    )
+    args = parser.parse_args(argv)
+    if args.top_k < 1:
+        parser.error(f"--top-k {args.top_k}: must be at least 1")
+    if not 0 <= args.threshold <= 1:
+        parser.error(f"--threshold {args.threshold}: must be from 0 to 1")
+    if args.format == "npz" and not args.output:
+        parser.error("--format npz needs --output FILE")
+    if args.format == "npz" and args.threshold:
+        parser.error("--threshold has no effect with --format npz, whose arrays hold all scores")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    args = parse_args(argv)
+    keep_freed_memory()
+    try:
+        model = xmc.load(args.model)
+        chunks = (
+            xmc.predict(model, part, k=args.top_k)
+            for part in points.stream(args.file, model, kind=args.kind)
+        )
+        if args.format == "npz":
+            _write_arrays(args, list(chunks))
+        elif args.output:
+            write_stream(args.output, lambda file: _write_lines(args, model, chunks, file))
+        else:
+            _write_lines(args, model, chunks, sys.stdout.buffer)
+    except BrokenPipeError:  # of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _write_arrays(args: argparse.Namespace, chunks: list[xmc.Predictions]) -> None:
+    labels = [c.labels for c in chunks] or [np.zeros((0, args.top_k), np.int32)]
+    scores = [c.scores for c in chunks] or [np.zeros((0, args.top_k), np.float32)]
+    arrays: dict[str, Any] = {"labels": np.concatenate(labels), "scores": np.concatenate(scores)}
+
+    def write(file: Any) -> None:
+        np.savez(file, **arrays)
+
+    write_stream(args.output, write)
+
+
+def _write_lines(
+    args: argparse.Namespace, model: xmc.Model, chunks: Iterator[xmc.Predictions], file: IO[bytes]
+) -> None:
+    for chunk in chunks:
+        for labels, scores in zip(chunk.labels, chunk.scores, strict=True):
+            kept = (labels >= 0) & (scores >= args.threshold)
+            names = points.names_of(model, labels[kept])
+            if args.format == "tsv":
+                pairs = zip(names, scores[kept].tolist(), strict=True)
+                line = "\t".join(f"{_plain(name)}\t{score:.6g}" for name, score in pairs)
+            else:
+                found: dict[str, Any] = {"labels": labels[kept].tolist()}
+                if model.about.label_names is not None:
+                    found["names"] = names
+                found["scores"] = [float(f"{score:.6g}") for score in scores[kept].tolist()]
+                line = json.dumps(found, ensure_ascii=False)
+            file.write(line.encode() + b"\n")
+        with contextlib.suppress(AttributeError):
+            file.flush()
+
+
+def _plain(name: str) -> str:
+    """A name without what would break a line of the table."""
+    return name.replace("\t", " ").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

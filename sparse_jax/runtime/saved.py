@@ -1,0 +1,155 @@
+"""The one format of saved models: `model.json` beside one file of arrays.
+
+`model.json` says what kind of model it is, of which version, with its configuration, and names the
+file of arrays; that one is a NumPy `.npz` without pickled objects. The arrays are written first,
+under a name of their own, and `model.json` is replaced last: a reader, or a process killed at any
+moment, sees the old model whole or the new one whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_jax.runtime.files import write_atomically, write_stream
+
+MANIFEST = "model.json"
+FORMAT = 1
+"""Rises when a reader of the format before can't read what is written now."""
+_KEYS = {"kind", "format", "config", "arrays", "file"}
+
+
+class Saved(NamedTuple):
+    """What a directory holds."""
+
+    config: dict[str, Any]  # JSON values
+    arrays: dict[str, np.ndarray]  # by name
+
+
+def save(
+    directory: str | os.PathLike[str], *, kind: str, config: dict[str, Any], arrays: dict[str, Any]
+) -> None:
+    """Writes a model into a directory, in the place of the one that may be there.
+
+    Args:
+      directory: made if missing.
+      kind: which model, such as "xmc"; `load` asks for the same.
+      config: JSON values; tuples come back as lists.
+      arrays: by name, of any NumPy dtype but object, or bfloat16.
+
+    Raises:
+      TypeError: if an array holds objects.
+      ValueError: if config is not JSON (NaN and infinities are not).
+      OSError: if it can't be written; the model before is then as it was.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save(folder, kind="toy", config={"k": 3}, arrays={"w": np.ones(2)})
+      ...     saved = load(folder, kind="toy")
+      >>> saved.config, saved.arrays["w"].tolist()
+      ({'k': 3}, [1.0, 1.0])
+    """
+    root = Path(directory)
+    plain = {name: _to_plain(name, np.asarray(x)) for name, x in arrays.items()}
+    about: dict[str, Any] = {
+        "kind": kind,
+        "format": FORMAT,
+        "config": config,
+        "arrays": {n: [str(np.asarray(x).dtype), list(np.shape(x))] for n, x in arrays.items()},
+    }
+    try:
+        described = json.dumps(about, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config of a saved {kind} model must be JSON: {error}") from None
+    digest = hashlib.sha256(described.encode())
+    for name in sorted(plain):
+        digest.update(np.ascontiguousarray(plain[name]).view(np.uint8).data)
+    about["file"] = f"arrays-{digest.hexdigest()[:16]}.npz"
+    root.mkdir(parents=True, exist_ok=True)
+    write_stream(root / about["file"], lambda file: np.savez(file, allow_pickle=False, **plain))
+    write_atomically(root / MANIFEST, (json.dumps(about, allow_nan=False) + "\n").encode())
+    for old in root.glob("arrays-*.npz"):
+        if old.name != about["file"]:
+            old.unlink(missing_ok=True)
+
+
+def load(directory: str | os.PathLike[str], *, kind: str) -> Saved:
+    """Reads what `save` wrote.
+
+    Args:
+      directory: of the model.
+      kind: as saved.
+
+    Returns:
+      A `Saved`.
+
+    Raises:
+      ValueError: if there is no model, it is of another kind or a later format, or it is damaged.
+    """
+    root = Path(directory)
+    about = read_manifest(root)
+    if about["kind"] != kind:
+        raise ValueError(
+            f"{root} holds a model of kind {about['kind']!r}: must be {kind!r}; "
+            f"open it with the commands of {about['kind']}"
+        )
+    path = root / str(about["file"])
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            plain = {name: file[name] for name in about["arrays"]}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged or missing ({error}): save the model anew") from error
+    arrays = {}
+    for name, (dtype, shape) in about["arrays"].items():
+        array = plain[name].view(jnp.bfloat16) if dtype == "bfloat16" else plain[name]
+        if str(array.dtype) != dtype or list(array.shape) != shape:
+            raise ValueError(
+                f"{path}: {name} is {array.dtype} {array.shape}: must be {dtype} {tuple(shape)}; "
+                "save the model anew"
+            )
+        arrays[name] = array
+    return Saved(about["config"], arrays)
+
+
+def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """`model.json`: kind, format, config, and the names, dtypes and shapes of the arrays.
+
+    Raises:
+      ValueError: if it isn't there, is damaged, or of a later format.
+    """
+    path = Path(directory) / MANIFEST
+    try:
+        about = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(
+            f"{directory} has no {MANIFEST}: must be a saved model's directory; train one first"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read ({error}): save the model anew") from error
+    if not isinstance(about, dict) or not {"kind", "format", "config", "arrays", "file"} <= {
+        *about
+    }:
+        raise ValueError(f"{path} is no description of a saved model: save the model anew")
+    if about["format"] > FORMAT:
+        raise ValueError(
+            f"{path} has format {about['format']}: must be at most {FORMAT}; "
+            "install a later version"
+        )
+    return about
+
+
+def _to_plain(name: str, array: np.ndarray) -> np.ndarray:
+    """What `.npz` can hold: bfloat16 as its words."""
+    if array.dtype == jnp.bfloat16:
+        return array.view(np.uint16)
+    if array.dtype.hasobject:
+        raise TypeError(f"array {name} holds objects: must be numbers; put what is none in config")
+    return array

@@ -1,0 +1,318 @@
+"""Training a classifier: the linear part, trees over the labels, networks, and their mix."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_jax.data import XmcData
+from sparse_jax.data.weighting import Weighting
+from sparse_jax.data.weighting import apply as apply_weighting
+from sparse_jax.data.weighting import fit as weighting_of
+from sparse_jax.ops.label_tree import LabelTree, Svm
+from sparse_jax.runtime import checkpoint
+from sparse_jax.runtime.interrupt import Interrupt
+from sparse_jax.xmc import accounting, label_tree, mixing, network, wide
+from sparse_jax.xmc.model import About, Model, network_parts
+from sparse_jax.xmc.network_run import NetworkRun, Options
+from sparse_jax.xmc.presets import PRESETS, Preset
+from sparse_jax.xmc.progress import Progress, silent
+
+NETWORKS = 2  # that differ by their first weights; in float32 only while they learn
+LITTLE = 4.0  # a weight beside which a network says so little that a second one changes nothing
+
+
+def fit(
+    points: XmcData,
+    *,
+    preset: str = "fast",
+    seed: int = 0,
+    weighting: str = "auto",
+    label_names: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
+    checkpoint_directory: str | None = None,
+    resume: bool = False,
+    interrupt: Interrupt | None = None,
+    progress: Progress = silent,
+    on_network: Callable[[NetworkRun], None] | None = None,
+) -> Model:
+    """Trains a classifier on points with any number of labels each.
+
+    A point without labels is a negative of every label. The data decide all sizes; held-out
+    points, at most a twentieth, weigh the parts against each other and say what scores are worth
+    as probabilities; then they are learned from, too.
+
+    Args:
+      points: training points, as they are read: not weighted.
+      preset: how much to spend, one of `presets.PRESETS`.
+      seed: of weights, order and samples; one seed gives the same bits at any number of threads.
+      weighting: "tfidf" for counts, "none" for values that are weighted already, or "auto" to look
+        at the values; see `data.weighting`.
+      label_names: [N], for people; kept with the model.
+      feature_names: [F], the word of each feature; with them a model can be asked about texts.
+      checkpoint_directory: where what is finished is saved on the way, for `resume`.
+      resume: goes on from there; the same data and arguments give the same bits as one run.
+      interrupt: ends the training early, at a time limit or Ctrl-C; the model is what there is.
+      progress: hears how it goes.
+      on_network: is given each network when it is trained.
+
+    Returns:
+      A `Model`.
+
+    Raises:
+      ValueError: if there is nothing to learn from, an argument is out of range, or names don't
+        fit the data.
+
+    Example:
+      >>> from sparse_jax import data
+      >>> points = data.XmcData(
+      ...     np.arange(9), np.tile(np.array([0, 1], np.int32), 4), np.ones(8, np.float32),
+      ...     np.arange(9), np.tile(np.array([0, 1], np.int32), 4), num_features=2, num_labels=2)
+      >>> model = fit(points)
+      >>> model.num_labels, len(model.networks)
+      (2, 0)
+    """
+    recipe = _check(points, preset, seed, label_names, feature_names)
+    interrupt = interrupt or Interrupt()
+    started = time.perf_counter()
+    chosen = weighting_of(points, weighting)
+    weighted = apply_weighting(chosen, points)
+    held_out, rest = _hold_out(weighted, recipe.held_out, seed)
+    job = _Job(recipe, seed, checkpoint_directory, resume, interrupt, progress, on_network)
+    counts: dict[str, Any] = {}
+    with interrupt:
+        linear = _fit_wide(job, rest, counts)
+        trees = _fit_trees(job, rest, counts)
+        about = About(
+            num_features=points.num_features,
+            num_labels=points.num_labels,
+            preset=preset,
+            seed=seed,
+            label_names=None if label_names is None else tuple(label_names),
+            feature_names=None if feature_names is None else tuple(feature_names),
+        )
+        idf = None if chosen.idf is None else jnp.asarray(chosen.idf)
+        model = assemble(idf, linear, trees, about)
+        if recipe.visits and not interrupt.ended:
+            model = _with_networks(job, model, rest, held_out, counts)
+    model = mixing.calibrate(model, held_out)
+    seconds = time.perf_counter() - started
+    notes = {
+        "points": points.num_points,
+        "train_seconds": round(seconds, 3),
+        **accounting.whole_training(counts, rest),
+    }
+    about = dataclasses.replace(model.about, notes=notes)
+    return dataclasses.replace(model, about=about)
+
+
+def assemble(
+    idf: jax.Array | None, linear: wide.WideModel, trees: Sequence[LabelTree], about: About
+) -> Model:
+    """A model of linear parts alone, at the usual weights, not yet calibrated."""
+    order = np.lexsort((np.arange(about.num_labels), -np.asarray(linear.bias)))
+    encoders, output, output_bias = network_parts(())
+    return Model(
+        idf=idf,
+        wide=linear,
+        by_bias=jnp.asarray(order, jnp.int32),
+        trees=tuple(trees),
+        encoders=encoders,
+        output=output,
+        output_bias=output_bias,
+        mix=mixing.start(),
+        about=about,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What every stage is given."""
+
+    preset: Preset
+    seed: int
+    directory: str | None
+    resume: bool
+    interrupt: Interrupt
+    progress: Progress
+    on_network: Callable[[NetworkRun], None] | None
+
+    def place(self, part: str) -> str | None:
+        """Where a part saves its checkpoints."""
+        return None if self.directory is None else str(Path(self.directory) / part)
+
+
+def _check(
+    points: XmcData,
+    preset: str,
+    seed: int,
+    label_names: Sequence[str] | None,
+    feature_names: Sequence[str] | None,
+) -> Preset:
+    if preset not in PRESETS:
+        raise ValueError(f"preset = {preset!r}: must be one of {', '.join(PRESETS)}")
+    if seed < 0:
+        raise ValueError(f"seed = {seed}: must be at least 0")
+    if not points.num_points:
+        raise ValueError("points is empty: must have points; give a file with training points")
+    if not points.label_ids.size:
+        raise ValueError(
+            f"none of the {points.num_points} points has a label: there is nothing to learn; "
+            "check that labels come first on each line"
+        )
+    for name, given, size in (
+        ("label_names", label_names, points.num_labels),
+        ("feature_names", feature_names, points.num_features),
+    ):
+        if given is not None and len(given) != size:
+            raise ValueError(f"{name} has {len(given)} names: must have {size}, one for each id")
+    return PRESETS[preset]
+
+
+def _hold_out(points: XmcData, most: int, seed: int) -> tuple[XmcData, XmcData]:
+    """(held-out points, the rest): at most a twentieth is held out, none of fewer than 40."""
+    order = np.random.default_rng(seed).permutation(points.num_points)
+    count = min(most, -(-points.num_points // 20)) if points.num_points >= 40 else 0
+    return points.take(np.sort(order[:count])), points.take(np.sort(order[count:]))
+
+
+def _fit_wide(job: _Job, points: XmcData, counts: dict[str, Any]) -> wide.WideModel:
+    model = wide.zeros(points, min_share=job.preset.min_share)
+    epochs, done = job.preset.epochs(points, model), 0
+    counts["wide"] = (epochs, np.diff(np.asarray(model.offsets)))
+    directory = job.place("wide")
+    fixed = {"seed": job.seed, "preset": job.preset.about, "epochs": epochs}
+    if job.resume and directory is not None:
+        found = checkpoint.restore(directory, model)
+        if found is not None:
+            model, extra = found
+            if extra["fixed"] != fixed:
+                raise ValueError(
+                    f"the checkpoint in {directory} was made with {extra['fixed']}: must be "
+                    f"{fixed}; resume with the same options"
+                )
+            done = extra["epoch"]
+            job.progress("wide", done, epochs, f"resumed at epoch {done} of {epochs}")
+
+    def save(model: wide.WideModel, epoch: int) -> None:
+        if directory is not None:
+            extra = {"fixed": fixed, "epoch": epoch}
+            checkpoint.save(directory, model, step=epoch, extra=extra, keep=1)
+
+    model = wide.fit(
+        points,
+        model,
+        epochs=epochs,
+        seed=job.seed,
+        first_epoch=done,
+        interrupt=job.interrupt,
+        progress=job.progress,
+        on_epoch=save,
+    )
+    return wide.unseen_last(model, points)
+
+
+def _fit_trees(job: _Job, points: XmcData, counts: dict[str, Any]) -> list[LabelTree]:
+    """Trees that differ by their seed, two at a time: much of the work is one thread's."""
+    count = job.preset.trees(points)
+    tallies: list[list[float]] = [[] for _ in range(count)]
+    done = 0
+
+    def one(number: int) -> LabelTree | None:
+        if job.interrupt.ended:
+            return None
+        return label_tree.fit(points, seed=10 * job.seed + number, tally=tallies[number])
+
+    trees = []
+    with ThreadPoolExecutor(2) as pool:
+        for tree in pool.map(one, range(count)):
+            done += 1
+            job.progress("trees", done, count, "")
+            if tree is not None:
+                trees.append(tree)
+    counts["trees"] = [(Svm().iterations, sum(tally)) for tally in tallies]
+    return trees
+
+
+def _with_networks(
+    job: _Job, model: Model, points: XmcData, held_out: XmcData, counts: dict[str, Any]
+) -> Model:
+    """The model with weights that held-out points choose, and networks where they help."""
+    if not held_out.num_points:
+        return model
+    if model.trees:
+        model = mixing.choose_tree_weight(model, held_out)
+    options = Options(seed=job.seed)
+    steps = job.preset.steps(points.num_points, options.batch_size)
+    networks: list[network.Params] = []
+    run: NetworkRun | None = None
+    for number in range(NETWORKS):
+        directory = job.place(f"network{number}")
+        if run is None:
+            run = NetworkRun(options, points, steps=steps, directory=directory)
+        else:
+            run = run.again(number, directory=directory)
+        if job.resume and directory is not None:
+            run.resume()
+        run.fit(interrupt=job.interrupt, progress=job.progress)
+        networks.append(run.state.params)
+        counts.setdefault("networks", []).append(run.costs())
+        if job.on_network is not None:
+            job.on_network(run)
+        encoders, output, output_bias = network_parts(tuple(networks))
+        model = dataclasses.replace(
+            model, encoders=encoders, output=output, output_bias=output_bias
+        )
+        model = mixing.choose_weight(model, held_out)
+        little = float(model.mix.weight) > LITTLE
+        if job.interrupt.ended or not model.encoders or little:
+            break
+    return model
+
+
+def network_alone(
+    run: NetworkRun,
+    chosen: Weighting,
+    *,
+    label_names: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
+) -> Model:
+    """A model of one network, without linear parts; its scores order but aren't calibrated.
+
+    Args:
+      run: trained.
+      chosen: how its points were weighted.
+      label_names: [N].
+      feature_names: [F].
+    """
+    points, params = run.points, run.state.params
+    about = About(
+        num_features=points.num_features,
+        num_labels=points.num_labels,
+        preset="network",
+        seed=run.options.seed,
+        label_names=None if label_names is None else tuple(label_names),
+        feature_names=None if feature_names is None else tuple(feature_names),
+        notes={"points": points.num_points, "calibrated": False},
+    )
+    linear = wide.zeros_like(
+        wide.WideModel(
+            jnp.zeros(points.num_features + 1, jnp.int32),
+            *[jnp.zeros(0, jnp.int32)] * 3,
+            *[jnp.zeros(points.num_labels, jnp.float32)] * 2,
+        )
+    )
+    idf = None if chosen.idf is None else jnp.asarray(chosen.idf)
+    model = assemble(idf, linear, (), about)
+    encoders = ({"embedding": params["embedding"], "hidden_bias": params["hidden_bias"]},)
+    return dataclasses.replace(
+        model, encoders=encoders, output=params["output"], output_bias=params["output_bias"]
+    )

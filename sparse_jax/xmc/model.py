@@ -1,0 +1,107 @@
+"""A trained classifier: all that prediction needs, in one frozen pytree.
+
+    score(l | x) = logit(l | x) + weight · (wide(l | x) + tree_weight · log mean tree(l | x))
+
+Logit and tree score are means over the networks and trees there are; a part that is missing adds
+nothing. What is static, such as the labels' names, lies in `About`, which compares by content so
+that `jit` doesn't compile anew for an equal model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparse_jax.ops.label_tree import LabelTree
+from sparse_jax.xmc.network import Params
+from sparse_jax.xmc.wide import WideModel
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class About:
+    """What a model is, apart from its arrays: JSON values, compared by content."""
+
+    num_features: int
+    num_labels: int
+    preset: str
+    seed: int
+    label_names: tuple[str, ...] | None = None  # [N], in order of id
+    feature_names: tuple[str, ...] | None = None  # [F]; a text's words are looked up in them
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)  # how it was made, for people
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of all fields."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, About) and (self is other or self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mix:
+    """How the parts are summed, and what a sum is worth as a probability."""
+
+    weight: jax.Array  # float32 [], of the linear parts beside the networks
+    tree_weight: jax.Array  # float32 [], of the trees beside the wide part
+    curve: jax.Array  # float32 [3], from scores to chances: see `calibration`
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A classifier over N labels and F features. Make one with `xmc.fit` or `xmc.load`."""
+
+    idf: jax.Array | None  # float32 [F]: TF-IDF weights of counts; None takes values as they are
+    wide: WideModel
+    by_bias: jax.Array  # int32 [N], labels by descending bias of the wide part, then by id
+    trees: tuple[LabelTree, ...]
+    encoders: tuple[Params, ...]  # of T networks: "embedding" [F, d] and "hidden_bias" [d]
+    output: jax.Array  # [N, T·d], their output rows side by side; [0, 0] without networks
+    output_bias: jax.Array  # float32 [N], the mean of theirs; [0]
+    mix: Mix
+    about: About = dataclasses.field(metadata={"static": True})
+
+    @property
+    def num_labels(self) -> int:
+        """N."""
+        return self.about.num_labels
+
+    @property
+    def num_features(self) -> int:
+        """F."""
+        return self.about.num_features
+
+    def nbytes(self) -> int:
+        """Bytes of the arrays that prediction reads; Adagrad's slots are left out."""
+        wide = (self.wide.offsets, self.wide.label_ids, self.wide.weights, self.wide.bias)
+        read = (wide, self.trees, self.encoders, self.output, self.output_bias)
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(read))
+
+
+def network_parts(
+    networks: tuple[Params, ...],
+) -> tuple[tuple[Params, ...], jax.Array, jax.Array]:
+    """Networks as `Model` holds them: (encoders, output, output_bias).
+
+    Tables are stored in bfloat16, which predicts as well in half the bytes.
+    """
+    if not networks:
+        return (), jnp.zeros((0, 0), jnp.bfloat16), jnp.zeros(0, jnp.float32)
+    encoders = tuple(
+        {"embedding": p["embedding"].astype(jnp.bfloat16), "hidden_bias": p["hidden_bias"]}
+        for p in networks
+    )
+    output = jnp.concatenate([p["output"].astype(jnp.bfloat16) for p in networks], axis=1)
+    bias = sum(p["output_bias"] for p in networks) / jnp.float32(len(networks))
+    return encoders, output, jnp.asarray(bias)

@@ -1,0 +1,342 @@
+"""Training one network: compiled functions, state, and what it has seen."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sparse_jax import data
+from sparse_jax.optim import fused, rates
+from sparse_jax.retrieval import hashing, schedules
+from sparse_jax.retrieval.index import IndexConfig
+from sparse_jax.runtime import checkpoint, loop
+from sparse_jax.runtime.interrupt import Interrupt
+from sparse_jax.runtime.machine import sha256
+from sparse_jax.xmc import accounting, inference, network
+from sparse_jax.xmc import step as training
+from sparse_jax.xmc.negatives import STRATEGIES
+from sparse_jax.xmc.progress import Progress, silent
+
+MAINTAIN_EVERY = 10  # steps between looks at the schedules of re-hash and rebuild
+LOOK_EVERY = 25  # steps between looks at the metrics
+ACTIVE = 1024  # places of an active set, or as many as the batch's own labels need
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a network is and how it learns. The defaults serve `train_xmc.py` and the presets."""
+
+    strategy: str = "uniform"  # one of `negatives.STRATEGIES`
+    mode: training.Mode = "shared"  # one active set for a batch, or "per_example"
+    active: int | None = None  # its size; None: ACTIVE, or more where the labels need it
+    hidden: int = 128
+    loss: training.Loss = "softmax"  # or "bce"
+    correction: training.Correction = "none"  # for the chance of being sampled: or "logq", "lsh"
+    family: str = "simhash"
+    transform: str = "centred"  # of the keys
+    tables: int = 16
+    bits: int = 8  # of a bucket id
+    candidates: int = 3  # ranked ones taken from the tables for each example
+    rehash: int = 50  # steps until changed rows are hashed again at first; grows by a fifth
+    dtype: str = "float32"  # of the tables of features and labels: or "bfloat16"
+    epochs: int = 5
+    batch_size: int = 128
+    learning_rate: float = 3e-3  # peak of Adam's; decays to 0
+    seed: int = 0
+
+
+def make_config(options: Options, points: data.XmcData, capacity: data.Capacity) -> training.Config:
+    """The static configuration, checked against the data.
+
+    Raises:
+      ValueError: if an active set of the size asked for can't hold a batch's labels.
+    """
+    max_labels = int(np.diff(points.label_offsets).max(initial=1))
+    needed = capacity.distinct_labels if options.mode == "shared" else max_labels
+    active = options.active
+    if active is None:
+        active = max(ACTIVE, -(-(needed + ACTIVE // 2) // 64) * 64)
+    whole = STRATEGIES[options.strategy].whole_layer
+    if not whole and min(active, points.num_labels) < needed:
+        holder = "batch" if options.mode == "shared" else "point"
+        raise ValueError(
+            f"active = {active}: must be at least {needed}, the distinct labels of a {holder}; "
+            "leave it out to let the data decide"
+        )
+    return training.Config(
+        active=active,
+        strategy=options.strategy,
+        mode=options.mode,
+        loss=options.loss,
+        correction=options.correction,
+        distinct_features=max(1, capacity.distinct_features),
+        max_labels=max_labels,
+        index=IndexConfig(
+            family=options.family,
+            transform=options.transform,
+            num_tables=options.tables,
+            num_bits=options.bits,
+            max_candidates=options.candidates,
+            rehash=schedules.exponential(options.rehash, growth=1.2),
+            rebuild=schedules.exponential(10 * options.rehash, growth=1.5),
+        ),
+    )
+
+
+class NetworkRun:
+    """A network on its way.
+
+    Args:
+      options: what it is.
+      points: weighted training points.
+      steps: to take, rather than whole epochs.
+      directory: where checkpoints go, after each epoch and at the end; None keeps none.
+      save_every: steps between further checkpoints.
+    """
+
+    maintain: Callable[[training.TrainState], training.TrainState]
+
+    def __init__(
+        self,
+        options: Options,
+        points: data.XmcData,
+        *,
+        steps: int | None = None,
+        directory: str | None = None,
+        save_every: int | None = None,
+    ) -> None:
+        self.options, self.points = options, points
+        self.directory, self.save_every = directory, save_every
+        self.steps_per_epoch = data.num_batches(points.num_points, options.batch_size)
+        self.total_steps = self.steps_per_epoch * options.epochs if steps is None else steps
+        epochs = max(1, -(-self.total_steps // max(self.steps_per_epoch, 1)))
+        self.capacity = data.plan_capacity(
+            points, options.batch_size, seed=options.seed, epochs=epochs
+        )
+        self.config = self.configure()
+        clock = loop.Clock()
+        clock.start()
+        self.compile()
+        self.begin(jax.random.key(options.seed))
+        self.compile_seconds = clock.pause()
+
+    def begin(self, key: jax.Array) -> None:
+        """First weights, and nothing seen."""
+        self.state = self.start(key)
+        self.clock = loop.Clock()
+        self.history: list[dict[str, float]] = []  # every few steps, for the plot
+
+    def again(self, number: int, *, directory: str | None = None) -> NetworkRun:
+        """Another network on the same batches, from other weights; compiles nothing anew.
+
+        Args:
+          number: tells networks apart.
+          directory: of its checkpoints.
+        """
+        other = copy.copy(self)
+        other.directory = directory
+        other.begin(jax.random.fold_in(jax.random.key(self.options.seed), number))
+        return other
+
+    def compile(self) -> None:
+        """What the run calls: `start` makes a state, `run_step` and `maintain` move it on."""
+        options, points = self.options, self.points
+        rate = rates.cosine(options.learning_rate, steps=self.total_steps)
+        whole = STRATEGIES[options.strategy].whole_layer
+        tx = optax.adam(rate) if whole else fused.adam(rate)
+
+        def start(key: jax.Array) -> training.TrainState:
+            key_params, key_state = jax.random.split(key)
+            params = network.init_params(
+                key_params,
+                num_features=points.num_features,
+                num_labels=points.num_labels,
+                hidden=options.hidden,
+                dtype=jnp.dtype(options.dtype),
+            )
+            return training.init(key_state, params, tx, config=self.config)
+
+        step = jax.jit(training.make_step(tx, config=self.config), donate_argnums=0)
+        maintain = jax.jit(training.make_maintain(config=self.config), donate_argnums=0)
+        self.start = jax.jit(start).lower(jax.random.key(0)).compile()
+        state = jax.eval_shape(start, jax.random.key(0))
+        self.run_step = step.lower(state, next(self.batches(0))).compile()
+        self.maintain = maintain.lower(state).compile()
+
+    def configure(self) -> training.Config:
+        """The static configuration."""
+        return make_config(self.options, self.points, self.capacity)
+
+    def batches(self, first: int) -> Iterator[data.Batch]:
+        """The batches from step `first` on, epoch after epoch."""
+        epoch, start = divmod(first, self.steps_per_epoch)
+        while True:
+            yield from data.batches(
+                self.points,
+                self.options.batch_size,
+                seed=self.options.seed,
+                epoch=epoch,
+                capacity=self.capacity,
+                start=start,
+            )
+            epoch, start = epoch + 1, 0
+
+    def save(self, state: training.TrainState) -> None:
+        """Writes a checkpoint."""
+        assert self.directory is not None
+        extra = {
+            "options": dataclasses.asdict(self.options),
+            "clock": self.clock.record(),
+            "history": self.history,
+        }
+        checkpoint.save(self.directory, state, step=self.clock.step, extra=extra)
+
+    def resume(self) -> bool:
+        """Takes up the last checkpoint; whether there was one.
+
+        Raises:
+          ValueError: if it was made with other options, or doesn't fit the data.
+        """
+        assert self.directory is not None
+        found = checkpoint.restore(self.directory, self.state)
+        if found is None:
+            return False
+        state, extra = found
+        here = dataclasses.asdict(self.options)
+        differ = sorted(k for k in here if extra["options"].get(k) != here[k])
+        if differ:
+            was = ", ".join(f"{k} = {extra['options'].get(k)}" for k in differ)
+            raise ValueError(
+                f"the checkpoint in {self.directory} was made with {was}: resume with the same "
+                "options"
+            )
+        self.state, self.history = state, extra["history"]
+        self.clock = loop.Clock(**extra["clock"])
+        return True
+
+    def fit(
+        self,
+        *,
+        interrupt: Interrupt | None = None,
+        max_seconds: float | None = None,
+        progress: Progress = silent,
+        watch: Callable[[], None] | None = None,
+        watch_every: int = 0,
+    ) -> str:
+        """Trains until done, out of time, or interrupted; saves in each case. Says why it ended.
+
+        Args:
+          interrupt: of a larger job that this is a part of.
+          max_seconds: of training.
+          progress: hears how it goes.
+          watch: called every `watch_every` steps, outside of the training seconds.
+          watch_every: steps.
+        """
+
+        def look(seen: loop.Look) -> None:
+            loss, hits = seen.metrics["loss"], seen.metrics["p_at_1"]
+            self.history.append(
+                {"step": seen.step, "seconds": seen.seconds, "loss": loss, "p@1": hits}
+            )
+            speed = seen.steps * self.options.batch_size / max(seen.interval, 1e-9)
+            note = f"loss {loss:.3f}, P@1 {hits:.3f}, {speed:,.0f} examples/s"
+            progress("network", seen.step, self.total_steps, note)
+
+        def validate(state: training.TrainState) -> bool:
+            if watch is not None:
+                self.state = state
+                watch()
+            return False
+
+        def due(step: int) -> bool:
+            return step % self.steps_per_epoch == 0 or loop.every(self.save_every or 0, step)
+
+        outcome = loop.train(
+            self.state,
+            self.run_step,
+            lambda first: data.prefetch(self.batches(first), 4),
+            steps=self.total_steps,
+            clock=self.clock,
+            max_seconds=max_seconds,
+            interrupt=interrupt,
+            learning_rate=self._learning_rate,
+            maintain=lambda state: self.maintain(state),
+            maintain_every=MAINTAIN_EVERY,
+            look=look,
+            look_every=LOOK_EVERY,
+            validate=validate,
+            validate_every=watch_every if watch else 0,
+            save=self.save if self.directory else None,
+            save_every=due,
+        )
+        self.state = outcome.state
+        return outcome.reason
+
+    def _learning_rate(self, step: int, seconds: float) -> float:
+        scale = rates.scale(step, steps=max(self.total_steps, 1), shape="cosine")
+        return self.options.learning_rate * scale
+
+    def predict(self, points: data.XmcData, *, k: int = 5) -> np.ndarray:
+        """The best k labels of each weighted point as the network stands, int32 [n, k]."""
+        predict = jax.jit(functools.partial(inference.predict_dense, k=k))
+        return inference.predict_all(points, lambda b: predict(self.state.params, b), k=k)
+
+    def costs(self) -> dict[str, Any]:
+        """What training took; nothing of the test set."""
+        counts = self._counts(self.clock.means())
+        dense = accounting.dense_step(counts)
+        whole = STRATEGIES[self.options.strategy].whole_layer
+        spent = dense if whole else accounting.sparse_step(counts)
+        examples = self.clock.step * self.options.batch_size
+        return {
+            "train_seconds": self.clock.seconds,
+            "compile_seconds": self.compile_seconds,
+            "examples_per_second": examples / max(self.clock.seconds, 1e-9),
+            "idle_share": self.clock.waiting / max(self.clock.seconds, 1e-9),
+            "steps": self.clock.step,
+            "active_fraction": counts.active / self.points.num_labels,
+            "madds_per_step": spent["total"],
+            "madds_by_stage": spent,
+            "dense_madds_per_step": dense["total"],
+            "madds_saved": 1 - spent["total"] / dense["total"],
+            "final_loss": self.history[-1]["loss"] if self.history else None,
+            "weights_sha256": sha256(self.state.params),
+            "dropped_labels": int(self.clock.sums.get("dropped_labels", 0)),
+            "seed": self.options.seed,
+            "strategy": self.options.strategy,
+        }
+
+    def _counts(self, means: dict[str, float]) -> accounting.StepCounts:
+        num_labels = self.points.num_labels
+        shape = accounting.StepCounts(
+            batch_size=self.options.batch_size,
+            hidden=self.options.hidden,
+            num_features=self.points.num_features,
+            num_labels=num_labels,
+            feature_entries=means.get("feature_entries", 0.0),
+            touched_features=means.get("touched_features", 0.0),
+            active=min(self.config.active, num_labels),
+            touched_labels=means.get("touched_labels", 0.0),
+        )
+        if STRATEGIES[self.options.strategy].whole_layer:
+            return dataclasses.replace(shape, active=num_labels)
+        if self.options.strategy == "oracle":  # an exact search of all rows finds the candidates
+            return dataclasses.replace(shape, hash_madds=num_labels * self.options.hidden)
+        index = self.state.index
+        if index is None:
+            return shape
+        rehashed = int(index.rehashed) + int(index.rebuilds) * num_labels
+        return dataclasses.replace(
+            shape,
+            hash_madds=hashing.madds(index.hash_params),
+            bucket_slots=index.tables.num_tables * index.tables.capacity,
+            rehashed_rows=rehashed / max(self.clock.step, 1),
+        )

@@ -1,0 +1,62 @@
+"""How much to spend on a model: named budgets, which the data turn into sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from sparse_jax.data import XmcData
+from sparse_jax.xmc.wide import WideModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A budget. A new one is one entry of `PRESETS`."""
+
+    about: str  # for --help
+    visits: int  # of examples by each network, in at most 20 epochs; 0 does without
+    pair_visits: float  # of weights by the wide part
+    wide_epochs: tuple[int, int]  # fewest and most
+    min_share: float  # of `wide.zeros`
+    max_trees: int
+    tree_labels: int  # labels of points that trees may learn, which is what their time goes with
+    held_out: int  # points, at most, that choose weights and calibrate; a twentieth of few
+
+    def steps(self, num_points: int, batch_size: int) -> int:
+        """Steps of a network."""
+        return -(-min(self.visits, 20 * num_points) // batch_size)
+
+    def epochs(self, points: XmcData, model: WideModel) -> int:
+        """Epochs of the wide part, which short texts take fast and need more of."""
+        visits = np.diff(model.offsets)[points.feature_ids].sum(dtype=np.int64)
+        return int(np.clip(round(self.pair_visits / max(visits, 1)), *self.wide_epochs))
+
+    def trees(self, points: XmcData) -> int:
+        """How many label trees; one alone errs too much of its own."""
+        count = min(self.max_trees, self.tree_labels // max(points.label_ids.size, 1))
+        return count if count > 1 else 0
+
+
+PRESETS = {
+    "fast": Preset(
+        "a linear part and label trees: seconds for 50,000 points",
+        visits=0,
+        pair_visits=0.8e9,
+        wide_epochs=(2, 5),
+        min_share=0.003,
+        max_trees=3,
+        tree_labels=800_000,
+        held_out=600,
+    ),
+    "accurate": Preset(
+        "the same with more time, and up to two networks where held-out points say they help",
+        visits=225_000,
+        pair_visits=1.85e9,
+        wide_epochs=(3, 5),
+        min_share=0.002,
+        max_trees=4,
+        tree_labels=1_700_000,
+        held_out=2000,
+    ),
+}
