@@ -98,9 +98,12 @@ def printed(program: str, threads: str) -> str:
     """What a program prints in a process of its own, with this many threads."""
     path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     return subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True,
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
         env={**os.environ, "NPROC": threads, "PYTHONPATH": path},
-    ).stdout  # fmt: skip
+    ).stdout
 
 
 def main(strategy: str, mode: str, loss: str) -> None:

@@ -79,9 +79,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with Interrupt() as stop:
         tuner = tuning_run.start(args, stop)
         wanted = METHODS if args.method == "all" else (args.method,)
-        made: dict[str, Callable[[], dict[str, Any]]] = {
-            "reward": tuner.fit_reward, "dpo": tuner.fit_dpo, "rloo": tuner.fit_rloo
-        }  # fmt: skip
+        methods: dict[str, Callable[[], dict[str, Any]]] = {
+            "reward": tuner.fit_reward,
+            "dpo": tuner.fit_dpo,
+            "rloo": tuner.fit_rloo,
+        }
         if "rloo" in wanted and "reward" not in wanted:
             wanted = ("reward", *wanted)  # it needs a judge
         results = tuner.about()
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             if stop.asked:
                 print("\ninterrupted: what is missing was not run", flush=True)
                 break
-            results[name] = made[name]()
+            results[name] = methods[name]()
         if args.save:
             tuner.save(args.save)
     return results

@@ -80,9 +80,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     query = add("query", "dir", "query", help="search")
     query.add_argument("-k", type=int, default=10, help="how many documents (10)")
     query.add_argument(
-        "--where", action="append", default=[], metavar="KEY=VALUE",
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
         help="only documents with this metadata; repeat a key for one of several values",
-    )  # fmt: skip
+    )
     query.add_argument("--explain", action="store_true", help="say what each word added")
     query.add_argument("--json", action="store_true", help="one JSON object a document")
     add("upvote", "dir", "query", "id", help="learn that a document answers a query")
@@ -94,13 +97,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     judge = add("evaluate", "file", help="train and score on a file of queries with answers")
     judge.add_argument("--json", metavar="OUT", help="write the results here")
     judge.add_argument(
-        "--sample", type=int, metavar="N",
+        "--sample",
+        type=int,
+        metavar="N",
         help="score about N queries of each group, evenly spaced, instead of all",
-    )  # fmt: skip
+    )
     judge.add_argument(
-        "--feedback", action="append", default=[], choices=("associate", "upvote"),
+        "--feedback",
+        action="append",
+        default=[],
+        choices=("associate", "upvote"),
         help="measure what feedback does as well; repeat for both",
-    )  # fmt: skip
+    )
     for command in (made, judge):
         command.add_argument("--seed", type=int, default=0, help="of weights and samples (0)")
     args = parser.parse_args(argv)
@@ -197,8 +205,10 @@ def evaluate(args: argparse.Namespace) -> None:
     groups = dataset.groups
     judged = {g: spread(dataset.of(g), args.sample) for g in groups}
     main_group = next((g for g in groups if g != "question"), groups[0])
-    print(f"{len(dataset.documents):,} documents, {len(dataset.queries):,} queries: "
-          + ", ".join(f"{g} {len(dataset.of(g)):,}" for g in groups))  # fmt: skip
+    print(
+        f"{len(dataset.documents):,} documents, {len(dataset.queries):,} queries: "
+        + ", ".join(f"{g} {len(dataset.of(g)):,}" for g in groups)
+    )
     baseline = evaluation.bm25_baseline(dataset.documents)
     bm25 = {g: run(baseline, q, f"BM25, {g}") for g, q in judged.items()}
     started = time.perf_counter()
@@ -286,8 +296,9 @@ def print_table(results: dict[str, Any]) -> None:
     for kind in ("associate", "upvote"):
         if kind not in results:
             continue
-        print(f"  {kind}: {results[kind]['events']:,} events, {results[kind]['event_ms']:.0f} ms "
-              f"each")  # fmt: skip
+        print(
+            f"  {kind}: {results[kind]['events']:,} events, {results[kind]['event_ms']:.0f} ms each"
+        )
         for name, value in results[kind].items():
             if isinstance(value, list):
                 print(f"    {name:<24}  {value[0]:.4f} -> {value[1]:.4f}")

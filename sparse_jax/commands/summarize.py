@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from sparse_jax import search, summarize
 from sparse_jax.commands.report import tell
+from sparse_jax.runtime import loop
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.runtime.machine import peak_rss_bytes, sha256
@@ -57,9 +58,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     given = list(sys.argv[1:] if argv is None else argv)
     command = given[0] if given[:1] and given[0] in ("train", "evaluate") else "show"
     parser = argparse.ArgumentParser(
-        prog="summarize.py", description=__doc__, epilog=EVALUATION,
+        prog="summarize.py",
+        description=__doc__,
+        epilog=EVALUATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     add = parser.add_argument
     if command == "show":
         add("file", help="a text, - for standard input; or a command: train, evaluate")
@@ -76,9 +79,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         add("--json", metavar="OUT", help="write the results here")
         add("--split", choices=("package", "family"), default="package", help="(package)")
     add(
-        "--neighbours", type=int, default=3, metavar="K",
+        "--neighbours",
+        type=int,
+        default=3,
+        metavar="K",
         help="summaries of similar training texts that are read beside a text; 0 = none (3)",
-    )  # fmt: skip
+    )
     add("--epochs", type=int, default=3, help="passes over the pairs (3)")
     add("--seed", type=int, default=0, help="(0)")
     add("--max-seconds", type=float, metavar="S", help="train no longer; the rate ends on time")
@@ -158,17 +164,21 @@ def learn(pairs: Sequence[Pair], args: argparse.Namespace) -> tuple[summarize.Su
     stop = Interrupt()
     bar = tqdm(unit="step", disable=None, dynamic_ncols=True, desc="training")
 
-    def tell(step: int, total: int, loss: float) -> bool:
-        bar.total = total
-        bar.set_postfix_str(f"perplexity {np.exp(loss):.2f}")
-        bar.update(step - bar.n)
-        return stop.asked
+    def look(seen: loop.Look) -> None:
+        bar.total = seen.total
+        bar.set_postfix_str(f"perplexity {np.exp(seen.metrics['loss']):.2f}")
+        bar.update(seen.steps)
 
     with bar, stop:
         model = summarize.fit(
-            [(p.text, p.summary) for p in pairs], seed=args.seed, neighbours=args.neighbours,
-            epochs=args.epochs, max_seconds=args.max_seconds, tell=tell,
-        )  # fmt: skip
+            [(p.text, p.summary) for p in pairs],
+            seed=args.seed,
+            neighbours=args.neighbours,
+            epochs=args.epochs,
+            max_seconds=args.max_seconds,
+            look=look,
+            interrupt=stop,
+        )
     if stop.asked:
         print("interrupted: going on with what was learned so far", file=sys.stderr)
     return model, stop.asked
@@ -179,7 +189,7 @@ def train(args: argparse.Namespace) -> None:
     pairs = read_pairs(args.file)
     started = time.perf_counter()
     model, _ = learn(pairs, args)
-    model.save(args.out)
+    summarize.save(model, args.out)
     seconds = time.perf_counter() - started
     print(f"{len(pairs):,} pairs in {seconds:.1f} s; the model is in {args.out}")
 
@@ -188,41 +198,54 @@ def evaluate(args: argparse.Namespace) -> None:
     """evaluate FILE."""
     if args.json and not Path(args.json).absolute().parent.is_dir():
         raise ValueError(f"--json {args.json}: its folder does not exist")  # before, not after
-    told, held = divide(read_pairs(args.file), args.split)
-    print(f"{len(told):,} training pairs, {len(held):,} test pairs by {args.split}", flush=True)
-    references = [p.summary for p in held]
-    first = [(summarize.sentences(p.text) or [""])[0] for p in held]
+    train_pairs, test_pairs = divide(read_pairs(args.file), args.split)
+    print(
+        f"{len(train_pairs):,} training pairs, {len(test_pairs):,} test pairs by {args.split}",
+        flush=True,
+    )
+    references = [p.summary for p in test_pairs]
+    first = [(summarize.sentences(p.text) or [""])[0] for p in test_pairs]
     results = rouge(references, first, "lead1_")
     started = time.perf_counter()
-    model, interrupted = learn(told, args)
+    model, interrupted = learn(train_pairs, args)
     train_seconds = time.perf_counter() - started
     started = time.perf_counter()
     size = 64
     lines: list[str] = []
-    for at in tqdm(range(0, len(held), size), desc="writing", disable=None):
-        lines += model.summarize([p.text for p in held[at : at + size]])
+    for at in tqdm(range(0, len(test_pairs), size), desc="writing", disable=None):
+        lines += model.summarize([p.text for p in test_pairs[at : at + size]])
     seconds = time.perf_counter() - started
     results = rouge(references, lines) | results
-    results |= nearest(model, held)
+    results |= nearest(model, test_pairs)
     leaves = {str(i): x for i, x in enumerate(jax.tree.leaves(model.params))}
-    shown = list(zip(held, lines, strict=True))[:: max(1, len(held) // SHOWN)][:SHOWN]
+    shown = list(zip(test_pairs, lines, strict=True))[:: max(1, len(test_pairs) // SHOWN)][:SHOWN]
     samples = [{"id": p.id, "reference": p.summary, "summary": line} for p, line in shown]
-    print_table(results, samples, train_seconds, 1e3 * seconds / len(held))
+    print_table(results, samples, train_seconds, 1e3 * seconds / len(test_pairs))
     out = results | {
-        "train_seconds": train_seconds, "ms_per_summary": 1e3 * seconds / len(held),
-        "train_pairs": len(told), "test_pairs": len(held), "split": args.split,
-        "neighbours": args.neighbours, "epochs": args.epochs, "seed": args.seed,
-        "interrupted": interrupted, "parameters": sum(x.size for x in leaves.values()),
-        "peak_rss_bytes": peak_rss_bytes(), "weights_sha256": sha256(leaves), "samples": samples,
-    }  # fmt: skip
+        "train_seconds": train_seconds,
+        "ms_per_summary": 1e3 * seconds / len(test_pairs),
+        "train_pairs": len(train_pairs),
+        "test_pairs": len(test_pairs),
+        "split": args.split,
+        "neighbours": args.neighbours,
+        "epochs": args.epochs,
+        "seed": args.seed,
+        "interrupted": interrupted,
+        "parameters": sum(x.size for x in leaves.values()),
+        "peak_rss_bytes": peak_rss_bytes(),
+        "weights_sha256": sha256(leaves),
+        "samples": samples,
+    }
     tell(out, args.json)
 
 
-def nearest(model: summarize.Summarizer, held: Sequence[Pair]) -> dict[str, float]:
+def nearest(model: summarize.Summarizer, test_pairs: Sequence[Pair]) -> dict[str, float]:
     """What copying the summary of the most similar training text would score."""
-    numbers, _ = model.neighbours.nearest([model.words.encode(p.text)[0] for p in held], count=1)
+    numbers, _ = model.neighbours.nearest(
+        [model.words.encode(p.text)[0] for p in test_pairs], count=1
+    )
     copied = [model.summaries[n] if n >= 0 else "" for n in numbers[:, 0].tolist()]
-    return rouge([p.summary for p in held], copied, "nearest_")
+    return rouge([p.summary for p in test_pairs], copied, "nearest_")
 
 
 def print_table(
@@ -258,8 +281,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     commands: dict[str, Callable[[argparse.Namespace], None]] = {
-        "train": train, "evaluate": evaluate, "show": show,
-    }  # fmt: skip
+        "train": train,
+        "evaluate": evaluate,
+        "show": show,
+    }
     try:
         commands[args.command](args)
     except BrokenPipeError:  # `| head` has seen enough

@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,52 +17,68 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from sparse_jax import optim
+from sparse_jax import lm, optim
 from sparse_jax.commands.lm import train as train_lm
 from sparse_jax.lm import batching, evaluate, text
 from sparse_jax.lm import corpus as lm_data
 from sparse_jax.lm.batching import Batch
 from sparse_jax.lm.preference import dpo, pairs, policy, reward, tuning
-from sparse_jax.lm.saved import load_model
-from sparse_jax.runtime import checkpoint
+from sparse_jax.optim import rates
+from sparse_jax.runtime import loop
 from sparse_jax.runtime.interrupt import Interrupt
 
 PAIRS, PROMPTS, ANSWERS = 12, 8, 4  # of a step: pairs; prompts of the policy gradient, answers each
-MEMORY_LR = 0.1
+MEMORY_LEARNING_RATE, REWARD_LEARNING_RATE = 0.1, 2e-2
+WARMUP = 20  # steps
+LOOK_EVERY, LATEST = 10, 5  # steps between looks; looks that the reported loss is a mean of
 ORDINARY, ANCHOR = 8, 2.0  # runs of ordinary text beside DPO's pairs, and their weight
 RLOO_STEPS = 100
-MOST_TEST = 1000  # pairs that judge
+MAX_TEST = 1000  # pairs that judge
 WINDOW = 16  # words the trunk reads: enough to see from an answer back into its question
 
 
-def train_base(args: argparse.Namespace, data: pairs.Preferences) -> Any:
-    """(state, config, vocabulary) of a model trained on answers alone."""
+def train_base(args: argparse.Namespace, data: pairs.Preferences) -> lm.LanguageModel:
+    """A model trained on answers alone."""
     texts = data.texts + (list(text.read_documents(args.files)) if args.files else [])
-    made = lm_data.split(texts, data.held_out)
-    options = train_lm.parse_args(["--rows", str(args.rows), "--seed", str(args.seed),
-                                   "--max-seconds", str(args.base_seconds)])  # fmt: skip
-    options.batch_size = train_lm.choose_batch_size(made.train.tokens.size)
-    base = train_lm.Run(options, made)
+    corpora = lm_data.split(texts, data.held_out)
+    options = train_lm.parse_args(
+        [
+            "--rows",
+            str(args.rows),
+            "--seed",
+            str(args.seed),
+            "--max-seconds",
+            str(args.base_seconds),
+        ]
+    )
+    options.batch_size = train_lm.choose_batch_size(corpora.train.tokens.size)
+    base = train_lm.Run(options, corpora)
     base.config = dataclasses.replace(base.config, window=WINDOW)
-    print(f"base: {made.train.tokens.size:,} tokens of answers, {made.vocabulary.size:,} words",
-          flush=True)  # fmt: skip
+    print(
+        f"base: {corpora.train.tokens.size:,} tokens of answers, {corpora.vocabulary.size:,} words",
+        flush=True,
+    )
     base.start()
     if base.fit():
         raise KeyboardInterrupt
-    return base.state, base.config, made.vocabulary
+    return base.model(())
 
 
 class Tuner:
-    """The base model, the encoded pairs, and what each method has made of them."""
+    """The base model, the encoded pairs, and what each method has corpora of them."""
 
     def __init__(
-        self, args: argparse.Namespace, stop: Interrupt, data: pairs.Preferences, base: Any,
+        self,
+        args: argparse.Namespace,
+        stop: Interrupt,
+        data: pairs.Preferences,
+        base: lm.LanguageModel,
         counted: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.args, self.stop, self.counted = args, stop, counted
-        self.base, self.config, self.vocabulary = base
+        self.base, self.config, self.vocabulary = base, base.config, base.vocabulary
         size = {"history": self.config.history, "length": args.length}
-        order = np.random.default_rng(args.seed).permutation(len(data.test))[:MOST_TEST]
+        order = np.random.default_rng(args.seed).permutation(len(data.test))[:MAX_TEST]
         judges = [data.test[i] for i in order]
         self.train, self.prompts = pairs.encode(data.train, self.vocabulary, **size)
         self.test, self.test_prompts = pairs.encode(judges, self.vocabulary, **size)
@@ -74,12 +90,14 @@ class Tuner:
         self.perplexity = self._perplexity()
 
     def about(self) -> dict[str, Any]:
-        """What the figures are made of."""
+        """What the figures are corpora of."""
         return {
-            "seed": self.args.seed, "train_pairs": len(self.prompts),
-            "test_pairs": len(self.test_prompts), "vocabulary": self.config.vocabulary,
+            "seed": self.args.seed,
+            "train_pairs": len(self.prompts),
+            "test_pairs": len(self.test_prompts),
+            "vocabulary": self.config.vocabulary,
             "perplexity_before": self.perplexity,
-        }  # fmt: skip
+        }
 
     # Figures -------------------------------------------------------------------------------------
 
@@ -90,9 +108,12 @@ class Tuner:
 
     def _perplexity(self) -> float:
         return evaluate.score(
-            self.policy.params, self.policy.memory, self.ordinary, config=self.config,
-            most_batches=100,
-        ).perplexity  # fmt: skip
+            self.policy.params,
+            self.policy.memory,
+            self.ordinary,
+            max_batches=100,
+            config=self.config,
+        ).perplexity
 
     def _log_prob_wins(self, log_p: np.ndarray) -> float:
         return win_rate(log_p / np.sum(self.test.since >= 0, axis=1))
@@ -100,9 +121,14 @@ class Tuner:
     def _draw(self, seed: int) -> Any:
         """Answers of the policy to held-out prompts."""
         return policy.draw(
-            self.policy.params, self.policy.memory, self.test_prompts[:128], config=self.config,
-            answers=1, length=self.args.length, seed=seed,
-        )  # fmt: skip
+            self.policy.params,
+            self.policy.memory,
+            self.test_prompts[:128],
+            answers=1,
+            length=self.args.length,
+            seed=seed,
+            config=self.config,
+        )
 
     def _divergence(self) -> dict[str, float]:
         drawn = self._draw(self.args.seed + 1)
@@ -137,40 +163,92 @@ class Tuner:
 
     # Methods -------------------------------------------------------------------------------------
 
+    def _train(
+        self, name: str, state: Any, step: Any, batches: Iterator[Any], total: int
+    ) -> tuple[Any, dict[str, float]]:
+        """Runs step(state, batch, scale) with a bar: (state, what it took)."""
+        clock = loop.Clock()
+        latest: deque[loop.Look] = deque(maxlen=LATEST)
+        bar = tqdm(total=total, desc=name, unit="step", disable=None, dynamic_ncols=True)
+
+        def scale() -> np.float32:
+            found = rates.scale(
+                clock.step,
+                steps=total,
+                warmup=WARMUP,
+                seconds=clock.now,
+                max_seconds=self.args.max_seconds,
+            )
+            return np.float32(found)
+
+        def look(seen: loop.Look) -> None:
+            latest.append(seen)
+            bar.set_postfix_str(f"loss {mean_loss(latest):.4f}", refresh=False)
+            bar.update(seen.steps)
+
+        with bar:
+            state, _ = loop.train(
+                state,
+                lambda state, batch: step(state, batch, scale()),
+                lambda _: batches,
+                steps=total,
+                clock=clock,
+                max_seconds=self.args.max_seconds,
+                interrupt=self.stop,
+                look=look,
+                look_every=LOOK_EVERY,
+            )
+        cost = {"steps": float(clock.step), "seconds": clock.seconds}
+        return state, cost | ({"loss": mean_loss(latest)} if latest else {})
+
     def fit_reward(self) -> dict[str, float]:
         """A reward model on the base's word vectors."""
         tx = optim.rowwise(optax.scale_by_adam())
         embed = self.policy.params["embed"]
         state = reward.init_state(tx, width=self.config.embed)
-        step = jax.jit(reward.make_step(tx, lr=2e-2), donate_argnums=0)
-        clock = Clock(self, "reward", self._steps(self.args.epochs))
-        for rate, batch in clock.steps(self._pair_batches()):
-            state, value = step(state, embed, *map(jnp.asarray, batch), rate)
-            clock.tell(value)
+        run = jax.jit(reward.make_step(tx, learning_rate=REWARD_LEARNING_RATE), donate_argnums=0)
+
+        def step(state: reward.RewardState, batch: Batch, scale: np.float32) -> Any:
+            return run(state, reward.RewardBatch(embed, *batch, scale))
+
+        total = self._steps(self.args.epochs)
+        state, cost = self._train("reward", state, step, self._pair_batches(), total)
         self.judge = state.params
         scores = reward.score(self.judge, embed, self.test)
         self.scale = float(np.std(scores)) or 1.0
         return {
             "win_rate_before": self._log_prob_wins(self.before),
-            "win_rate_after": win_rate(scores), **clock.cost(),
-        }  # fmt: skip
+            "win_rate_after": win_rate(scores),
+            **cost,
+        }
 
-    def _fit_policy(self, name: str, loss: Any, batches: Iterator[Any], total: int,
-                    counted: bool) -> dict[str, float]:  # fmt: skip
+    def _fit_policy(
+        self, name: str, loss: Any, batches: Iterator[Any], total: int, counted: bool
+    ) -> dict[str, float]:
         self._rewind()
-        step = jax.jit(
+        run = jax.jit(
             tuning.make_step(
-                loss, self.tx, config=self.config, unigram=self.base.unigram,
-                popular=self.base.popular, lr=self.args.lr, memory_lr=MEMORY_LR, counted=counted,
+                loss,
+                self.tx,
+                unigram=self.base.unigram,
+                popular=self.base.popular,
+                learning_rate=self.args.lr,
+                memory_learning_rate=MEMORY_LEARNING_RATE,
+                counted=counted,
+                config=self.config,
             ),
             donate_argnums=0,
-        )  # fmt: skip
-        clock = Clock(self, name, total)
-        for rate, (batch, *more) in clock.steps(batches):
-            self.policy = tuning.make_room(self.policy, batch.since.size, config=self.config)
-            self.policy, seen = step(self.policy, *map(jnp.asarray, batch), rate, *more)
-            clock.tell(seen.loss)
-        return self._tuned_figures() | clock.cost()
+        )
+
+        def step(state: tuning.Policy, batch: tuple[Batch, Any], scale: np.float32) -> Any:
+            runs, extra = batch
+            state = tuning.make_room(state, runs.since.size, config=self.config)
+            # The next batch may be drawn from the policy, whose old arrays are gone.
+            self.policy, metrics = run(state, tuning.TuningBatch(*runs, scale, (extra,)))
+            return self.policy, metrics
+
+        self.policy, cost = self._train(name, self.policy, step, batches, total)
+        return self._tuned_figures() | cost
 
     def fit_dpo(self) -> dict[str, float]:
         """Direct preference optimization."""
@@ -185,21 +263,25 @@ class Tuner:
         return self._fit_policy("dpo", loss, batches(), total, self.counted)
 
     def fit_rloo(self) -> dict[str, float]:
-        """Policy gradient on the reward model's word."""
+        """Policy gradient on the rewards of the reward model."""
         self._rewind()
-        embed = jnp.copy(self.policy.params["embed"])  # the judge's; the policy's own will move
+        embed = jnp.copy(self.policy.params["embed"])  # the policy moves its array
         judged = lambda batch: reward.score(self.judge, embed, batch) / self.scale  # noqa: E731
         before = float(np.mean(judged(self._draw(self.args.seed + 2))))
         rng = np.random.default_rng(self.args.seed)
 
         def batches() -> Iterator[Any]:
-            for number in range(1 << 30):
+            for number in itertools.count():
                 chosen = rng.integers(len(self.prompts), size=PROMPTS)
                 drawn = policy.draw(
-                    self.policy.params, self.policy.memory, [self.prompts[i] for i in chosen],
-                    config=self.config, answers=ANSWERS, length=self.args.length,
+                    self.policy.params,
+                    self.policy.memory,
+                    [self.prompts[i] for i in chosen],
+                    answers=ANSWERS,
+                    length=self.args.length,
                     seed=self.args.seed * 1_000_003 + number,
-                )  # fmt: skip
+                    config=self.config,
+                )
                 yield drawn, jnp.asarray(judged(drawn))
 
         loss = functools.partial(policy.loss, beta=self.args.beta, answers=ANSWERS)
@@ -208,10 +290,9 @@ class Tuner:
         return {"reward_before": before, "reward_after": after} | figures
 
     def _rewind(self) -> None:
-        """Back to the reference; what was kept of an earlier method is dropped."""
+        """Back to the reference."""
         back = tuning.swap(self.policy)
-        base = dataclasses.replace(self.base, params=back.params, memory=back.memory)
-        self.policy = tuning.init_policy(base, self.tx, seed=self.args.seed)
+        self.policy = tuning.init_policy(self._model(back), self.tx, seed=self.args.seed)
 
     # Batches -------------------------------------------------------------------------------------
 
@@ -230,49 +311,35 @@ class Tuner:
         """Text to train on as it comes, without end."""
         for epoch in itertools.count():
             yield from batching.batches(
-                self.text, ORDINARY, self.args.length, self.config.history,
-                seed=self.args.seed, epoch=epoch,
-            )  # fmt: skip
+                self.text,
+                ORDINARY,
+                self.args.length,
+                self.config.history,
+                seed=self.args.seed,
+                epoch=epoch,
+            )
 
     def save(self, directory: str) -> None:
         """The model as it now is."""
-        tuned = dataclasses.replace(self.base, params=self.policy.params, memory=self.policy.memory)
-        save(directory, self.args, tuned, self.config, self.vocabulary)
+        save(self._model(self.policy), directory, self.args)
+
+    def _model(self, state: Any) -> lm.LanguageModel:
+        """The base with other weights."""
+        return dataclasses.replace(self.base, params=state.params, memory=state.memory)
 
 
-class Clock:
-    """A progress bar and a rate that falls to 0 at the end of the steps or of the time."""
+def mean_loss(looks: Iterable[loop.Look]) -> float:
+    """Mean loss over the steps of some looks.
 
-    def __init__(self, tuner: Tuner, name: str, total: int) -> None:
-        self.stop, self.limit, self.total = tuner.stop, tuner.args.max_seconds, total
-        self.bar = tqdm(total=total, desc=name, unit="step", disable=None, dynamic_ncols=True)
-        self.done, self.losses, self.seconds = 0, [0.0], 0.0
-
-    def steps(self, batches: Iterator[Any]) -> Iterator[tuple[jax.Array, Any]]:
-        """(rate, batch) until the batches, the steps or the time run out, or Ctrl-C."""
-        started = time.perf_counter()
-        with self.bar:
-            while self.done < self.total and not self.stop.asked:
-                self.seconds = time.perf_counter() - started
-                spent = max(self.done / self.total, self.seconds / self.limit)
-                if spent >= 1:
-                    break
-                warm = min(1.0, (self.done + 1) / 20)
-                batch = next(batches)
-                yield jnp.float32(warm * (1 - spent)), batch
-                self.done += 1
-                self.bar.update()
-            self.seconds = time.perf_counter() - started
-
-    def tell(self, value: Any) -> None:
-        """The loss of a step."""
-        self.losses = [*self.losses[-49:], float(value)]
-        self.bar.set_postfix_str(f"loss {np.mean(self.losses):.4f}", refresh=False)
-
-    def cost(self) -> dict[str, float]:
-        """What it took."""
-        return {"steps": float(self.done), "seconds": self.seconds,
-                "loss": float(np.mean(self.losses))}  # fmt: skip
+    Example:
+      >>> two = loop.Look(2, 3, 0.0, {"loss": 2.0}, steps=2, interval=0.0)
+      >>> one = loop.Look(3, 3, 0.0, {"loss": 5.0}, steps=1, interval=0.0)
+      >>> mean_loss([two, one])
+      3.0
+    """
+    looks = list(looks)
+    total = sum(look.metrics["loss"] * look.steps for look in looks)
+    return total / sum(look.steps for look in looks)
 
 
 def win_rate(scores: np.ndarray) -> float:
@@ -282,20 +349,19 @@ def win_rate(scores: np.ndarray) -> float:
 
 
 def start(args: argparse.Namespace, stop: Interrupt) -> Tuner:
-    """Reads the pairs and makes or loads the base."""
+    """Reads the pairs and trains or loads the base."""
     data = pairs.read(args.pairs, seed=args.seed)
     if args.checkpoint:
-        saved = load_model(args.checkpoint)
-        counted = str(Path(args.pairs).resolve()) in saved.files
-        return Tuner(args, stop, data, (saved.state, saved.config, saved.vocabulary), counted)
+        base = lm.load(args.checkpoint)
+        counted = str(Path(args.pairs).resolve()) in base.files
+        return Tuner(args, stop, data, base, counted)
     base = train_base(args, data)
     if args.save_base:
-        save(args.save_base, args, *base)
+        save(base, args.save_base, args)
     return Tuner(args, stop, data, base, counted=True)
 
 
-def save(directory: str, args: argparse.Namespace, state: Any, config: Any, words: Any) -> None:
-    """A model, as train_lm.py saves one."""
-    about = argparse.Namespace(files=[args.pairs, *args.files])
-    train_lm.save_model(directory, config, words, about)
-    checkpoint.save(directory, state, step=0, extra={}, keep=1)
+def save(model: lm.LanguageModel, directory: str, args: argparse.Namespace) -> None:
+    """A model, as train_lm.py saves one; it names the files of this run."""
+    files = tuple(str(Path(f).resolve()) for f in [args.pairs, *args.files])
+    lm.save(dataclasses.replace(model, files=files), directory)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import weakref
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from threading import Condition, Thread
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 
 from sparse_jax.data.xmc import XmcData, gather_index
-
-T = TypeVar("T")
 
 # Capacities are multiples of this, so that nearly equal data share one compiled step.
 _ROUND_TO = 64
@@ -71,7 +66,7 @@ def num_batches(num_points: int, batch_size: int, *, drop_remainder: bool = Fals
         (3, 2)
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        raise ValueError(f"batch_size = {batch_size}: must be at least 1")
     return num_points // batch_size if drop_remainder else -(-num_points // batch_size)
 
 
@@ -101,7 +96,7 @@ def epoch_order(num_points: int, *, seed: int | None, epoch: int) -> np.ndarray:
     if seed is None:
         return np.arange(num_points)
     if seed < 0 or epoch < 0:
-        raise ValueError(f"seed and epoch must be at least 0, got {seed} and {epoch}")
+        raise ValueError(f"seed, epoch = {seed}, {epoch}: must be at least 0")
     bits = np.random.Philox(np.random.SeedSequence([seed, epoch])).random_raw(num_points)
     return np.argsort(bits, kind="stable")
 
@@ -238,15 +233,15 @@ def make_batch(data: XmcData, rows: np.ndarray, batch_size: int, capacity: Capac
         [0, 1, -1]
     """
     if rows.size > batch_size:
-        raise ValueError(f"rows has {rows.size} points, more than batch_size {batch_size}")
+        raise ValueError(f"rows.size = {rows.size}: must be at most batch_size, {batch_size}")
     feature_index, feature_counts = gather_index(data.feature_offsets, rows)
     label_index, label_counts = gather_index(data.label_offsets, rows)
     for name, size in (("features", feature_index.size), ("labels", label_index.size)):
         limit = getattr(capacity, name)
         if size > limit:
             raise ValueError(
-                f"capacity.{name} is {limit}, but a batch holds {size} entries: plan_capacity "
-                "must be given the same batch_size and seed, and every epoch"
+                f"capacity.{name} = {limit}: must be at least {size}, the entries of a batch; give "
+                "plan_capacity the same batch_size and seed, and every epoch"
             )
     return Batch(
         feature_ids=_pad(data.feature_ids[feature_index], capacity.features, -1),
@@ -277,124 +272,14 @@ def stack(batches: Sequence[Batch]) -> Batch:
         (2, 3)
     """
     if not batches:
-        raise ValueError("batches is empty: stack needs at least one")
+        raise ValueError("batches = []: must be at least one")
     shapes = {tuple(np.shape(leaf) for leaf in jax.tree.leaves(batch)) for batch in batches}
     if len(shapes) != 1:
         raise ValueError(
-            "batches have unequal shapes: make them with one capacity, from plan_capacity over "
-            "all epochs"
+            "batches = arrays of unequal shapes: must be equal; make them with one capacity, from "
+            "plan_capacity over all epochs"
         )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-
-
-class prefetch(Generic[T]):
-    """Run an iterator in a background thread, at most `size` items ahead.
-
-    Items come in order. An exception of the iterator is raised where its item would have come.
-    The thread ends when the iterator does, on `close()`, at the end of a `with` block, or when
-    the object is collected; closing waits for the item in the making, and also closes the
-    iterator if it is a generator.
-
-    Args:
-        iterator: what to run; nobody else may use it from then on.
-        size: items to hold ready, at least 1.
-
-    Raises:
-        ValueError: size below 1.
-
-    Example:
-        >>> with prefetch(iter(range(3)), 2) as ahead:
-        ...     list(ahead)
-        [0, 1, 2]
-    """
-
-    def __init__(self, iterator: Iterable[T], size: int = 2) -> None:
-        if size < 1:
-            raise ValueError(f"size must be at least 1, got {size}")
-        self._channel = _Channel(size)
-        # The thread knows the channel, not this object, which can thus be collected.
-        self._thread = Thread(
-            target=_fill, args=(self._channel, iterator), name="sparse_jax.prefetch", daemon=True
-        )
-        self._stop = weakref.finalize(self, self._channel.stop)
-        self._thread.start()
-
-    def __iter__(self) -> prefetch[T]:
-        return self
-
-    def __next__(self) -> T:
-        return self._channel.get()
-
-    def close(self) -> None:
-        """Stop, drop what was prepared, and wait for the thread. May be called twice."""
-        self._stop()
-        self._thread.join()
-
-    def __enter__(self) -> prefetch[T]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class _Channel:
-    """A bounded queue whose two sides can both be told that it is over."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._items: deque[Any] = deque()
-        self._changed = Condition()
-        self._stopped = False  # the reader wants no more
-        self._ended = False  # the writer has no more
-        self._error: BaseException | None = None
-
-    def put(self, item: Any) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or len(self._items) < self._size)
-            if not self._stopped:
-                self._items.append(item)
-                self._changed.notify_all()
-            return not self._stopped
-
-    def end(self, error: BaseException | None) -> None:
-        with self._changed:
-            self._ended, self._error = True, error
-            self._changed.notify_all()
-
-    def get(self) -> Any:
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._ended or bool(self._items))
-            if self._items:
-                item = self._items.popleft()
-                self._changed.notify_all()
-                return item
-            error, self._error = (None if self._stopped else self._error), None
-        if error is not None:
-            raise error
-        raise StopIteration
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            self._items.clear()
-            self._changed.notify_all()
-
-
-def _fill(channel: _Channel, iterable: Iterable[Any]) -> None:
-    error: BaseException | None = None
-    try:
-        iterator = iter(iterable)
-        try:
-            for item in iterator:
-                if not channel.put(item):
-                    break
-        finally:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
-    except BaseException as raised:  # handed to the reader, whatever it is
-        error = raised
-    channel.end(error)
 
 
 def _count_distinct(ids: np.ndarray, seen: np.ndarray) -> int:

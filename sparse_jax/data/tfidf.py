@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
-from sparse_jax.data.xmc import XmcData
+from sparse_jax.data.xmc import XmcData, with_values
 
 
 def fit_idf(data: XmcData) -> np.ndarray:
@@ -63,15 +61,41 @@ def apply_tfidf(data: XmcData, idf: np.ndarray) -> XmcData:
     """
     if idf.shape != (data.num_features,):
         raise ValueError(
-            f"idf must have shape ({data.num_features},), one weight for each feature of data, "
-            f"got {idf.shape}"
+            f"idf.shape = {idf.shape}: must be ({data.num_features},), one weight for each feature "
+            "of data; fit it on training points of the same num_features"
         )
+    check_counts(data)
+    weights = np.log1p(data.feature_values.astype(np.float64)) * idf[data.feature_ids]
+    return with_values(data, to_unit_length(data, weights))
+
+
+def check_counts(data: XmcData) -> None:
+    """Refuses negative values, which TF-IDF isn't for."""
     if data.feature_values.size and data.feature_values.min() < 0:
         raise ValueError(
-            f"data has a negative feature value, {data.feature_values.min()}: TF-IDF is for counts"
+            f"feature_values = {data.feature_values.min()}: must be counts, at least 0, for "
+            "TF-IDF; leave such features as they are: weighting none"
         )
-    weights = np.log1p(data.feature_values.astype(np.float64)) * idf[data.feature_ids]
+
+
+def to_unit_length(data: XmcData, values: np.ndarray) -> np.ndarray:
+    """Values scaled so that those of each point have the length 1; points of zeros stay.
+
+    Args:
+        data: whose entries the values are.
+        values: float64 [feature_offsets[-1]], finite.
+
+    Returns:
+        float32 [feature_offsets[-1]].
+
+    Example:
+        >>> data = XmcData(
+        ...     np.array([0, 2]), np.array([0, 1], np.int32), np.ones(2, np.float32),
+        ...     np.array([0, 0]), np.array([], np.int32), num_features=2, num_labels=1)
+        >>> to_unit_length(data, np.array([-3.0, 4.0])).tolist()
+        [-0.6000000238418579, 0.800000011920929]
+    """
     rows = np.repeat(np.arange(data.num_points), np.diff(data.feature_offsets))
-    norms = np.sqrt(np.bincount(rows, weights * weights, minlength=data.num_points))
+    norms = np.sqrt(np.bincount(rows, values * values, minlength=data.num_points))
     scale = np.divide(1.0, norms, out=np.ones_like(norms), where=norms > 0)
-    return dataclasses.replace(data, feature_values=(weights * scale[rows]).astype(np.float32))
+    return (values * scale[rows]).astype(np.float32)

@@ -6,13 +6,16 @@ import dataclasses
 import gzip
 import os
 import re
-import zlib
 from typing import Any
 
 import numpy as np
 
+from sparse_jax.data.encoding import read_bytes, without_mark
 from sparse_jax.ops.xmc_parser import parse_xmc
 from sparse_jax.runtime.files import write_atomically
+
+MAX_SIZE = 2**31 - 1
+"""The most features, or labels, that int32 ids can tell apart."""
 
 
 class XmcFormatError(ValueError):
@@ -47,7 +50,7 @@ class XmcData:
         num_labels: number of labels that exist, present in this file or not.
 
     Raises:
-        ValueError: if the arrays don't fit together.
+        ValueError: if the arrays don't fit together, or a point holds an id twice.
 
     Example:
         >>> data = XmcData(
@@ -78,29 +81,40 @@ class XmcData:
             if not isinstance(value, np.ndarray) or value.dtype != dtype or value.ndim != 1:
                 got = f"{getattr(value, 'dtype', type(value))} {getattr(value, 'shape', '')}"
                 raise ValueError(
-                    f"{name} must be a one-dimensional {np.dtype(dtype)} NumPy array, got {got}"
+                    f"{name} = {got}: must be a one-dimensional {np.dtype(dtype)} NumPy array; "
+                    f"convert it with np.asarray(..., np.{np.dtype(dtype)})"
                 )
         if self.feature_offsets.shape != self.label_offsets.shape:
             raise ValueError(
-                "feature_offsets and label_offsets must have equal lengths, got "
-                f"{self.feature_offsets.size} and {self.label_offsets.size}"
+                f"label_offsets.size = {self.label_offsets.size}: must be that of feature_offsets, "
+                f"{self.feature_offsets.size}; give one more than there are points for each"
             )
         if self.feature_values.shape != self.feature_ids.shape:
             raise ValueError(
-                "feature_values and feature_ids must have equal lengths, got "
-                f"{self.feature_values.size} and {self.feature_ids.size}"
+                f"feature_values.size = {self.feature_values.size}: must be that of feature_ids, "
+                f"{self.feature_ids.size}; give one value for each id"
             )
         for kind, count in (("feature", self.num_features), ("label", self.num_labels)):
+            check_size(f"num_{kind}s", count)
             offsets = getattr(self, f"{kind}_offsets")
             ids = getattr(self, f"{kind}_ids")
             ends_right = offsets.size > 0 and offsets[0] == 0 and offsets[-1] == ids.size
             if not ends_right or np.any(offsets[1:] < offsets[:-1]):
                 raise ValueError(
-                    f"{kind}_offsets must rise from 0 to the {ids.size} entries of {kind}_ids"
+                    f"{kind}_offsets = {_brief(offsets)}: must rise from 0 to the {ids.size} "
+                    f"entries of {kind}_ids; see offsets_of"
                 )
             if ids.size and not (0 <= ids.min() and ids.max() < count):
                 raise ValueError(
-                    f"{kind}_ids must be in [0, {count}), found {ids.min()} to {ids.max()}"
+                    f"{kind}_ids = {ids.min()} to {ids.max()}: must be in [0, {count}); ids start "
+                    f"at 0, and num_{kind}s is one more than the largest may be"
+                )
+            twice = _find_repeated(offsets, ids)
+            if twice is not None:
+                point, repeated = twice
+                raise ValueError(
+                    f"{kind}_ids = {repeated} twice in point {point}: must be distinct within a "
+                    "point; sum or drop the repeats, as data.from_csr does"
                 )
 
     @property
@@ -115,14 +129,102 @@ class XmcData:
         rows = np.arange(self.num_points)[index]
         feature_index, feature_counts = gather_index(self.feature_offsets, rows)
         label_index, label_counts = gather_index(self.label_offsets, rows)
-        return dataclasses.replace(
-            self,
-            feature_offsets=offsets_of(feature_counts),
-            feature_ids=self.feature_ids[feature_index],
-            feature_values=self.feature_values[feature_index],
-            label_offsets=offsets_of(label_counts),
-            label_ids=self.label_ids[label_index],
+        return unchecked(
+            offsets_of(feature_counts),
+            self.feature_ids[feature_index],
+            self.feature_values[feature_index],
+            offsets_of(label_counts),
+            self.label_ids[label_index],
+            self.num_features,
+            self.num_labels,
         )
+
+
+def unchecked(
+    feature_offsets: np.ndarray,
+    feature_ids: np.ndarray,
+    feature_values: np.ndarray,
+    label_offsets: np.ndarray,
+    label_ids: np.ndarray,
+    num_features: int,
+    num_labels: int,
+) -> XmcData:
+    """`XmcData` of arrays that are right by construction: for the readers and views of this room.
+
+    Args:
+        feature_offsets: as for `XmcData`, like all others.
+        feature_ids: int32.
+        feature_values: float32.
+        label_offsets: int64.
+        label_ids: int32.
+        num_features: columns of the feature matrix.
+        num_labels: labels that exist.
+
+    Returns:
+        The same as `XmcData(...)`, without its passes over all entries.
+    """
+    arrays = (feature_offsets, feature_ids, feature_values, label_offsets, label_ids)
+    points = object.__new__(XmcData)
+    values = (*arrays, num_features, num_labels)
+    for field, value in zip(dataclasses.fields(XmcData), values, strict=True):
+        object.__setattr__(points, field.name, value)
+    return points
+
+
+def with_values(points: XmcData, values: np.ndarray) -> XmcData:
+    """The same points with other feature values: float32 [feature_offsets[-1]]."""
+    return unchecked(
+        points.feature_offsets,
+        points.feature_ids,
+        values,
+        points.label_offsets,
+        points.label_ids,
+        points.num_features,
+        points.num_labels,
+    )
+
+
+def check_size(name: str, size: int) -> None:
+    """Refuses a number of features or labels that int32 ids can't have."""
+    if not 0 <= size <= MAX_SIZE:
+        raise ValueError(f"{name} = {size}: must be from 0 to {MAX_SIZE}; ids are int32")
+
+
+def check_finite(points: XmcData) -> None:
+    """Refuses values that are not finite, by the name of the first one's point and feature."""
+    wrong = ~np.isfinite(points.feature_values)
+    if wrong.any():
+        where = int(np.argmax(wrong))
+        point = int(np.searchsorted(points.feature_offsets, where, side="right")) - 1
+        raise ValueError(
+            f"feature_values = {points.feature_values[where]} in point {point}, feature "
+            f"{points.feature_ids[where]}: must be finite; mend or drop this entry"
+        )
+
+
+def _brief(values: np.ndarray) -> str:
+    return np.array2string(values, threshold=8, edgeitems=3, separator=", ")
+
+
+def _find_repeated(offsets: np.ndarray, ids: np.ndarray) -> tuple[int, int] | None:
+    """The first point that holds an id twice, and that id."""
+    ascends = ids[1:] > ids[:-1]
+    starts = offsets[1:-1]
+    ascends[starts[(starts > 0) & (starts < ids.size)] - 1] = True  # from one point to the next
+    descents = np.flatnonzero(~ascends)
+    if not descents.size:  # the usual case, at the cost of one comparison an entry
+        return None
+    unsorted = np.zeros(offsets.size - 1, np.bool_)
+    unsorted[np.searchsorted(offsets, descents, side="right") - 1] = True
+    rows = np.flatnonzero(unsorted)
+    index, counts = gather_index(offsets, rows)
+    keys = np.repeat(np.arange(rows.size) << 32, counts) | ids[index]
+    keys.sort()
+    twice = np.flatnonzero(keys[1:] == keys[:-1])
+    if not twice.size:
+        return None
+    key = int(keys[twice[0]])
+    return int(rows[key >> 32]), key & 0xFFFFFFFF
 
 
 def offsets_of(counts: np.ndarray) -> np.ndarray:
@@ -146,8 +248,9 @@ def read_xmc(path: str | os.PathLike[str]) -> XmcData:
     The first line is `points features labels`; each further line is one point,
     `label,label feature:value feature:value`. A point without labels begins with a space or
     directly with a feature; one without features is its labels alone; an empty line has
-    neither. Compression is recognised by content, not by name. Ids start at 0. An id that comes
-    twice in one row is an error, since summing, overwriting and ignoring are equally plausible.
+    neither. Compression is recognised by content, not by name; a byte order mark before the header
+    is no part of it. Ids start at 0. An id that comes twice in one row is an error, since summing,
+    overwriting and ignoring are equally plausible.
 
     Args:
         path: the file.
@@ -158,7 +261,7 @@ def read_xmc(path: str | os.PathLike[str]) -> XmcData:
     Raises:
         XmcFormatError: a malformed row, an id out of range, a value that isn't a finite float32,
             a repeated id, more or fewer rows than the header promises, bytes that aren't text, a
-            damaged gzip stream, an empty file. The message begins with the path and the line.
+            damaged gzip stream, an empty file, UTF-16. The message begins with the path and line.
         OSError: the file can't be read.
 
     Example:
@@ -172,12 +275,16 @@ def read_xmc(path: str | os.PathLike[str]) -> XmcData:
         Bhatia et al., The Extreme Classification Repository, 2016 (section on the data format).
     """
     name = os.fspath(path)
-    content = _read_bytes(name)
     try:
+        content = read_bytes(name)
+        try:
+            content = without_mark(content)
+        except ValueError as error:
+            raise ValueError(f"line 1: {error}") from None
         arrays = parse_xmc(content)
     except ValueError as error:
         raise XmcFormatError(name, str(error)) from None
-    return XmcData(*arrays[:5], num_features=arrays[6], num_labels=arrays[7])
+    return unchecked(*arrays[:5], num_features=arrays[6], num_labels=arrays[7])
 
 
 def write_xmc(path: str | os.PathLike[str], data: XmcData) -> None:
@@ -202,10 +309,7 @@ def write_xmc(path: str | os.PathLike[str], data: XmcData) -> None:
         ...     pathlib.Path(folder, "one.txt").read_text()
         '1 5 2\\n 4:1\\n'
     """
-    if not np.isfinite(data.feature_values).all():
-        where = int(np.flatnonzero(~np.isfinite(data.feature_values))[0])
-        point = int(np.searchsorted(data.feature_offsets, where, side="right")) - 1
-        raise ValueError(f"feature_values of point {point} hold {data.feature_values[where]}")
+    check_finite(data)
     # Few distinct values occur; bit patterns keep -0.0 apart from 0.0.
     bits, inverse = np.unique(data.feature_values.view(np.uint32), return_inverse=True)
     texts = [_format_float32(value) for value in bits.view(np.float32)]
@@ -229,22 +333,3 @@ def _format_float32(value: np.float32) -> str:
     text = str(value).removesuffix(".0")
     # The shortest decimal is read back through a double; keep it only if that rounds the same.
     return text if np.float32(float(text)) == value else f"{float(value):.17g}"
-
-
-def _read_bytes(name: str) -> bytes:
-    with open(name, "rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        if not compressed:
-            return file.read()
-        chunks: list[bytes] = []
-        try:
-            with gzip.GzipFile(fileobj=file) as stream:
-                while chunk := stream.read(1 << 20):
-                    chunks.append(chunk)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            line = 1 + sum(chunk.count(b"\n") for chunk in chunks)
-            raise XmcFormatError(
-                name, f"line {line}: the gzip stream is damaged here or later ({error})"
-            ) from None
-        return b"".join(chunks)

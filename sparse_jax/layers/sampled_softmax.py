@@ -89,7 +89,7 @@ def unigram_start(counts: Any, size: int, popular: int) -> tuple[jax.Array, jax.
     return share, top.astype(jnp.int32)
 
 
-class Drawn(NamedTuple):
+class SampledWords(NamedTuple):
     """The words that a batch's softmax is taken over."""
 
     words: active.ActiveSet
@@ -99,7 +99,7 @@ class Drawn(NamedTuple):
 
 def draw_words(
     key: jax.Array, targets: jax.Array, unigram: jax.Array, popular: jax.Array, *, size: int
-) -> Drawn:
+) -> SampledWords:
     """An active set of a batch: its targets, the popular words, a uniform sample.
 
     Args:
@@ -110,19 +110,21 @@ def draw_words(
       size: A, static; V at the most.
     """
     chosen = active.shared_set(
-        key, jnp.concatenate([targets, popular]), size=min(size, unigram.size),
+        key,
+        jnp.concatenate([targets, popular]),
+        size=min(size, unigram.size),
         num_rows=unigram.size,
-    )  # fmt: skip
+    )
     places = chosen.positions[: targets.size]
     log_q = unigram_log_inclusion(chosen, unigram, popular, targets.size)
     column = jnp.arange(log_q.size, dtype=jnp.int32)
     # A target is in its own set for certain; the others are a sample.
     correction = jnp.where(column[None, :] == places[:, None], jnp.float32(0), log_q[None, :])
-    return Drawn(chosen, places, correction)
+    return SampledWords(chosen, places, correction)
 
 
 def sampled_log_softmax(
-    query: jax.Array, chosen: Drawn, out: jax.Array, bias: jax.Array
+    query: jax.Array, chosen: SampledWords, out: jax.Array, bias: jax.Array
 ) -> jax.Array:
     """log softmax of each target, [B], over the words drawn.
 

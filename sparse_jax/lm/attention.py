@@ -96,11 +96,11 @@ def latest(words: jax.Array, start: jax.Array, known: jax.Array, count: int) -> 
     runs, length = known.shape
     last = words.shape[1] - length + 1
     absent = repeat_row(start, known.size).reshape(runs, length, -1)
-    made = [
+    columns = [
         jnp.where((known >= age)[..., None], words[:, last - age : last - age + length], absent)
         for age in range(count, 0, -1)
-    ]  # fmt: skip
-    return jnp.concatenate(made, axis=2)
+    ]
+    return jnp.concatenate(columns, axis=2)
 
 
 def look_back(
@@ -122,9 +122,10 @@ def look_back(
     keys = keys * jax.lax.rsqrt(jnp.mean(keys * keys, 1, keepdims=True) + jnp.float32(1e-6))
     values = matmul_columns(words.reshape(-1, width), params["value"])
     return Context(
-        keys.reshape(runs, places, -1), values.reshape(runs, places, -1),
+        keys.reshape(runs, places, -1),
+        values.reshape(runs, places, -1),
         age[None, None, -recent:] <= known[..., None],
-    )  # fmt: skip
+    )
 
 
 def scores(context: Context, queries: jax.Array, near: jax.Array) -> jax.Array:

@@ -26,9 +26,15 @@ def num_batches(corpus: Corpus, runs: int, length: int) -> int:
 
 
 def batches(
-    corpus: Corpus, runs: int, length: int, history: int, *,
-    seed: int | None = None, epoch: int = 0, start: int = 0,
-) -> Iterator[Batch]:  # fmt: skip
+    corpus: Corpus,
+    runs: int,
+    length: int,
+    history: int,
+    *,
+    seed: int | None = None,
+    epoch: int = 0,
+    start: int = 0,
+) -> Iterator[Batch]:
     """All tokens of a corpus once, in runs that are shuffled as wholes.
 
     Args:

@@ -40,9 +40,11 @@ class BpeVocabulary:
         tokenizer.pre_tokenizer = lib.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = lib.decoders.ByteLevel()
         trainer = lib.trainers.BpeTrainer(
-            vocab_size=size, special_tokens=_NAMES, show_progress=False,
+            vocab_size=size,
+            special_tokens=_NAMES,
+            show_progress=False,
             initial_alphabet=sorted(lib.pre_tokenizers.ByteLevel.alphabet()),
-        )  # fmt: skip
+        )
         tokenizer.train_from_iterator(texts, trainer)
         return cls(tokenizer)
 

@@ -25,9 +25,14 @@ class Data:
 
 
 def load(
-    files: list[str], test_files: list[str], *, kind: str, min_count: int, bpe_size: int,
+    files: list[str],
+    test_files: list[str],
+    *,
+    kind: str,
+    min_count: int,
+    bpe_size: int,
     vocabulary: Any = None,
-) -> Data:  # fmt: skip
+) -> Data:
     """Reads, makes the vocabulary from the training text alone, and splits.
 
     Without files: Python's own reference text. Without a test file: documents are held out by a
@@ -44,9 +49,14 @@ def load(
 
 
 def split(
-    texts: list[str], held_out: list[str], *, kind: str = "word", min_count: int = 5,
-    bpe_size: int = 32_768, vocabulary: Any = None,
-) -> Data:  # fmt: skip
+    texts: list[str],
+    held_out: list[str],
+    *,
+    kind: str = "word",
+    min_count: int = 5,
+    bpe_size: int = 32_768,
+    vocabulary: Any = None,
+) -> Data:
     """Tokens of texts to train on and of texts to test on; the vocabulary comes from the first."""
     if vocabulary is None:
         vocabulary = (
@@ -57,9 +67,12 @@ def split(
     table = spelling.fit_spelling(vocabulary, texts)
     train, validation = take_stretches(text.encode_corpus(vocabulary, texts))
     return Data(
-        vocabulary, train, validation, text.encode_corpus(vocabulary, held_out),
+        vocabulary,
+        train,
+        validation,
+        text.encode_corpus(vocabulary, held_out),
         spelling.spelling_bits(vocabulary, held_out, table),
-    )  # fmt: skip
+    )
 
 
 def hold_out(texts: list[str]) -> tuple[list[str], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,53 +40,73 @@ class Score:
         return (self.nats / math.log(2) + self.extra_bits) / max(self.num_bytes, 1)
 
 
+class TargetScores(NamedTuple):
+    """log p of each target of a batch; 0 for padding."""
+
+    log_p: jax.Array  # float32 [S, T], of the model
+    log_softmax: jax.Array  # float32 [S, T], of its softmax alone
+
+
 @functools.partial(jax.jit, static_argnames="config")
 def log_likelihood(
-    params: model.Params, memory: mem.Memory | None, tokens: jax.Array, since: jax.Array, *,
-    config: model.Config, lsh: index.LshIndex | None = None,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
-    """Exact log p of each target of a batch, [S, T] each: of the model, and of its softmax alone.
-
-    Padding gets 0. `lsh` is the state's, which the key-value memory needs.
-    """
+    params: model.Params,
+    memory: mem.Memory | None,
+    tokens: jax.Array,
+    since: jax.Array,
+    *,
+    lsh: index.LshIndex | None = None,
+    config: model.Config,
+) -> TargetScores:
+    """Exact log p of each target of a batch; `lsh` is the state's, for the key-value memory."""
     at = positions(tokens, since)
     _, inputs = find_inputs(memory, at, config=config, claim=False)
-    made = infer(params, memory, inputs, lsh, config=config)
-    logits = matmul_rows(made.query, params["out"]) + params["bias"][None, :]
+    output = infer(params, memory, inputs, lsh, config=config)
+    logits = matmul_rows(output.query, params["out"]) + params["bias"][None, :]
     target = jnp.maximum(at.targets, 0)[:, None]
-    own = jnp.take_along_axis(logits, target, axis=1)[:, 0]
-    log_softmax = own - jax.nn.logsumexp(logits, axis=1)
+    logit = jnp.take_along_axis(logits, target, axis=1)[:, 0]
+    log_softmax = logit - jax.nn.logsumexp(logits, axis=1)
     log_p = log_softmax
     if config.evidence:
         log_p = model.mix_target(
-            log_softmax, made.log_mix, at.targets, inputs.evidence,
-            at.history[:, -config.recent :], made.recent,
-        )  # fmt: skip
+            log_softmax,
+            output.log_mix,
+            at.targets,
+            inputs.evidence,
+            at.history[:, -config.recent :],
+            output.recent,
+        )
     real = at.targets >= 0
     keep = lambda x: jnp.where(real, x, jnp.float32(0)).reshape(since.shape)  # noqa: E731
-    return keep(log_p), keep(log_softmax)
+    return TargetScores(keep(log_p), keep(log_softmax))
 
 
 def score(
-    params: model.Params, memory: mem.Memory | None, corpus: Corpus, *, config: model.Config,
-    runs: int = 16, length: int = 32, extra_bits: float = 0.0, most_batches: int | None = None,
+    params: model.Params,
+    memory: mem.Memory | None,
+    corpus: Corpus,
+    *,
+    runs: int = 16,
+    length: int = 32,
+    extra_bits: float = 0.0,
+    max_batches: int | None = None,
     lsh: index.LshIndex | None = None,
-) -> Score:  # fmt: skip
+    config: model.Config,
+) -> Score:
     """The exact score of a corpus, in batches of S·T positions.
 
     Args:
       params: of the model.
       memory: of the model.
-      corpus: what to score; all of it unless most_batches says otherwise.
-      config: the model's.
+      corpus: what to score; all of it unless max_batches says otherwise.
       runs: S.
       length: T.
       extra_bits: what spelling the unknown words costs.
-      most_batches: stop early, for a look during training; spread evenly over the text.
+      max_batches: stop early, for a look during training; spread evenly over the text.
       lsh: of the state, which the key-value memory needs.
+      config: the model's.
     """
     total, count = 0.0, 0
-    for batch in _spread(corpus, runs, length, config.history, most_batches):
+    for batch in _spread(corpus, runs, length, config.history, max_batches):
         log_p, _ = log_likelihood(params, memory, *map(jnp.asarray, batch), config=config, lsh=lsh)
         total -= float(np.sum(np.asarray(log_p), dtype=np.float64))
         count += int(np.sum(batch.since >= 0))
@@ -94,9 +114,9 @@ def score(
     return Score(total, count, corpus.num_bytes if whole else 0, extra_bits if whole else 0.0)
 
 
-def _spread(corpus: Corpus, runs: int, length: int, history: int, most: int | None) -> Any:
-    made: Any = batches(corpus, runs, length, history, seed=None if most is None else 0)
-    for number, batch in enumerate(made):
-        if most is not None and number >= most:
+def _spread(corpus: Corpus, runs: int, length: int, history: int, max_batches: int | None) -> Any:
+    source: Any = batches(corpus, runs, length, history, seed=None if max_batches is None else 0)
+    for number, batch in enumerate(source):
+        if max_batches is not None and number >= max_batches:
             return
         yield Batch(*batch)

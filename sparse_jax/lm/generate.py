@@ -15,6 +15,7 @@ from sparse_jax.lm import memory as mem
 from sparse_jax.lm import model, sparse_head
 from sparse_jax.lm.batching import Positions
 from sparse_jax.lm.reading import Forward, Inputs, find_inputs, infer
+from sparse_jax.lm.saved import LanguageModel
 from sparse_jax.lm.text import DOCUMENT, UNKNOWN
 from sparse_jax.ops.fixed_order import matmul_rows
 from sparse_jax.retrieval import index
@@ -44,11 +45,12 @@ class Sampling:
             raise ValueError(f"repetition_penalty = {self.repetition_penalty}: must be at least 1")
 
 
-def pack_history(prompt: Any, config: model.Config) -> tuple[np.ndarray, int]:
+def pack_history(prompt: Any, *, config: model.Config) -> tuple[np.ndarray, int]:
     """(history int32 [C], tokens known): the end of a prompt, which starts a document.
 
     Example:
-      >>> history, known = pack_history([7, 8], model.Config(vocabulary=9, rows=0, recent=8))
+      >>> config = model.Config(vocabulary=9, rows=0, recent=8)
+      >>> history, known = pack_history([7, 8], config=config)
       >>> history[-3:].tolist(), known
       ([1, 7, 8], 2)
     """
@@ -64,9 +66,14 @@ def pack_history(prompt: Any, config: model.Config) -> tuple[np.ndarray, int]:
 
 
 def next_forward(
-    params: model.Params, memory: mem.Memory | None, history: jax.Array, known: jax.Array, *,
-    config: model.Config, lsh: index.LshIndex | None = None,
-) -> tuple[Forward, Inputs]:  # fmt: skip
+    params: model.Params,
+    memory: mem.Memory | None,
+    history: jax.Array,
+    known: jax.Array,
+    *,
+    lsh: index.LshIndex | None = None,
+    config: model.Config,
+) -> tuple[Forward, Inputs]:
     """The model's query and mixture for the token after each history."""
     at = Positions(history, history, known, jnp.full(known.shape, -1, jnp.int32))
     _, inputs = find_inputs(memory, at, config=config, claim=False)
@@ -74,10 +81,15 @@ def next_forward(
 
 
 def next_log_probs(
-    params: model.Params, memory: mem.Memory | None, history: jax.Array, known: jax.Array,
-    head: sparse_head.SparseHead | None = None, *, config: model.Config,
+    params: model.Params,
+    memory: mem.Memory | None,
+    history: jax.Array,
+    known: jax.Array,
+    head: sparse_head.SparseHead | None = None,
+    *,
     lsh: index.LshIndex | None = None,
-) -> jax.Array:  # fmt: skip
+    config: model.Config,
+) -> jax.Array:
     """log p of every token after each history: exact, or through the hash tables.
 
     Args:
@@ -86,30 +98,30 @@ def next_log_probs(
       history: int32 [B, C], the tokens before, DOCUMENT before a document's start.
       known: int32 [B], how many of them are the document's.
       head: None for the exact softmax; else the one that scores what its tables name.
-      config: static.
       lsh: of the state, which the key-value memory needs.
+      config: static.
 
     Returns:
       float32 [B, V], each row normalized.
     """
-    made, inputs = next_forward(params, memory, history, known, config=config, lsh=lsh)
+    output, inputs = next_forward(params, memory, history, known, config=config, lsh=lsh)
     if head is None:
-        logits = matmul_rows(made.query, params["out"]) + params["bias"][None, :]
+        logits = matmul_rows(output.query, params["out"]) + params["bias"][None, :]
         log_softmax = jax.nn.log_softmax(logits, axis=1)
     else:
-        log_softmax = sparse_head.log_softmax(head, params, made.query)
-    return mix_all(log_softmax, made, inputs, config=config)
+        log_softmax = sparse_head.log_softmax(head, params, output.query)
+    return mix_all(log_softmax, output, inputs, config=config)
 
 
 def mix_all(
-    log_softmax: jax.Array, made: Forward, inputs: Inputs, *, config: model.Config
+    log_softmax: jax.Array, output: Forward, inputs: Inputs, *, config: model.Config
 ) -> jax.Array:
     """log p of the whole vocabulary, [B, V], from that of the softmax."""
     if not config.evidence:
         return log_softmax
-    share = jnp.exp(made.log_mix)
+    share = jnp.exp(output.log_mix)
     words = [inputs.at.history[:, -config.recent :]]
-    weights = [share[:, 1:2] * made.recent]
+    weights = [share[:, 1:2] * output.recent]
     if inputs.evidence is not None:
         size = share.shape[0]
         words.append(inputs.evidence.words.reshape(size, -1))
@@ -147,10 +159,17 @@ def adjust(log_p: jax.Array, history: jax.Array, known: jax.Array, how: Sampling
 
 @functools.partial(jax.jit, static_argnames=("config", "how"))
 def _sample_step(
-    params: model.Params, memory: mem.Memory | None, key: jax.Array, history: jax.Array,
-    known: jax.Array, head: sparse_head.SparseHead | None, lsh: index.LshIndex | None, *,
-    config: model.Config, how: Sampling,
-) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
+    params: model.Params,
+    memory: mem.Memory | None,
+    key: jax.Array,
+    history: jax.Array,
+    known: jax.Array,
+    head: sparse_head.SparseHead | None,
+    lsh: index.LshIndex | None,
+    *,
+    how: Sampling,
+    config: model.Config,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     log_p = next_log_probs(params, memory, history, known, head, config=config, lsh=lsh)
     scores = adjust(log_p, history, known, how)
     if how.temperature == 0.0:
@@ -169,25 +188,31 @@ def _append(history: jax.Array, known: jax.Array, chosen: jax.Array) -> tuple[ja
 
 
 def stream(
-    params: model.Params, memory: mem.Memory | None, prompts: list[Any], *,
-    config: model.Config, how: Sampling | None = None, seed: int = 0,
-    head: sparse_head.SparseHead | None = None, lsh: index.LshIndex | None = None,
-) -> Iterator[np.ndarray]:  # fmt: skip
+    params: model.Params,
+    memory: mem.Memory | None,
+    prompts: list[Any],
+    *,
+    how: Sampling | None = None,
+    seed: int = 0,
+    head: sparse_head.SparseHead | None = None,
+    lsh: index.LshIndex | None = None,
+    config: model.Config,
+) -> Iterator[np.ndarray]:
     """One token for each prompt at a time, int32 [B], without end.
 
     Args:
       params: of the model.
       memory: of the model.
       prompts: B sequences of token ids, which may be empty.
-      config: the model's.
       how: of drawing; default: from the model's own distribution.
       seed: of the draws: the same seed and prompts give the same text.
       head: as for `next_log_probs`.
       lsh: as for `next_log_probs`.
+      config: the model's.
     """
     if not prompts:
         raise ValueError("prompts is empty: give at least one, which may be an empty list")
-    packed = [pack_history(prompt, config) for prompt in prompts]
+    packed = [pack_history(prompt, config=config) for prompt in prompts]
     history = jnp.asarray(np.stack([h for h, _ in packed]))
     known = jnp.asarray(np.array([k for _, k in packed], np.int32))
     key = jax.random.key(seed)
@@ -201,10 +226,18 @@ def stream(
 
 @functools.partial(jax.jit, static_argnames=("config", "beams", "how"))
 def _beam_step(
-    params: model.Params, memory: mem.Memory | None, scores: jax.Array, history: jax.Array,
-    known: jax.Array, done: jax.Array, lsh: index.LshIndex | None, *,
-    config: model.Config, beams: int, how: Sampling,
-) -> tuple[jax.Array, ...]:  # fmt: skip
+    params: model.Params,
+    memory: mem.Memory | None,
+    scores: jax.Array,
+    history: jax.Array,
+    known: jax.Array,
+    done: jax.Array,
+    lsh: index.LshIndex | None,
+    *,
+    beams: int,
+    how: Sampling,
+    config: model.Config,
+) -> tuple[jax.Array, ...]:
     log_p = next_log_probs(params, memory, history, known, config=config, lsh=lsh)
     log_p = adjust(log_p, history, known, dataclasses.replace(how, temperature=1.0))
     # A finished beam goes on in one way, with nothing.
@@ -218,10 +251,16 @@ def _beam_step(
 
 
 def beam_search(
-    params: model.Params, memory: mem.Memory | None, prompt: Any, *, config: model.Config,
-    tokens: int, beams: int = 4, how: Sampling | None = None,
+    params: model.Params,
+    memory: mem.Memory | None,
+    prompt: Any,
+    *,
+    tokens: int,
+    beams: int = 4,
+    how: Sampling | None = None,
     lsh: index.LshIndex | None = None,
-) -> list[tuple[float, list[int]]]:  # fmt: skip
+    config: model.Config,
+) -> list[tuple[float, list[int]]]:
     """The likeliest continuations that a beam finds, best first: (log p, token ids).
 
     A continuation ends at the end of the document, which isn't in its ids.
@@ -231,7 +270,7 @@ def beam_search(
     """
     if beams < 1 or tokens < 1:
         raise ValueError(f"beams = {beams}, tokens = {tokens}: both must be at least 1")
-    start, count = pack_history(prompt, config)
+    start, count = pack_history(prompt, config=config)
     history = jnp.asarray(np.tile(start, (beams, 1)))
     known = jnp.full(beams, count, jnp.int32)
     # All beams are alike at first: one may speak.
@@ -240,12 +279,44 @@ def beam_search(
     texts: list[list[int]] = [[] for _ in range(beams)]
     for _ in range(tokens):
         scores, history, known, done, parent, word = _beam_step(
-            params, memory, scores, history, known, done, lsh,
-            config=config, beams=beams, how=how or Sampling(),
-        )  # fmt: skip
+            params,
+            memory,
+            scores,
+            history,
+            known,
+            done,
+            lsh,
+            config=config,
+            beams=beams,
+            how=how or Sampling(),
+        )
         pairs = zip(np.asarray(parent).tolist(), np.asarray(word).tolist(), strict=True)
         texts = [texts[p] + ([w] if w != DOCUMENT else []) for p, w in pairs]
         if bool(jnp.all(done)):
             break
     found = [(float(s), t) for s, t in zip(scores, texts, strict=True) if s > -np.inf]
     return found
+
+
+def make_head(
+    language_model: LanguageModel, tables: index.IndexConfig | None = None, *, popular: int = 1024
+) -> sparse_head.SparseHead:
+    """The softmax through hash tables, its queries centred on text that the model draws.
+
+    Args:
+      language_model: a finished model.
+      tables: of the index, as for `sparse_head.init`.
+      popular: P, words scored always.
+    """
+    params, memory, lsh = language_model.params, language_model.memory, language_model.lsh
+    config = language_model.config
+    texts = stream(params, memory, [[]] * 32, config=config, lsh=lsh)
+    tokens = np.stack([next(texts) for _ in range(config.history + 32)], axis=1)
+    since = np.full((32, 32), config.history, np.int32)
+    queries = sparse_head.sample_queries(
+        params, memory, jnp.asarray(tokens), jnp.asarray(since), lsh=lsh, config=config
+    )
+    key = jax.random.key(0)
+    return sparse_head.init(
+        key, params, language_model.unigram, queries, config=tables, popular=popular
+    )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,15 +28,22 @@ from sparse_jax.rows import embedding_bag, take_rows, unique_ids
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Found:
+class SlotRows:
     """The slots that a batch reads, each distinct one once."""
 
     ids: jax.Array  # int32 [U], distinct slots, ascending, -1 = padding
     inverse: jax.Array  # int32 [B, C], place of each candidate in ids; -1 = no candidate
 
 
-def init(key: jax.Array, num_slots: int, width: int) -> tuple[jax.Array, jax.Array]:
-    """(keys, values), float32 [M, d] each.
+class Slots(NamedTuple):
+    """Parameters of the memory."""
+
+    keys: jax.Array  # float32 [M, d]
+    values: jax.Array  # float32 [M, d]
+
+
+def init(key: jax.Array, num_slots: int, width: int) -> Slots:
+    """Parameters of M slots.
 
     Keys are normal, as long as a normalized query; values are zeros, so that the layer begins by
     adding nothing.
@@ -45,9 +53,8 @@ def init(key: jax.Array, num_slots: int, width: int) -> tuple[jax.Array, jax.Arr
       >>> keys.shape, float(values.max())
       ((16, 4), 0.0)
     """
-    return jax.random.normal(key, (num_slots, width), jnp.float32), jnp.zeros(
-        (num_slots, width), jnp.float32
-    )
+    shape = (num_slots, width)
+    return Slots(jax.random.normal(key, shape, jnp.float32), jnp.zeros(shape, jnp.float32))
 
 
 def index_config(num_slots: int, candidates: int) -> index.IndexConfig:
@@ -63,7 +70,7 @@ def index_config(num_slots: int, candidates: int) -> index.IndexConfig:
     )
 
 
-def look_up(lsh: index.LshIndex, queries: jax.Array, *, candidates: int) -> Found:
+def look_up(lsh: index.LshIndex, queries: jax.Array, *, candidates: int) -> SlotRows:
     """The slots whose keys share the most buckets with each query.
 
     Args:
@@ -72,7 +79,7 @@ def look_up(lsh: index.LshIndex, queries: jax.Array, *, candidates: int) -> Foun
       candidates: C, at most so many a query.
 
     Returns:
-      `Found`, with room for all B · C candidates, or all M slots if those are fewer.
+      `SlotRows`, with room for all B · C candidates, or all M slots if those are fewer.
     """
     num_slots = lsh.changed.size
     config = index_config(num_slots, candidates)
@@ -80,7 +87,7 @@ def look_up(lsh: index.LshIndex, queries: jax.Array, *, candidates: int) -> Foun
     distinct, places, _ = unique_ids(
         ids.reshape(-1), num_rows=num_slots, size=min(ids.size, num_slots)
     )
-    return Found(distinct, places.reshape(ids.shape))
+    return SlotRows(distinct, places.reshape(ids.shape))
 
 
 def attend(keys: jax.Array, values: jax.Array, queries: jax.Array, places: jax.Array) -> jax.Array:
@@ -103,9 +110,9 @@ def attend(keys: jax.Array, values: jax.Array, queries: jax.Array, places: jax.A
     """
     size, width = queries.shape
     flat, known = places.reshape(-1), places >= 0
-    own = take_rows(keys, flat).reshape(*places.shape, width)
+    rows = take_rows(keys, flat).reshape(*places.shape, width)
     none = jnp.zeros(places.shape, jnp.float32)
-    scores = layers.sparse_dense(own, none, queries * jnp.float32(width**-0.5))
+    scores = layers.sparse_dense(rows, none, queries * jnp.float32(width**-0.5))
     weights = jax.nn.softmax(jnp.where(known, scores, jnp.float32(-1e9)), axis=1)
     weights = jnp.where(known, weights, none)
     example = jnp.repeat(jnp.arange(size, dtype=jnp.int32), places.shape[1])

@@ -2,7 +2,7 @@
 
 A context is the last n tokens, for each n of a few orders. Each context that recurs owns one of R
 rows: a learned vector, and the few words that most often followed with their counts. A row carries
-the tag of its owner, so that a context never reads a stranger's row: it has its own or none.
+the tag of its owner, so that a context never reads another context's row.
 
 A context of order n gets a row only when its suffix of the next lower order already has one:
 until then it would know nothing that its suffix doesn't. Free rows are zeros, and pages of them
@@ -12,6 +12,7 @@ take no memory until they are written.
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from sparse_jax.rows import add_rows, set_rows, take_rows, unique_ids
 
 COUNT_BITS = 11
 """A slot of `Memory.followers` packs a token id above its count."""
-MOST_IDS = 1 << (32 - COUNT_BITS)
+MAX_IDS = 1 << (32 - COUNT_BITS)
 _COUNT_MASK = (1 << COUNT_BITS) - 1
 
 
@@ -38,13 +39,27 @@ class Memory:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Found:
+class ContextRows:
     """The rows of a batch's contexts, each distinct row once."""
 
     ids: jax.Array  # int32 [B * O], distinct rows, ascending, -1 = padding
     inverse: jax.Array  # int32 [B, O], place of each context's row in ids; -1 = it has none
     counts: jax.Array  # int32 [B * O], occurrences so far of the owner of each distinct row
     followers: jax.Array  # uint32 [B * O, K], of each distinct row
+
+
+class ContextHashes(NamedTuple):
+    """What a memory knows a context by, for each of O orders."""
+
+    places: jax.Array  # uint32 [B, O], where its row may lie
+    tags: jax.Array  # uint32 [B, O], its owner's tag; 0 = the context is longer than the history
+
+
+class Followers(NamedTuple):
+    """Words that came next; arrays of any one shape."""
+
+    ids: jax.Array  # int32, token ids
+    counts: jax.Array  # int32, 0 = empty slot
 
 
 def init(num_rows: int, width: int, *, slots: int = 8) -> Memory:
@@ -69,9 +84,7 @@ def init(num_rows: int, width: int, *, slots: int = 8) -> Memory:
     )
 
 
-def hash_contexts(
-    history: jax.Array, known: jax.Array, orders: tuple[int, ...]
-) -> tuple[jax.Array, jax.Array]:
+def hash_contexts(history: jax.Array, known: jax.Array, orders: tuple[int, ...]) -> ContextHashes:
     """Two 32-bit hashes of the last n tokens, for each n of `orders`.
 
     Args:
@@ -80,7 +93,7 @@ def hash_contexts(
       orders: ascending, at most C.
 
     Returns:
-      (hashes, tags): uint32 [B, O] each. The tag is 0 where known is less than n, and never else.
+      `ContextHashes`. The tag is 0 where known is less than n, and nowhere else.
 
     Example:
       >>> history = jnp.array([[5, 6], [9, 6]], jnp.int32)
@@ -98,7 +111,7 @@ def hash_contexts(
         if n in orders:
             places.append(_mix(place + jnp.uint32(n)))
             tags.append(jnp.where(known >= n, tag | jnp.uint32(1), jnp.uint32(0)))
-    return jnp.stack(places, 1), jnp.stack(tags, 1)
+    return ContextHashes(jnp.stack(places, 1), jnp.stack(tags, 1))
 
 
 def _mix(x: jax.Array) -> jax.Array:
@@ -110,7 +123,7 @@ def _mix(x: jax.Array) -> jax.Array:
 
 def find(
     memory: Memory, hashes: jax.Array, tags: jax.Array, *, claim: bool
-) -> tuple[Memory, Found]:
+) -> tuple[Memory, ContextRows]:
     """The row of each context, and rows for those that may have one now.
 
     Each context may live in two places and takes the first that is free. Of two contexts that
@@ -123,7 +136,7 @@ def find(
       claim: whether new contexts may claim rows; static.
 
     Returns:
-      (the memory with its tags updated, `Found`).
+      (the memory with its tags updated, `ContextRows`).
     """
     num_rows = memory.tags.size
     first = (hashes % jnp.uint32(num_rows)).astype(jnp.int32)
@@ -154,21 +167,21 @@ def find(
     counts, followers = jax.lax.optimization_barrier(
         (take_rows(memory.counts, ids), take_rows(memory.followers, ids))
     )
-    return memory, Found(ids, inverse.reshape(row.shape), counts, followers)
+    return memory, ContextRows(ids, inverse.reshape(row.shape), counts, followers)
 
 
-def unpack(followers: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(token ids int32, counts int32) of packed followers.
+def unpack(followers: jax.Array) -> Followers:
+    """Token ids and counts of packed followers.
 
     Example:
       >>> [int(x) for x in unpack(jnp.uint32(5 << COUNT_BITS | 3))]
       [5, 3]
     """
     ids = (followers >> jnp.uint32(COUNT_BITS)).astype(jnp.int32)
-    return ids, (followers & jnp.uint32(_COUNT_MASK)).astype(jnp.int32)
+    return Followers(ids, (followers & jnp.uint32(_COUNT_MASK)).astype(jnp.int32))
 
 
-def observe(memory: Memory, found: Found, targets: jax.Array) -> Memory:
+def observe(memory: Memory, contexts: ContextRows, targets: jax.Array) -> Memory:
     """Counts each context, and the word that followed it.
 
     A word among a row's followers has its count raised, any other takes the place of the rarest
@@ -177,21 +190,21 @@ def observe(memory: Memory, found: Found, targets: jax.Array) -> Memory:
 
     Args:
       memory: after `find`.
-      found: of `find`.
+      contexts: of `find`.
       targets: int32 [B], what followed; -1 = nothing, the example is not counted.
 
     Returns:
       The memory.
     """
-    size = found.ids.size
-    shape = found.inverse.shape
-    real = (found.inverse >= 0) & (targets >= 0)[:, None]
-    place = jnp.where(real, found.inverse, size).reshape(-1)
+    size = contexts.ids.size
+    shape = contexts.inverse.shape
+    real = (contexts.inverse >= 0) & (targets >= 0)[:, None]
+    place = jnp.where(real, contexts.inverse, size).reshape(-1)
     seen = jnp.zeros(size, jnp.int32).at[place].add(jnp.ones_like(place), mode="drop")
     entry = jnp.arange(place.size, dtype=jnp.int32)
     last = jnp.full(size, -1, jnp.int32).at[place].max(entry, mode="drop")
     word = take_rows(targets, jnp.where(last < 0, -1, last // shape[1]))
-    ids, counts = unpack(found.followers)
+    ids, counts = unpack(contexts.followers)
     same = (ids == word[:, None]) & (counts > 0)
     # The rarest slot, or the word's own.
     slot = jnp.argmin(jnp.where(same, -1, counts), axis=1)
@@ -203,24 +216,24 @@ def observe(memory: Memory, found: Found, targets: jax.Array) -> Memory:
     packed = (ids.astype(jnp.uint32) << jnp.uint32(COUNT_BITS)) | counts.astype(jnp.uint32)
     return dataclasses.replace(
         memory,
-        counts=set_rows(memory.counts, found.ids, found.counts + seen),
-        followers=set_rows(memory.followers, found.ids, packed),
+        counts=set_rows(memory.counts, contexts.ids, contexts.counts + seen),
+        followers=set_rows(memory.followers, contexts.ids, packed),
     )
 
 
 def update_rows(
-    memory: Memory, ids: jax.Array, grads: jax.Array, *, rate: jax.Array | float
+    memory: Memory, ids: jax.Array, grads: jax.Array, *, learning_rate: jax.Array | float
 ) -> Memory:
     """One step of Adagrad with one scale a row, on the rows touched.
 
-    s ← s + mean(g²),  row ← row − rate · g / sqrt(s): a row's first step has the length
-    rate · sqrt(d) whatever its gradient's, which is how it learns from one touch.
+    s ← s + mean(g²),  row ← row − η · g / sqrt(s): a row's first step has length η · sqrt(d),
+    however long its gradient is, so a row learns from one touch.
 
     Args:
       memory: with R rows.
       ids: int32 [n], distinct, -1 = padding.
       grads: float32 [n, d].
-      rate: learning rate.
+      learning_rate: η.
 
     Returns:
       The memory.
@@ -231,7 +244,11 @@ def update_rows(
     """
     squares = jnp.mean(grads * grads, axis=1)
     scales = take_rows(memory.scales, ids) + squares
-    steps = jnp.asarray(rate, jnp.float32) * grads / jnp.sqrt(scales + jnp.float32(1e-12))[:, None]
+    steps = (
+        jnp.asarray(learning_rate, jnp.float32)
+        * grads
+        / jnp.sqrt(scales + jnp.float32(1e-12))[:, None]
+    )
     return dataclasses.replace(
         memory,
         rows=add_rows(memory.rows, ids, -steps),

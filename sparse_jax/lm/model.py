@@ -10,7 +10,7 @@ to one over the vocabulary, so p does.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,8 +46,8 @@ class Config:
     pair_candidates: int = 16  # C, of them that a position reads
 
     def __post_init__(self) -> None:
-        if not 1 <= self.vocabulary <= mem.MOST_IDS:
-            raise ValueError(f"vocabulary = {self.vocabulary}: must be 1 to {mem.MOST_IDS}")
+        if not 1 <= self.vocabulary <= mem.MAX_IDS:
+            raise ValueError(f"vocabulary = {self.vocabulary}: must be 1 to {mem.MAX_IDS}")
         if self.orders != tuple(sorted(set(self.orders))) or self.orders[:1] < (1,):
             raise ValueError(f"orders = {self.orders}: must be ascending and at least 1")
         if self.pairs and not 1 <= self.pair_candidates <= self.pairs:
@@ -62,7 +62,7 @@ class Config:
         return max(self.window, self.recent + attention.BEFORE, self.orders[-1])
 
 
-def init(key: jax.Array, config: Config) -> tuple[Params, mem.Memory | None]:
+def init(key: jax.Array, *, config: Config) -> tuple[Params, mem.Memory | None]:
     """(params, memory): tables `embed` [V, e], `out` [V, o], `bias` [V] and the dense trunk.
 
     With `config.pairs` also `keys` and `values` [M, hidden]; the others are the same without.
@@ -137,20 +137,20 @@ class Evidence:
     known: jax.Array  # bool [B, O]; whether its row is read
 
 
-def gather_evidence(found: mem.Found, targets: jax.Array | None) -> Evidence:
+def gather_evidence(contexts: mem.ContextRows, targets: jax.Array | None) -> Evidence:
     """Counts of followers, with one occurrence of the target left out.
 
     Args:
-      found: of `memory.find`.
+      contexts: of `memory.find`.
       targets: int32 [B], what to leave out once because the memory has counted it already, which
         is so from the second pass over a text on; -1 or None leaves nothing out.
     """
-    places, shape = found.inverse.reshape(-1), found.inverse.shape
-    words, counts = mem.unpack(take_rows(found.followers, places).reshape(*shape, -1))
-    seen = take_rows(found.counts, places).reshape(shape)
+    places, shape = contexts.inverse.reshape(-1), contexts.inverse.shape
+    words, counts = mem.unpack(take_rows(contexts.followers, places).reshape(*shape, -1))
+    seen = take_rows(contexts.counts, places).reshape(shape)
     if targets is not None:
-        own = (words == targets[:, None, None]) & (counts > 0)
-        counts = counts - own.astype(jnp.int32)
+        hit = (words == targets[:, None, None]) & (counts > 0)
+        counts = counts - hit.astype(jnp.int32)
         seen = jnp.maximum(seen - (targets >= 0).astype(jnp.int32)[:, None], 0)
     total = jnp.sum(counts, axis=2)
     share = counts.astype(jnp.float32) / jnp.maximum(total, 1).astype(jnp.float32)[..., None]
@@ -167,9 +167,12 @@ def gather_evidence(found: mem.Found, targets: jax.Array | None) -> Evidence:
 
 
 def trunk(
-    params: Params, words: jax.Array, rows: jax.Array | None, evidence: Evidence | None,
+    params: Params,
+    words: jax.Array,
+    rows: jax.Array | None,
+    evidence: Evidence | None,
     back: attention.Context,
-) -> jax.Array:  # fmt: skip
+) -> jax.Array:
     """The hidden vectors after all blocks, float32 [B, hidden].
 
     Args:
@@ -190,10 +193,22 @@ def trunk(
     return h
 
 
+class Head(NamedTuple):
+    """What the softmax and the mixture need."""
+
+    query: jax.Array  # float32 [B, out]
+    log_mix: jax.Array  # float32 [B, parts]: the softmax, recent words, then each order
+
+
 def head(
-    params: Params, h: jax.Array, evidence: Evidence | None, has_recent: jax.Array,
-    repeated: jax.Array | None = None, *, config: Config,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    params: Params,
+    h: jax.Array,
+    evidence: Evidence | None,
+    has_recent: jax.Array,
+    repeated: jax.Array | None = None,
+    *,
+    config: Config,
+) -> Head:
     """The query and the mixture.
 
     Args:
@@ -206,26 +221,26 @@ def head(
       config: static.
 
     Returns:
-      (q [B, out], log λ [B, parts]): parts are the softmax, recent words, then each order.
+      `Head`; log λ.
     """
     query = add_bias(matmul_columns(h, params["query"]), params["query_bias"])
     if not config.evidence:
-        return query, jnp.zeros((h.shape[0], 1), jnp.float32)
+        return Head(query, jnp.zeros((h.shape[0], 1), jnp.float32))
     if evidence is not None:
         h = jnp.concatenate([h, evidence.features], axis=1)
-    held = {name: params[name] for name in ("gate", "gate_bias", "mix", "mix_bias")}
+    gates = {name: params[name] for name in ("gate", "gate_bias", "mix", "mix_bias")}
     if repeated is not None:
-        h, held = jax.tree.map(
-            lambda x: jnp.where(repeated, jax.lax.stop_gradient(x), x), (h, held)
+        h, gates = jax.tree.map(
+            lambda x: jnp.where(repeated, jax.lax.stop_gradient(x), x), (h, gates)
         )
-    gate = jax.nn.relu(add_bias(matmul_columns(h, held["gate"]), held["gate_bias"]))
-    logits = add_bias(matmul_columns(gate, held["mix"]), held["mix_bias"])
-    # A part that nothing is known of has no say.
+    gate = jax.nn.relu(add_bias(matmul_columns(h, gates["gate"]), gates["gate_bias"]))
+    logits = add_bias(matmul_columns(gate, gates["mix"]), gates["mix_bias"])
+    # Parts without any evidence get no weight.
     says = [jnp.ones_like(has_recent)[:, None], has_recent[:, None]]
     if evidence is not None:
         says.append(jnp.any(evidence.shares > 0, axis=2))
     logits = jnp.where(jnp.concatenate(says, 1), logits, jnp.float32(-1e9))
-    return query, jax.nn.log_softmax(logits, axis=1)
+    return Head(query, jax.nn.log_softmax(logits, axis=1))
 
 
 def recent_weights(
@@ -248,9 +263,13 @@ def recent_weights(
 
 
 def mix_target(
-    log_softmax: jax.Array, log_mix: jax.Array, targets: jax.Array,
-    evidence: Evidence | None, history: jax.Array, weights: jax.Array,
-) -> jax.Array:  # fmt: skip
+    log_softmax: jax.Array,
+    log_mix: jax.Array,
+    targets: jax.Array,
+    evidence: Evidence | None,
+    history: jax.Array,
+    weights: jax.Array,
+) -> jax.Array:
     """log p of each target, [B], from its log probability under the softmax alone."""
     recent = jnp.sum(jnp.where(history == targets[:, None], weights, jnp.float32(0)), axis=1)
     others = jnp.exp(log_mix[:, 1]) * recent

@@ -16,7 +16,7 @@ from sparse_jax.retrieval import index
 from sparse_jax.rows import take_rows, unique_ids
 
 
-class Read(NamedTuple):
+class BatchRows(NamedTuple):
     """What a batch reads, gathered once: the loss is differentiated with respect to this."""
 
     embed: jax.Array  # float32 [U, e], of the distinct words of the batch
@@ -32,46 +32,54 @@ class Inputs(NamedTuple):
     at: Positions
     words: jax.Array  # int32 [U], distinct words and DOCUMENT, -1 = padding
     places: jax.Array  # int32 [S * W + 1] into words: those of the window, and DOCUMENT's
-    found: mem.Found | None
+    contexts: mem.ContextRows | None
     evidence: model.Evidence | None
     repeated: jax.Array | None = None  # bool [], whether this text trains for another time
-    pairs: keyvalue.Found | None = None
+    pairs: keyvalue.SlotRows | None = None
 
 
 def find_inputs(
-    memory: mem.Memory | None, at: Positions, *, config: model.Config, claim: bool,
+    memory: mem.Memory | None,
+    at: Positions,
+    *,
+    claim: bool,
     repeated: jax.Array | None = None,
-) -> tuple[mem.Memory | None, Inputs]:  # fmt: skip
+    config: model.Config,
+) -> tuple[mem.Memory | None, Inputs]:
     """Looks up what a batch needs; the words and rows themselves are gathered by `read`."""
     window = jnp.append(at.window.reshape(-1), jnp.int32(DOCUMENT))
     words, places, _ = unique_ids(
         window, num_rows=config.vocabulary, size=min(window.size, config.vocabulary)
     )
-    found = evidence = None
+    contexts = evidence = None
     if memory is not None:
         # The end of the document before is context too, as the sign of a start.
         hashes, tags = mem.hash_contexts(at.history, at.known + 1, config.orders)
         tags = jnp.where((at.targets >= 0)[:, None] | (not claim), tags, jnp.uint32(0))
-        memory, found = mem.find(memory, hashes, tags, claim=claim)
+        memory, contexts = mem.find(memory, hashes, tags, claim=claim)
         leave_out = None if repeated is None else jnp.where(repeated, at.targets, -1)
-        evidence = model.gather_evidence(found, leave_out)
-    return memory, Inputs(at, words, places, found, evidence, repeated)
+        evidence = model.gather_evidence(contexts, leave_out)
+    return memory, Inputs(at, words, places, contexts, evidence, repeated)
 
 
-def read(params: model.Params, memory: mem.Memory | None, inputs: Inputs) -> Read:
+def read(params: model.Params, memory: mem.Memory | None, inputs: Inputs) -> BatchRows:
     """Gathers the rows of a batch; those of the key-value memory are `read_pairs`'s."""
-    return Read(
+    return BatchRows(
         embed=take_rows(params["embed"], inputs.words),
         copyable=take_rows(params["copyable"], inputs.words),
-        memory=None if memory is None else take_rows(memory.rows, inputs.found.ids),  # type: ignore[union-attr]
+        memory=None if memory is None else take_rows(memory.rows, inputs.contexts.ids),  # type: ignore[union-attr]
         trunk=params["trunk"],
     )
 
 
 def read_pairs(
-    params: model.Params, lsh: index.LshIndex | None, rows: Read, inputs: Inputs, *,
+    params: model.Params,
+    lsh: index.LshIndex | None,
+    rows: BatchRows,
+    inputs: Inputs,
+    *,
     config: model.Config,
-) -> tuple[Read, Inputs, jax.Array | None]:  # fmt: skip
+) -> tuple[BatchRows, Inputs, jax.Array | None]:
     """Looks up and gathers what a batch reads of the key-value memory, if there is one.
 
     Args:
@@ -93,9 +101,9 @@ def read_pairs(
         raise ValueError(f"lsh is None with pairs = {config.pairs}: give the state's lsh")
     # `forward` does this again under the gradient: the queries must be known before it.
     queries = layers.normalize(_hidden(rows, inputs, config=config)[0])
-    found = keyvalue.look_up(lsh, queries, candidates=config.pair_candidates)
-    pairs = take_rows(params["keys"], found.ids), take_rows(params["values"], found.ids)
-    return rows._replace(pairs=pairs), inputs._replace(pairs=found), queries
+    slots = keyvalue.look_up(lsh, queries, candidates=config.pair_candidates)
+    pairs = take_rows(params["keys"], slots.ids), take_rows(params["values"], slots.ids)
+    return rows._replace(pairs=pairs), inputs._replace(pairs=slots), queries
 
 
 class Forward(NamedTuple):
@@ -107,16 +115,20 @@ class Forward(NamedTuple):
 
 
 def infer(
-    params: model.Params, memory: mem.Memory | None, inputs: Inputs, lsh: index.LshIndex | None,
-    *, config: model.Config,
-) -> Forward:  # fmt: skip
+    params: model.Params,
+    memory: mem.Memory | None,
+    inputs: Inputs,
+    lsh: index.LshIndex | None,
+    *,
+    config: model.Config,
+) -> Forward:
     """From what `find_inputs` found to the query and the mixture."""
     rows, inputs, _ = read_pairs(params, lsh, read(params, memory, inputs), inputs, config=config)
     return forward(rows, inputs, config=config)
 
 
 def _hidden(
-    rows: Read, inputs: Inputs, *, config: model.Config
+    rows: BatchRows, inputs: Inputs, *, config: model.Config
 ) -> tuple[jax.Array, attention.Context]:
     """The trunk's hidden vectors [B, hidden], and what attention looks at."""
     at = inputs.at
@@ -126,28 +138,32 @@ def _hidden(
     words, start = gathered[:-1].reshape(runs, places, -1), gathered[-1]
     near = attention.latest(words, start, known, config.window).reshape(at.known.size, -1)
     context = None
-    if rows.memory is not None and inputs.found is not None and inputs.evidence is not None:
-        own = take_rows(rows.memory, inputs.found.inverse.reshape(-1))
-        own = own.reshape(at.known.size, len(config.orders), config.width)
+    if rows.memory is not None and inputs.contexts is not None and inputs.evidence is not None:
+        vectors = take_rows(rows.memory, inputs.contexts.inverse.reshape(-1))
+        vectors = vectors.reshape(at.known.size, len(config.orders), config.width)
         # A context known from this very occurrence alone counts as new: the trunk reads zeros, and
         # the gradient still reaches the row.
         hidden = ~inputs.evidence.known[..., None]
-        own = jnp.where(hidden, own - jax.lax.stop_gradient(own), own)
-        context = own.reshape(at.known.size, -1)
+        vectors = jnp.where(hidden, vectors - jax.lax.stop_gradient(vectors), vectors)
+        context = vectors.reshape(at.known.size, -1)
     back = attention.look_back(rows.trunk["attention"], words, start, known)
     return model.trunk(rows.trunk, near, context, inputs.evidence, back), back
 
 
-def forward(rows: Read, inputs: Inputs, *, config: model.Config) -> Forward:
+def forward(rows: BatchRows, inputs: Inputs, *, config: model.Config) -> Forward:
     """From gathered rows to the query and the mixture."""
     h, back = _hidden(rows, inputs, config=config)
     if rows.pairs is not None and inputs.pairs is not None:
         h = h + keyvalue.attend(*rows.pairs, layers.normalize(h), inputs.pairs.inverse)
     h = layers.normalize(h)
     query, log_mix = model.head(
-        rows.trunk, h, inputs.evidence, jnp.any(back.visible, 2).reshape(-1), inputs.repeated,
+        rows.trunk,
+        h,
+        inputs.evidence,
+        jnp.any(back.visible, 2).reshape(-1),
+        inputs.repeated,
         config=config,
-    )  # fmt: skip
+    )
     if not config.evidence:
         return Forward(query, log_mix, jnp.zeros((h.shape[0], config.recent), jnp.float32))
     copyable = take_rows(rows.copyable, inputs.places)[:-1].reshape(inputs.at.window.shape)

@@ -1,73 +1,123 @@
-"""Opens what train_lm.py saved in --checkpoint DIR."""
+"""Finished models on disk, in the format of `runtime.saved`: weights and vocabulary together."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
-from typing import Any, NamedTuple
+import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from sparse_jax import optim
-from sparse_jax.lm import bpe, generate, model, sparse_head, training
+from sparse_jax.lm import bpe, keyvalue, model, training
+from sparse_jax.lm import memory as mem
 from sparse_jax.retrieval import index
-from sparse_jax.runtime import checkpoint
+from sparse_jax.runtime import saved, trees
+
+__all__ = ["KIND", "LanguageModel", "from_state", "load", "save"]
+
+KIND = "lm"
 
 
-class Saved(NamedTuple):
-    """A trained model."""
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+    """A trained model and its vocabulary: all that scoring, writing and tuning need."""
 
-    state: training.LMState
+    params: model.Params
+    memory: mem.Memory | None
+    unigram: jax.Array  # float32 [V], share of each token in the training text
+    popular: jax.Array  # int32 [P], the most frequent tokens
+    lsh: index.LshIndex | None  # of the keys of the key-value memory
     config: model.Config
-    vocabulary: Any
-    files: list[str]  # it was trained on
+    vocabulary: Any  # of `text` or `bpe`
+    files: tuple[str, ...] = ()  # that it was trained on
+
+    def arrays(self) -> dict[str, Any]:
+        """The arrays as one tree."""
+        return {name: getattr(self, name) for name in _ARRAYS}
 
 
-def load_model(directory: str) -> Saved:
-    """The last checkpoint in a directory.
+_ARRAYS = ("params", "memory", "unigram", "popular", "lsh")
+
+
+def from_state(
+    state: training.LMState, *, vocabulary: Any, files: tuple[str, ...] = (), config: model.Config
+) -> LanguageModel:
+    """The model of a training state, without what only training needs.
+
+    Args:
+      state: its arrays are shared, not copied.
+      vocabulary: of `text` or `bpe`.
+      files: that it was trained on.
+      config: the model's.
+    """
+    arrays = {name: getattr(state, name) for name in _ARRAYS}
+    return LanguageModel(**arrays, config=config, vocabulary=vocabulary, files=files)
+
+
+def save(model: LanguageModel, path: str | os.PathLike[str]) -> None:
+    """Writes a model into a directory; one that is there is replaced as a whole.
+
+    Args:
+      model: what to write.
+      path: of the directory, made if missing.
 
     Raises:
-      ValueError: if there is none, or it is of a version whose models are built otherwise.
+      OSError: if it can't be written; the model that was there is then as it was.
     """
-    about = Path(directory) / "model.json"
-    if not about.exists():
-        raise ValueError(f"{directory} has no model.json: give the --checkpoint of train_lm.py")
-    told = json.loads(about.read_text())
-    lacking = sorted({x.name for x in dataclasses.fields(model.Config)} - told["config"].keys())
-    if lacking:
-        raise ValueError(
-            f"{about} has no {', '.join(lacking)}: made by an earlier version; train the model anew"
-        )
-    fields = told["config"] | {"orders": tuple(told["config"]["orders"])}
-    config = model.Config(**fields)
-    tx = optim.rowwise(optax.scale_by_adam())
-    like = jax.eval_shape(
-        lambda: training.init_state(
-            jax.random.key(0), tx, jnp.ones(config.vocabulary), config=config
-        )
-    )
-    found = checkpoint.restore(directory, like)
-    if found is None:
-        raise ValueError(f"{directory} has no finished checkpoint yet")
-    return Saved(found[0], config, bpe.load_vocabulary(told["vocabulary"]), told["files"])
+    config = {
+        "model": dataclasses.asdict(model.config),
+        "vocabulary": model.vocabulary.state(),
+        "files": list(model.files),
+        "popular": int(model.popular.size),
+    }
+    saved.save(path, kind=KIND, config=config, arrays=trees.to_arrays(model.arrays()))
 
 
-def make_head(
-    saved: Saved, tables: index.IndexConfig | None = None, popular: int = 1024
-) -> sparse_head.SparseHead:
-    """The softmax through hash tables, its queries centred on text of the model's own."""
-    params, memory = saved.state.params, saved.state.memory
-    lsh = saved.state.lsh
-    stream = generate.stream(params, memory, [[]] * 32, config=saved.config, lsh=lsh)
-    written = np.stack([next(stream) for _ in range(saved.config.history + 32)], axis=1)
-    since = np.full((32, 32), saved.config.history, np.int32)
-    queries = sparse_head.sample_queries(
-        params, memory, jnp.asarray(written), jnp.asarray(since), config=saved.config, lsh=lsh
+def load(path: str | os.PathLike[str]) -> LanguageModel:
+    """Reads what `save` wrote; nothing is unpickled.
+
+    Args:
+      path: of the directory.
+
+    Raises:
+      ValueError: if there is no model, it is of another kind or version, or it is damaged.
+    """
+    about, arrays = saved.load(path, kind=KIND)
+    fields = {field.name for field in dataclasses.fields(model.Config)}
+    given = about["model"]
+    if given.keys() != fields:
+        differ = ", ".join(sorted(given.keys() ^ fields))
+        raise ValueError(f"{path} was saved by another version ({differ}): train the model anew")
+    config = model.Config(**given | {"orders": tuple(given["orders"])})
+    try:
+        tree = trees.from_arrays(arrays, _shapes(config, about["popular"]))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return LanguageModel(
+        **tree,
+        config=config,
+        vocabulary=bpe.load_vocabulary(about["vocabulary"]),
+        files=tuple(about["files"]),
     )
-    return sparse_head.init(
-        jax.random.key(0), params, saved.state.unigram, queries, config=tables, popular=popular
-    )
+
+
+def _shapes(config: model.Config, popular: int) -> dict[str, Any]:
+    """The tree of `LanguageModel.arrays`, without its numbers."""
+
+    def build() -> dict[str, Any]:
+        params, memory = model.init(jax.random.key(0), config=config)
+        lsh = None
+        if config.pairs:
+            tables = keyvalue.index_config(config.pairs, config.pair_candidates)
+            lsh = index.init(jax.random.key(0), params["keys"], config=tables)
+        return {
+            "params": params,
+            "memory": memory,
+            "unigram": jnp.zeros(config.vocabulary, jnp.float32),
+            "popular": jnp.zeros(popular, np.int32),
+            "lsh": lsh,
+        }
+
+    return jax.eval_shape(build)

@@ -2,14 +2,15 @@
 
     p(w) = (1 − ε) softmax over those names + ε · unigram(w)
 
-which is normalized over the whole vocabulary, so that its perplexity can be told beside the exact
-model's: the difference is what leaving the other words unscored costs.
+which is normalized over the whole vocabulary, so that its perplexity compares with the exact
+model's: the difference is the cost of leaving the other words unscored.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,9 +40,15 @@ class SparseHead:
 
 
 def init(
-    key: jax.Array, params: model.Params, unigram: jax.Array, queries: jax.Array, *,
-    config: index.IndexConfig | None = None, popular: int = 1024, floor: float = 0.02,
-) -> SparseHead:  # fmt: skip
+    key: jax.Array,
+    params: model.Params,
+    unigram: jax.Array,
+    queries: jax.Array,
+    *,
+    popular: int = 1024,
+    floor: float = 0.02,
+    config: index.IndexConfig | None = None,
+) -> SparseHead:
     """Hashes the output table.
 
     Args:
@@ -50,9 +57,9 @@ def init(
       unigram: float32 [V], share of each token in the training text.
       queries: float32 [B, out], some queries of the model (`sample_queries`): their mean is taken
         off before hashing.
-      config: of the index; by default 16 SimHash tables whose best 256 candidates are scored.
       popular: P, the most frequent tokens, scored always.
       floor: ε.
+      config: of the index; by default 16 SimHash tables whose best 256 candidates are scored.
 
     Raises:
       ValueError: if floor is not between 0 and 1.
@@ -65,25 +72,47 @@ def init(
     top = jnp.argsort(-unigram, stable=True)[: min(popular, unigram.size)].astype(jnp.int32)
     lsh = index.observe(index.init(key, params["out"], config=config), queries)
     return SparseHead(
-        lsh=lsh, popular=top,
-        is_popular=jnp.zeros(unigram.size, bool).at[top].set(True), unigram=unigram,
-        config=config, floor=floor,
-    )  # fmt: skip
+        lsh=lsh,
+        popular=top,
+        is_popular=jnp.zeros(unigram.size, bool).at[top].set(True),
+        unigram=unigram,
+        config=config,
+        floor=floor,
+    )
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def sample_queries(
-    params: model.Params, memory: mem.Memory | None, tokens: jax.Array, since: jax.Array, *,
-    config: model.Config, lsh: index.LshIndex | None = None,
-) -> jax.Array:  # fmt: skip
+    params: model.Params,
+    memory: mem.Memory | None,
+    tokens: jax.Array,
+    since: jax.Array,
+    *,
+    lsh: index.LshIndex | None = None,
+    config: model.Config,
+) -> jax.Array:
     """The model's queries on a batch, float32 [S·T, out]; `lsh` as for `evaluate.score`."""
     at = positions(tokens, since)
     _, inputs = find_inputs(memory, at, config=config, claim=False)
     return infer(params, memory, inputs, lsh, config=config).query
 
 
-def scored(head: SparseHead, params: model.Params, query: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(token ids int32 [B, P + M], logits float32 [B, P + M]): distinct, −1 and −inf for none."""
+class WordScores(NamedTuple):
+    """The words scored for each query: the popular ones and those that the tables name."""
+
+    ids: jax.Array  # int32 [B, P + M], distinct; -1 = none
+    logits: jax.Array  # float32 [B, P + M]; −inf = none
+
+
+class SparseScores(NamedTuple):
+    """A batch through the tables."""
+
+    log_p: jax.Array  # float32 [S, T], of each target; 0 for padding
+    words: jax.Array  # float32 [], mean number of words scored
+
+
+def scored(head: SparseHead, params: model.Params, query: jax.Array) -> WordScores:
+    """The logits of the popular words and of the words that the tables name."""
     found = index.candidates(head.lsh, query, config=head.config).ids
     again = take_rows(head.is_popular, found.reshape(-1)).reshape(found.shape)
     found = jnp.where(again, -1, found)
@@ -95,7 +124,7 @@ def scored(head: SparseHead, params: model.Params, query: jax.Array) -> tuple[ja
     always = matmul_rows(query, take_rows(params["out"], head.popular))
     always = always + take_rows(params["bias"], head.popular)[None, :]
     popular = jnp.broadcast_to(head.popular[None, :], always.shape)
-    return jnp.concatenate([popular, found], 1), jnp.concatenate([always, near], 1)
+    return WordScores(jnp.concatenate([popular, found], 1), jnp.concatenate([always, near], 1))
 
 
 def log_softmax_of(
@@ -120,29 +149,45 @@ def log_softmax(head: SparseHead, params: model.Params, query: jax.Array) -> jax
 
 @functools.partial(jax.jit, static_argnames="config")
 def log_likelihood(
-    head: SparseHead, params: model.Params, memory: mem.Memory | None, tokens: jax.Array,
-    since: jax.Array, *, config: model.Config, lsh: index.LshIndex | None = None,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
-    """(log p of each target [S, T], mean number of words scored), 0 for padding."""
+    head: SparseHead,
+    params: model.Params,
+    memory: mem.Memory | None,
+    tokens: jax.Array,
+    since: jax.Array,
+    *,
+    lsh: index.LshIndex | None = None,
+    config: model.Config,
+) -> SparseScores:
+    """log p of each target of a batch through the tables."""
     at = positions(tokens, since)
     _, inputs = find_inputs(memory, at, config=config, claim=False)
-    made = infer(params, memory, inputs, lsh, config=config)
-    ids, logits = scored(head, params, made.query)
+    output = infer(params, memory, inputs, lsh, config=config)
+    ids, logits = scored(head, params, output.query)
     log_p = log_softmax_of(head, ids, logits, at.targets)
     if config.evidence:
         log_p = model.mix_target(
-            log_p, made.log_mix, at.targets, inputs.evidence,
-            at.history[:, -config.recent :], made.recent,
-        )  # fmt: skip
+            log_p,
+            output.log_mix,
+            at.targets,
+            inputs.evidence,
+            at.history[:, -config.recent :],
+            output.recent,
+        )
     count = jnp.mean(jnp.sum((ids >= 0).astype(jnp.float32), axis=1))
     real = at.targets >= 0
-    return jnp.where(real, log_p, jnp.float32(0)).reshape(since.shape), count
+    return SparseScores(jnp.where(real, log_p, jnp.float32(0)).reshape(since.shape), count)
 
 
 def score(
-    head: SparseHead, params: model.Params, memory: mem.Memory | None, corpus: Corpus, *,
-    config: model.Config, most_batches: int | None = None, lsh: index.LshIndex | None = None,
-) -> tuple[evaluate.Score, float]:  # fmt: skip
+    head: SparseHead,
+    params: model.Params,
+    memory: mem.Memory | None,
+    corpus: Corpus,
+    *,
+    max_batches: int | None = None,
+    lsh: index.LshIndex | None = None,
+    config: model.Config,
+) -> tuple[evaluate.Score, float]:
     """(score of a corpus through the tables, mean number of words scored a token).
 
     Args:
@@ -150,14 +195,14 @@ def score(
       params: of the model.
       memory: of the model.
       corpus: what to score.
-      config: the model's.
-      most_batches: of 256 tokens from all over the text; None scores all of it.
+      max_batches: of 256 tokens from all over the text; None scores all of it.
       lsh: of the state, which the key-value memory needs (not the head's).
+      config: the model's.
     """
     total, count, words, steps = 0.0, 0, 0.0, 0
-    made = batches(corpus, 8, 32, config.history, seed=None if most_batches is None else 0)
-    for number, batch in enumerate(made):
-        if most_batches is not None and number >= most_batches:
+    source = batches(corpus, 8, 32, config.history, seed=None if max_batches is None else 0)
+    for number, batch in enumerate(source):
+        if max_batches is not None and number >= max_batches:
             break
         log_p, seen = log_likelihood(
             head, params, memory, *map(jnp.asarray, batch), config=config, lsh=lsh

@@ -44,8 +44,8 @@ class Corpus:
     num_documents: int
     num_bytes: int  # of the text, as UTF-8
 
-    def since_start(self, most: int) -> np.ndarray:
-        """How many tokens of its own document precede each token, `most` at the most; int32 [n].
+    def since_start(self, max_tokens: int) -> np.ndarray:
+        """How many tokens of its own document precede each token, at most `max_tokens`; int32 [n].
 
         Example:
           >>> Corpus(np.array([7, 8, 1, 9, 1], np.int32), 2, 0).since_start(5).tolist()
@@ -54,7 +54,7 @@ class Corpus:
         index = np.arange(self.tokens.size)
         starts = np.zeros(self.tokens.size, np.int64)
         starts[1:][self.tokens[:-1] == DOCUMENT] = index[1:][self.tokens[:-1] == DOCUMENT]
-        return np.minimum(index - np.maximum.accumulate(starts), most).astype(np.int32)
+        return np.minimum(index - np.maximum.accumulate(starts), max_tokens).astype(np.int32)
 
 
 def split_words(text: str) -> Iterator[str]:
@@ -108,9 +108,9 @@ class WordVocabulary:
 
     @classmethod
     def fit(
-        cls, texts: Iterable[str], *, min_count: int = 5, most: int | None = None
+        cls, texts: Iterable[str], *, min_count: int = 5, max_ids: int | None = None
     ) -> WordVocabulary:
-        """The words seen at least `min_count` times, most frequent first, `most` ids at the most.
+        """The words seen at least `min_count` times, most frequent first, at most `max_ids` ids.
 
         Raises:
           ValueError: if min_count is below 1, or no word is frequent enough.
@@ -128,7 +128,7 @@ class WordVocabulary:
                 f"no word occurs min_count = {min_count} times: give more text or a lower count"
             )
         words = [word for _, word in sorted(kept)]
-        room = None if most is None else max(0, most - len(SPECIAL))
+        room = None if max_ids is None else max(0, max_ids - len(SPECIAL))
         return cls((*SPECIAL, *words[:room]))
 
     @property

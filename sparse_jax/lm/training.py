@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_jax.layers.sampled_softmax import Drawn, draw_words, sampled_log_softmax, unigram_start
+from sparse_jax.layers.sampled_softmax import (
+    SampledWords,
+    draw_words,
+    sampled_log_softmax,
+    unigram_start,
+)
 from sparse_jax.lm import keyvalue, model
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm.batching import positions
@@ -37,17 +42,26 @@ class LMState:
     lsh: index.LshIndex | None = None  # of the keys of the key-value memory
 
 
+class TrainingBatch(NamedTuple):
+    """What a step reads; arrays of NumPy or JAX."""
+
+    tokens: Any  # int32 [S, C + T], as in `batching.Batch`
+    since: Any  # int32 [S, T], as in `batching.Batch`
+    scale: Any  # float32 [], what the peak learning rates are multiplied by
+    repeated: Any  # bool [], whether the memory has counted these tokens in an earlier pass
+
+
 class StepMetrics(NamedTuple):
-    """What a step tells, each float32 []."""
+    """Measures of a step, each float32 []."""
 
     loss: jax.Array  # mean negative log likelihood, estimated from the active set
     log_mix: jax.Array  # mean share of the softmax in the mixture
-    found: jax.Array  # contexts with a row that was seen before, of all
+    known: jax.Array  # share of contexts with a row that was seen before
     touched: jax.Array  # distinct memory rows
 
 
 def init_state(
-    key: jax.Array, tx: Any, counts: Any, *, config: model.Config, popular: int = 512
+    key: jax.Array, tx: Any, counts: Any, *, popular: int = 512, config: model.Config
 ) -> LMState:
     """A fresh state.
 
@@ -56,14 +70,14 @@ def init_state(
       tx: an Optax transformation without its learning rate that takes row-sparse gradients, such
         as `rowwise(optax.scale_by_adam())`.
       counts: [V], occurrences of each token in the training text.
-      config: the model's.
       popular: P, the most frequent tokens, which are in every active set.
+      config: the model's.
 
     Returns:
       An `LMState`.
     """
-    key, own = jax.random.split(key)
-    params, memory = model.init(key, config)
+    key, sample_key = jax.random.split(key)
+    params, memory = model.init(key, config=config)
     share, top = unigram_start(counts, config.vocabulary, popular)
     # The bias begins at the log frequency, so that the first loss is the unigram model's.
     params["bias"] = jnp.log(share)
@@ -72,56 +86,73 @@ def init_state(
         tables = keyvalue.index_config(config.pairs, config.pair_candidates)
         lsh = index.init(jax.random.fold_in(key, 0x6C7368), params["keys"], config=tables)
     return LMState(
-        params=params, memory=memory, opt_state=tx.init(params), key=own,
-        step=jnp.zeros((), jnp.int32), unigram=share, popular=top, lsh=lsh,
-    )  # fmt: skip
+        params=params,
+        memory=memory,
+        opt_state=tx.init(params),
+        key=sample_key,
+        step=jnp.zeros((), jnp.int32),
+        unigram=share,
+        popular=top,
+        lsh=lsh,
+    )
 
 
 def sampled_log_p(
-    made: Forward, inputs: Inputs, chosen: Drawn, out: jax.Array, bias: jax.Array, *,
+    output: Forward,
+    inputs: Inputs,
+    chosen: SampledWords,
+    out: jax.Array,
+    bias: jax.Array,
+    *,
     config: model.Config,
-) -> jax.Array:  # fmt: skip
+) -> jax.Array:
     """log p of each target, [B], its softmax taken over the words drawn.
 
     Args:
-      made: of `forward`.
+      output: of `forward`.
       inputs: of `find_inputs`.
       chosen: of `draw_words`.
       out: float32 [A, out], rows of the output table.
       bias: float32 [A].
       config: static.
     """
-    log_softmax = sampled_log_softmax(made.query, chosen, out, bias)
+    log_softmax = sampled_log_softmax(output.query, chosen, out, bias)
     if not config.evidence:
         return log_softmax
     return model.mix_target(
-        log_softmax, made.log_mix, inputs.at.targets, inputs.evidence,
-        inputs.at.history[:, -config.recent :], made.recent,
-    )  # fmt: skip
+        log_softmax,
+        output.log_mix,
+        inputs.at.targets,
+        inputs.evidence,
+        inputs.at.history[:, -config.recent :],
+        output.recent,
+    )
 
 
 def make_step(
-    tx: Any, *, config: model.Config, active_size: int = 2048, lr: float = 2e-3,
-    memory_lr: float = 0.15,
-) -> Callable[..., tuple[LMState, StepMetrics]]:  # fmt: skip
-    """The training step: step(state, tokens, since, rate, repeated) → (state, metrics).
+    tx: Any,
+    *,
+    active_size: int = 2048,
+    learning_rate: float = 2e-3,
+    memory_learning_rate: float = 0.15,
+    config: model.Config,
+) -> Callable[[LMState, TrainingBatch], tuple[LMState, StepMetrics]]:
+    """The training step: step(state, batch) → (state, metrics). Jit it with the state donated.
 
-    `tokens` and `since` are a `Batch`'s, `rate` float32 [] what the schedule makes of the
-    learning rates, 1 at its peak; `repeated` bool [], whether the memory has counted
-    these tokens in an earlier pass. Jit it with the state donated.
+    The batch brings the schedule's factor on both learning rates, since the memory's rows are not
+    `tx`'s, and the decay may follow the time (`optim.rates.scale`).
 
     Args:
       tx: as given to `init_state`.
-      config: the model's.
       active_size: A, tokens the sampled softmax is taken over: the batch's targets, the popular
         ones and a uniform sample.
-      lr: learning rate of `tx`'s updates.
-      memory_lr: learning rate of the memory's rows.
+      learning_rate: of `tx`'s updates, at the peak.
+      memory_learning_rate: of the memory's rows, at the peak.
+      config: the model's.
     """
 
-    def step(
-        state: LMState, tokens: jax.Array, since: jax.Array, rate: jax.Array, repeated: jax.Array
-    ) -> tuple[LMState, StepMetrics]:
+    def step(state: LMState, batch: TrainingBatch) -> tuple[LMState, StepMetrics]:
+        tokens, since, scale, repeated = map(jnp.asarray, batch)
         at = positions(tokens, since)
         key, draw, drop = jax.random.split(state.key, 3)
         memory, inputs = find_inputs(state.memory, at, config=config, claim=True, repeated=repeated)
@@ -140,9 +171,9 @@ def make_step(
 
         def loss(gathered: Any) -> tuple[jax.Array, jax.Array]:
             rows, out, bias = gathered
-            made = forward(rows, inputs, config=config)
-            log_p = sampled_log_p(made, inputs, chosen, out, bias, config=config)
-            return -jnp.sum(log_p * real) / total, made.log_mix[:, 0]
+            output = forward(rows, inputs, config=config)
+            log_p = sampled_log_p(output, inputs, chosen, out, bias, config=config)
+            return -jnp.sum(log_p * real) / total, output.log_mix[:, 0]
 
         (value, log_mix), grads = jax.value_and_grad(loss, has_aux=True)(gathered)
         rows, out, bias = grads
@@ -160,21 +191,30 @@ def make_step(
                 as_tree[name] = RowSparse(inputs.pairs.ids, of_pair, num_rows=config.pairs)
             lsh = keyvalue.note(lsh, queries, inputs.pairs.ids)
         updates, opt_state = tx.update(as_tree, state.opt_state, state.params)
-        params = apply_scaled(state.params, updates, -rate * jnp.float32(lr))
-        found_share = touched = jnp.zeros((), jnp.float32)
-        if memory is not None and inputs.found is not None and inputs.evidence is not None:
+        params = apply_scaled(state.params, updates, -scale * jnp.float32(learning_rate))
+        known_share = touched = jnp.zeros((), jnp.float32)
+        if memory is not None and inputs.contexts is not None and inputs.evidence is not None:
             memory = mem.update_rows(
-                memory, inputs.found.ids, rows.memory * total, rate=rate * jnp.float32(memory_lr)
+                memory,
+                inputs.contexts.ids,
+                rows.memory * total,
+                learning_rate=scale * jnp.float32(memory_learning_rate),
             )
-            memory = mem.observe(memory, inputs.found, jnp.where(repeated, -1, at.targets))
-            found_share = jnp.mean(inputs.evidence.known.astype(jnp.float32))
-            touched = jnp.sum(inputs.found.ids >= 0).astype(jnp.float32)
+            memory = mem.observe(memory, inputs.contexts, jnp.where(repeated, -1, at.targets))
+            known_share = jnp.mean(inputs.evidence.known.astype(jnp.float32))
+            touched = jnp.sum(inputs.contexts.ids >= 0).astype(jnp.float32)
         new = LMState(
-            params=params, memory=memory, opt_state=opt_state, key=key, step=state.step + 1,
-            unigram=state.unigram, popular=state.popular, lsh=lsh,
-        )  # fmt: skip
+            params=params,
+            memory=memory,
+            opt_state=opt_state,
+            key=key,
+            step=state.step + 1,
+            unigram=state.unigram,
+            popular=state.popular,
+            lsh=lsh,
+        )
         share = jnp.sum(jnp.exp(log_mix) * real) / total
-        return new, StepMetrics(value, share, found_share, touched)
+        return new, StepMetrics(value, share, known_share, touched)
 
     return step
 
@@ -188,10 +228,10 @@ def maintain(state: LMState, *, config: model.Config) -> LMState:
     """
     if state.lsh is None:
         return state
-    kept = keyvalue.maintain(
+    lsh = keyvalue.maintain(
         state.lsh, state.step, state.params["keys"], candidates=config.pair_candidates
     )
-    return dataclasses.replace(state, lsh=kept)
+    return dataclasses.replace(state, lsh=lsh)
 
 
 def _hide_rows(key: jax.Array, inputs: Inputs) -> Inputs:

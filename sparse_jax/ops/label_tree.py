@@ -82,9 +82,16 @@ def tree_scores(tree: LabelTree, entries: Entries, num_points: int, beam: int) -
         return _scores_jax(tree, entries, num_points, beam)
     shape = jax.ShapeDtypeStruct((num_points, tree.labels.size), jnp.float32)
     scores: jax.Array = ffi.call("tree_scores", shape)(
-        tree.offsets, tree.nodes, tree.weights, tree.bias, tree.children, tree.labels, *entries,
-        depth=np.int64(tree.depth), beam=np.int64(beam),
-    )  # fmt: skip
+        tree.offsets,
+        tree.nodes,
+        tree.weights,
+        tree.bias,
+        tree.children,
+        tree.labels,
+        *entries,
+        depth=np.int64(tree.depth),
+        beam=np.int64(beam),
+    )
     return scores
 
 
@@ -96,9 +103,13 @@ def num_threads() -> int:
 
 
 def _fit_node(
-    points: tuple[np.ndarray, np.ndarray, np.ndarray], level: Level, g: int, svm: Svm, seed: int,
+    points: tuple[np.ndarray, np.ndarray, np.ndarray],
+    level: Level,
+    g: int,
+    svm: Svm,
+    seed: int,
     bias: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The children of one node in NumPy: each row of `alphas` is a point, each column a child."""
     offsets, ids, values = points
     members = level.members[level.member_offsets[g] : level.member_offsets[g + 1]]

@@ -85,12 +85,22 @@ def adam(
         with jax.numpy_dtype_promotion("standard"):
             steps = count.astype(jnp.float32)
             rate = learning_rate(rest.count) if callable(learning_rate) else learning_rate
-            scalars = jnp.stack([
-                jnp.asarray(x, jnp.float32)
-                for x in (
-                    b1, b2, 1 - b1, 1 - b2, eps, eps_root, 1 - b1**steps, 1 - b2**steps, -rate
-                )
-            ])  # fmt: skip
+            scalars = jnp.stack(
+                [
+                    jnp.asarray(x, jnp.float32)
+                    for x in (
+                        b1,
+                        b2,
+                        1 - b1,
+                        1 - b2,
+                        eps,
+                        eps_root,
+                        1 - b1**steps,
+                        1 - b2**steps,
+                        -rate,
+                    )
+                ]
+            )
         treedef: Any
         leaves, treedef = jax.tree.flatten(grads, is_leaf=lambda x: isinstance(x, RowSparse))
         slots = [treedef.flatten_up_to(slot) for slot in (moments.mu, moments.nu)]

@@ -225,9 +225,12 @@ def search(
     common.check_int("k", k, 1)
     common.check_int("rescored", rescored, k, None, "it must be at least k")
     found = quantized_scan(
-        *_tables(index, queries), index.codes, index.scales, index.biases,
+        *_tables(index, queries),
+        index.codes,
+        index.scales,
+        index.biases,
         min(rescored, weights.shape[0]),
-    )  # fmt: skip
+    )
     return topk.among(queries, weights, bias, found, k=k)
 
 

@@ -157,9 +157,12 @@ def plan(
         for count, times in itertools.product(num_tables, fill):
             capacity = max(4, math.ceil(times * drawn.num_rows / 2**bits))
             config = IndexConfig(
-                family=family, num_tables=count, num_bits=bits, capacity=capacity,
+                family=family,
+                num_tables=count,
+                num_bits=bits,
+                capacity=capacity,
                 max_candidates=most,
-            )  # fmt: skip
+            )
             size = predict_bytes(drawn.num_rows, drawn.rows.shape[1], config=config)
             if size > memory:
                 continue
@@ -217,9 +220,7 @@ def measure(
 
 def _family(config: IndexConfig, dim: int, num_tables: int):  # type: ignore[no-untyped-def]
     family = hashing.FAMILIES[config.family]
-    return family.init(
-        jax.random.key(0), dim, num_tables=num_tables, num_bits=config.num_bits
-    )  # fmt: skip
+    return family.init(jax.random.key(0), dim, num_tables=num_tables, num_bits=config.num_bits)
 
 
 def _nbytes(tree: object) -> int:

@@ -24,7 +24,7 @@ def keep_freed_memory() -> bool:
       Whether it took effect; False where the C library isn't glibc.
 
     Example:
-      >>> from sparse_jax.allocator import keep_freed_memory
+      >>> from sparse_jax.runtime.allocator import keep_freed_memory
       >>> keep_freed_memory() in (True, False)
       True
 

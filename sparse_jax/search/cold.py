@@ -88,7 +88,12 @@ def train(
             distinct = -(-needed * 5 // 4 // 1024) * 1024
         bags = network.pad_bags(features.ids, values(features), features.rows, batch)
         start, opt_state, _, _ = training.step(
-            jax.random.fold_in(key, i), start, opt_state, bags, documents, num_documents,
+            jax.random.fold_in(key, i),
+            start,
+            opt_state,
+            bags,
+            documents,
+            num_documents,
             distinct=min(distinct, config.num_features),
-        )  # fmt: skip
+        )
     return dataclasses.replace(start, gain=gain)

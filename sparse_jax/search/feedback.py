@@ -127,9 +127,12 @@ class Learner:
             chosen = np.pad(chosen, (0, 2 * half - chosen.size), constant_values=-1)
             item = self._item(query, lexical, chosen, wanted[chosen])
             agreed = self._steps(
-                item, self.config.gain_rate, 0.0, self._rare,
+                item,
+                self.config.gain_rate,
+                0.0,
+                self._rare,
                 functools.partial(_overlap, item.targets),
-            )  # fmt: skip
+            )
             if agreed >= self.config.enough:
                 break
         assert item is not None
@@ -173,9 +176,14 @@ class Learner:
         engine = self.engine
         for _ in range(config.steps):
             engine.network, probabilities = network.learn(
-                engine.network, stacked, rates, rarity, distinct=distinct, scale=config.scale,
+                engine.network,
+                stacked,
+                rates,
+                rarity,
+                distinct=distinct,
+                scale=config.scale,
                 deep=engine.config.deep_weight,
-            )  # fmt: skip
+            )
             value = reached(np.asarray(probabilities)[0])
             if value >= config.enough:
                 break

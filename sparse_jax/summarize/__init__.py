@@ -1,7 +1,7 @@
 """Summaries: sentences of the text itself, or one line written by a trained model.
 
 `extractive` takes sentences near the middle of a text and unlike each other. `fit` trains a
-`Summarizer` on pairs of a text and its summary; `load` opens a saved one.
+`Summarizer` on pairs of a text and its summary; `save` and `load` keep it.
 
 Example:
   >>> from sparse_jax import summarize
@@ -9,7 +9,8 @@ Example:
   'Apples are red.'
 """
 
-from sparse_jax.summarize.abstractive import Summarizer, fit, load
+from sparse_jax.summarize.abstractive import Summarizer, fit
 from sparse_jax.summarize.extraction import extractive, sentences
+from sparse_jax.summarize.saved import load, save
 
-__all__ = ["Summarizer", "extractive", "fit", "load", "sentences"]
+__all__ = ["Summarizer", "extractive", "fit", "load", "save", "sentences"]

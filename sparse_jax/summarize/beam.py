@@ -22,9 +22,12 @@ _NEVER = -1e30
 
 
 def next_log_probs(
-    params: pointer.Params, encoded: pointer.Encoded, written: pointer.Written,
-    *, config: pointer.Config,
-) -> jax.Array:  # fmt: skip
+    params: pointer.Params,
+    encoded: pointer.Encoding,
+    written: pointer.Prefix,
+    *,
+    config: pointer.Config,
+) -> jax.Array:
     """log p of every word that may come next.
 
     Args:
@@ -40,16 +43,18 @@ def next_log_probs(
     batch, beams = written.step.shape
     latest = params["embed"].at[written.latest.reshape(-1)].get(mode="clip")
     latest = latest.reshape(batch, beams, -1)
-    made = pointer.decode(params["trunk"], encoded, latest, written, config=config)
-    query = made.query.reshape(batch * beams, -1)
+    decoding = pointer.decode(params["trunk"], encoded, latest, written, config=config)
+    query = decoding.query.reshape(batch * beams, -1)
     logits = matmul_rows(query, params["out"]) + params["bias"][None, :]
     softmax = jax.nn.softmax(logits, axis=1).reshape(batch, beams, -1)
     same = encoded.source[:, :, None] == encoded.source[:, None, :]
     first = jnp.argmax(same, axis=2).astype(jnp.int32)
     source = encoded.source
     place = jnp.where((source >= 0) & (source < config.outputs), source, config.outputs + first)
-    copied = jnp.exp(made.log_mix[..., 1:]) * made.copying
-    p = jnp.concatenate([jnp.exp(made.log_mix[..., :1]) * softmax, jnp.zeros_like(copied)], axis=2)
+    copied = jnp.exp(decoding.log_mix[..., 1:]) * decoding.copying
+    p = jnp.concatenate(
+        [jnp.exp(decoding.log_mix[..., :1]) * softmax, jnp.zeros_like(copied)], axis=2
+    )
     rows = jnp.arange(batch, dtype=jnp.int32)[:, None, None]
     columns = jnp.arange(beams, dtype=jnp.int32)[None, :, None]
     p = p.at[rows, columns, place[:, None, :]].add(copied)
@@ -59,7 +64,7 @@ def next_log_probs(
 @functools.partial(jax.jit, static_argnames=("config",))
 def _read(
     params: pointer.Params, source: jax.Array, cosines: jax.Array, *, config: pointer.Config
-) -> pointer.Encoded:
+) -> pointer.Encoding:
     words = params["embed"].at[source].get(mode="clip")
     copyable = params["copyable"].at[source].get(mode="clip")
     return pointer.encode(params["trunk"], words, copyable, source, cosines, config=config)
@@ -67,9 +72,14 @@ def _read(
 
 @functools.partial(jax.jit, static_argnames=("config",))
 def _advance(
-    params: pointer.Params, encoded: pointer.Encoded, scores: jax.Array, summary: jax.Array,
-    step: jax.Array, *, config: pointer.Config,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    params: pointer.Params,
+    encoded: pointer.Encoding,
+    scores: jax.Array,
+    summary: jax.Array,
+    step: jax.Array,
+    *,
+    config: pointer.Config,
+) -> tuple[jax.Array, jax.Array]:
     """One more word: (scores [B, M], summary [B, M, window + T]).
 
     A summary stands behind `window` ENDs, and is all END from its own END on.
@@ -81,15 +91,18 @@ def _advance(
     hit = summary[:, :, None, :] == encoded.source[:, None, :, None]
     hit = hit & (summary != END)[:, :, None, :]
     used = jnp.sum(hit.astype(jnp.float32), axis=3)
-    written = pointer.Written(latest, used, jnp.broadcast_to(step, (batch, beams)))
+    written = pointer.Prefix(latest, used, jnp.broadcast_to(step, (batch, beams)))
     log_p = next_log_probs(params, encoded, written, config=config)
     # No pair of words twice.
     again = (summary[:, :, :-1] == latest[:, :, -1:]) & (summary[:, :, 1:] != END)
     banned = jnp.where(again, summary[:, :, 1:], UNKNOWN)
     words = jnp.concatenate(
-        [jnp.broadcast_to(jnp.arange(config.outputs, dtype=jnp.int32), (batch, config.outputs)),
-         encoded.source], axis=1,
-    )  # fmt: skip
+        [
+            jnp.broadcast_to(jnp.arange(config.outputs, dtype=jnp.int32), (batch, config.outputs)),
+            encoded.source,
+        ],
+        axis=1,
+    )
     rows = jnp.arange(batch, dtype=jnp.int32)[:, None, None]
     columns = jnp.arange(beams, dtype=jnp.int32)[None, :, None]
     inside = jnp.where(banned < config.outputs, banned, UNKNOWN)
@@ -113,7 +126,7 @@ def _advance(
 
 
 def search(
-    params: pointer.Params, source: Any, cosines: Any, *, config: pointer.Config, beams: int = 8
+    params: pointer.Params, source: Any, cosines: Any, *, beams: int = 8, config: pointer.Config
 ) -> list[list[tuple[float, list[int]]]]:
     """The likeliest summaries that a beam finds for each source, best first: (log p, word ids).
 
@@ -121,8 +134,8 @@ def search(
       params: of `pointer.init`.
       source: int32 [B, L].
       cosines: float32 [B, K].
-      config: static.
       beams: M.
+      config: static.
 
     Raises:
       ValueError: if beams is not positive.
@@ -132,7 +145,7 @@ def search(
     source = jnp.asarray(source)
     encoded = _read(params, source, jnp.asarray(cosines), config=config)
     batch = source.shape[0]
-    # All beams are alike at first: one may speak.
+    # All beams are equal at first: only one is followed.
     start = jnp.where(jnp.arange(beams) == 0, 0.0, _NEVER).astype(jnp.float32)
     scores = jnp.broadcast_to(start, (batch, beams))
     summary = jnp.full((batch, beams, config.window + config.summary), END, jnp.int32)
@@ -142,10 +155,13 @@ def search(
             break
     found, log_p = np.asarray(summary)[:, :, config.window :], np.asarray(scores)
     return [
-        [(float(s), [int(w) for w in row if w != END]) for s, row in zip(ss, rows, strict=True)
-         if s > _NEVER / 2]
+        [
+            (float(s), [int(w) for w in row if w != END])
+            for s, row in zip(ss, rows, strict=True)
+            if s > _NEVER / 2
+        ]
         for ss, rows in zip(log_p, found, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _overlap(one: Counter[Any], other: Counter[Any]) -> float:

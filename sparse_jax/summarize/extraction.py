@@ -11,8 +11,8 @@ from sparse_jax.text.features import GRAM, extract
 __all__ = ["extractive", "sentences"]
 
 _NUM_FEATURES = 1 << 20
-_MOST_SENTENCES = 200
-_MOST_CHARACTERS = 100_000
+_MAX_SENTENCES = 200
+_MAX_CHARACTERS = 100_000
 # The end of a sentence: a mark, perhaps a quote or bracket, then space and no small letter; or a
 # blank line, or a bullet.
 _END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[^a-z\s])|\n\s*\n|\s+[*•]\s+|\s+-\s+(?=[A-Z])")
@@ -77,7 +77,7 @@ def extractive(
     """
     if max_words < 1:
         raise ValueError(f"max_words = {max_words}: must be at least 1")
-    found = sentences(text[:_MOST_CHARACTERS])[:_MOST_SENTENCES]
+    found = sentences(text[:_MAX_CHARACTERS])[:_MAX_SENTENCES]
     if not found:
         return ""
     sizes = [len(s.split()) for s in found]

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from sparse_jax.text.postings import Postings, best, inverse_document_frequency
 
-__all__ = ["Neighbours"]
+__all__ = ["Nearest", "Neighbours"]
 
-_MOST_WORDS = 32  # the rarest of a text, which find its neighbours
+_MAX_WORDS = 32  # the rarest of a text, which find its neighbours
+
+
+class Nearest(NamedTuple):
+    """For each text the training texts most like it, nearest first."""
+
+    numbers: np.ndarray  # int32 [n, K], -1 = none
+    cosines: np.ndarray  # float32 [n, K]
 
 
 class Neighbours:
@@ -39,32 +47,29 @@ class Neighbours:
 
     def nearest(
         self, texts: Iterable[np.ndarray], *, count: int, skip: Iterable[int] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest training texts, nearest first.
+    ) -> Nearest:
+        """The nearest training texts.
 
         Args:
           texts: word ids of each.
           count: K.
           skip: the number of a training text to leave out for each text, -1 = none.
-
-        Returns:
-          (numbers int32 [n, K], -1 = none; cosines float32 [n, K]).
         """
         texts = list(texts)
         skip = [-1] * len(texts) if skip is None else list(skip)
         numbers = np.full((len(texts), count), -1, np.int32)
         cosines = np.zeros((len(texts), count), np.float32)
         if not count:
-            return numbers, cosines
-        for i, (text, own) in enumerate(zip(texts, skip, strict=True)):
+            return Nearest(numbers, cosines)
+        for i, (text, left_out) in enumerate(zip(texts, skip, strict=True)):
             bag = np.unique(text)
             weights = self._weights(bag)
-            kept = np.sort(np.argsort(-weights, kind="stable")[:_MOST_WORDS])
+            kept = np.sort(np.argsort(-weights, kind="stable")[:_MAX_WORDS])
             scores = self.postings.score(bag[kept].astype(np.int32), weights[kept])
-            if own >= 0:
-                scores[own] = -np.inf
+            if left_out >= 0:
+                scores[left_out] = -np.inf
             found = best(scores, count)
             found = found[(found >= 0) & (scores[found] > 0)]
             numbers[i, : found.size] = found
             cosines[i, : found.size] = scores[found]
-        return numbers, cosines
+        return Nearest(numbers, cosines)

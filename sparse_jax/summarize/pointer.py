@@ -52,7 +52,7 @@ class Config:
         return self.text + self.neighbours * self.neighbour
 
 
-def init(key: jax.Array, config: Config) -> Params:
+def init(key: jax.Array, *, config: Config) -> Params:
     """Tables `embed` [V, e], `copyable` [V], `out` [O, h], `bias` [O], and the dense trunk."""
     keys = iter(jax.random.split(key, 16))
     c, h, r = config, config.hidden, config.read
@@ -64,9 +64,10 @@ def init(key: jax.Array, config: Config) -> Params:
 
     def block() -> Params:
         return {
-            "up": matrix(h, 2 * h, 1.4), "up_bias": jnp.zeros(2 * h, jnp.float32),
+            "up": matrix(h, 2 * h, 1.4),
+            "up_bias": jnp.zeros(2 * h, jnp.float32),
             "down": matrix(2 * h, h, 0.5),
-        }  # fmt: skip
+        }
 
     trunk: Params = {
         "place": jnp.zeros((c.source, r), jnp.float32),
@@ -93,7 +94,7 @@ def init(key: jax.Array, config: Config) -> Params:
     }
 
 
-def _shift(x: jax.Array, by: int, config: Config) -> jax.Array:
+def _shift(x: jax.Array, by: int, *, config: Config) -> jax.Array:
     """x [B, L, ...] moved by positions within the text and each neighbour, zeros moving in."""
 
     def moved(part: jax.Array) -> jax.Array:
@@ -110,7 +111,7 @@ def _shift(x: jax.Array, by: int, config: Config) -> jax.Array:
     return jnp.concatenate([text, moved(rest).reshape(batch, -1, width)], axis=1)
 
 
-def _static(source: jax.Array, cosines: jax.Array, config: Config) -> jax.Array:
+def _static(source: jax.Array, cosines: jax.Array, *, config: Config) -> jax.Array:
     """What is known of each source position before anything is written, [B, L, 7]."""
     known = (source >= 0).astype(jnp.float32)
     same = (source[:, :, None] == source[:, None, :]).astype(jnp.float32) * known[:, None, :]
@@ -120,14 +121,22 @@ def _static(source: jax.Array, cosines: jax.Array, config: Config) -> jax.Array:
     weight = jnp.concatenate([jnp.zeros((source.shape[0], config.text), jnp.float32), near], 1)
     in_near = jnp.sum(same * weight[:, None, :], axis=2)
     best = jnp.max(same * weight[:, None, :], axis=2)
-    own = jnp.where(inside[None, :], jnp.float32(0), jnp.float32(1))
+    beside = jnp.where(inside[None, :], jnp.float32(0), jnp.float32(1))
     return jnp.stack(
-        [known, jnp.log1p(in_text), (in_text > 0).astype(jnp.float32), in_near, best, weight,
-         jnp.broadcast_to(own, known.shape)], axis=2,
-    )  # fmt: skip
+        [
+            known,
+            jnp.log1p(in_text),
+            (in_text > 0).astype(jnp.float32),
+            in_near,
+            best,
+            weight,
+            jnp.broadcast_to(beside, known.shape),
+        ],
+        axis=2,
+    )
 
 
-class Encoded(NamedTuple):
+class Encoding(NamedTuple):
     """A batch of sources."""
 
     source: jax.Array  # int32 [B, L]
@@ -139,9 +148,14 @@ class Encoded(NamedTuple):
 
 
 def encode(
-    trunk: Params, words: jax.Array, copyable: jax.Array, source: jax.Array, cosines: jax.Array,
-    *, config: Config,
-) -> Encoded:  # fmt: skip
+    trunk: Params,
+    words: jax.Array,
+    copyable: jax.Array,
+    source: jax.Array,
+    cosines: jax.Array,
+    *,
+    config: Config,
+) -> Encoding:
     """Reads sources.
 
     Args:
@@ -155,12 +169,12 @@ def encode(
     batch, length, r = source.shape[0], config.source, config.read
     known = (source >= 0)[..., None]
     words = jnp.where(known, words, jnp.float32(0))
-    static = _static(source, cosines, config)
-    around = [_shift(words, 1, config), words, _shift(words, -1, config), static]
+    static = _static(source, cosines, config=config)
+    around = [_shift(words, 1, config=config), words, _shift(words, -1, config=config), static]
     x = matmul_columns(jnp.concatenate(around, 2).reshape(batch * length, -1), trunk["read"])
     x = add_bias(x.reshape(batch, -1), trunk["place"].reshape(-1)).reshape(batch, length, r)
     x = jnp.where(known, jax.nn.relu(x), jnp.float32(0))
-    around = [_shift(x, 2, config), x, _shift(x, -2, config)]
+    around = [_shift(x, 2, config=config), x, _shift(x, -2, config=config)]
     more = matmul_columns(jnp.concatenate(around, 2).reshape(batch * length, -1), trunk["near"])
     x = normalize(x + jax.nn.relu(more.reshape(batch, length, r)))
     x = jnp.where(known, x, jnp.float32(0))
@@ -169,11 +183,13 @@ def encode(
     text = jnp.sum(x[:, : config.text], axis=1) / count
     near = jnp.sum(x[:, config.text :], axis=1) / count
     shifted = jnp.maximum(source, 0)[..., None]
-    before = jnp.concatenate([_shift(shifted, 1, config), _shift(shifted, 2, config)], axis=2)
-    return Encoded(source, before, copyable, x, keys, jnp.concatenate([text, near], 1))
+    before = jnp.concatenate(
+        [_shift(shifted, 1, config=config), _shift(shifted, 2, config=config)], axis=2
+    )
+    return Encoding(source, before, copyable, x, keys, jnp.concatenate([text, near], 1))
 
 
-class Written(NamedTuple):
+class Prefix(NamedTuple):
     """What stands before some positions of a summary; M of them, all of it or all beams."""
 
     latest: jax.Array  # int32 [B, M, window], the latest word last; END before the first word
@@ -181,7 +197,7 @@ class Written(NamedTuple):
     step: jax.Array  # int32 [B, M], words written
 
 
-class Decoded(NamedTuple):
+class Decoding(NamedTuple):
     """The distribution of the next words, but for the softmax over outputs."""
 
     query: jax.Array  # float32 [B, M, h]
@@ -189,7 +205,7 @@ class Decoded(NamedTuple):
     copying: jax.Array  # float32 [B, M, L], weights of source positions; sums to 1
 
 
-def _match(encoded: Encoded, written: Written) -> jax.Array:
+def _match(encoded: Encoding, written: Prefix) -> jax.Array:
     """What is known of each source position and what was written, [B, M, L, 5]."""
     last, second = written.latest[:, :, -1, None], written.latest[:, :, -2, None]
     after = encoded.before[:, None, :, 0] == last
@@ -213,9 +229,14 @@ def _attend(query: jax.Array, keys: jax.Array, match: jax.Array, bias: jax.Array
 
 
 def decode(
-    trunk: Params, encoded: Encoded, words: jax.Array, written: Written, *, config: Config,
+    trunk: Params,
+    encoded: Encoding,
+    words: jax.Array,
+    written: Prefix,
+    *,
     keep: jax.Array | None = None,
-) -> Decoded:  # fmt: skip
+    config: Config,
+) -> Decoding:
     """The next word's distribution at M positions of each summary.
 
     Args:
@@ -223,8 +244,8 @@ def decode(
       encoded: of `encode`.
       words: float32 [B, M, window · e], embeddings of the latest words.
       written: what stands before the positions.
-      config: static.
       keep: float32 [2, B·M, h] dropout of the hidden units, scaled; None = none.
+      config: static.
     """
     batch, count = written.step.shape
     h, r, flat = config.hidden, config.read, batch * count
@@ -248,11 +269,11 @@ def decode(
     copying = _attend(point, encoded.keys[..., r:], match, hidden + encoded.copyable)
     log_mix = jax.nn.log_softmax(matmul_columns(x, trunk["mix"]), axis=1).reshape(batch, count, 2)
     query = matmul_columns(x, trunk["query"]).reshape(batch, count, h)
-    return Decoded(query, log_mix, copying)
+    return Decoding(query, log_mix, copying)
 
 
 def log_prob(
-    decoded: Decoded, source: jax.Array, targets: jax.Array, log_softmax: jax.Array
+    decoded: Decoding, source: jax.Array, targets: jax.Array, log_softmax: jax.Array
 ) -> jax.Array:
     """log p of each target, [B, M].
 

@@ -1,8 +1,8 @@
 """Text as word ids and back: words in small letters, marks with the spaces around them.
 
 Ids below `outputs` can be generated; all others can only be copied. A word that training has not
-seen often enough shares one of a few hashed ids with others; within one text it is told apart, and
-copying it brings its own letters back.
+seen often enough shares one of a few hashed ids with others; copying it from a text brings back its
+letters as they stand there.
 """
 
 from __future__ import annotations
@@ -67,9 +67,14 @@ class Words:
 
     @classmethod
     def fit(
-        cls, summaries: Iterable[str], texts: Iterable[str], *,
-        outputs: int = 12_000, min_count: int = 3, buckets: int = 8192,
-    ) -> Words:  # fmt: skip
+        cls,
+        summaries: Iterable[str],
+        texts: Iterable[str],
+        *,
+        outputs: int = 12_000,
+        min_count: int = 3,
+        buckets: int = 8192,
+    ) -> Words:
         """Counts words: the most frequent of summaries are outputs, most frequent first.
 
         Args:
@@ -93,12 +98,12 @@ class Words:
                 shown[word] = max(shown.get(word, (-1, 0, "")), (weight, counts[form], form))
         from_texts, from_summaries = totals
         ranked = sorted((-n, w) for w, n in from_summaries.items() if n >= min_count)
-        made = [w for _, w in ranked[: outputs - 2]]
+        generated = [w for _, w in ranked[: outputs - 2]]
         both = from_texts + from_summaries
         rest = sorted((-n, w) for w, n in both.items() if n >= min_count)
-        taken = set(made)
-        order = made + [w for _, w in rest if w not in taken]
-        return cls(("\n", "\0", *(shown[w][2] for w in order)), len(made) + 2, buckets)
+        taken = set(generated)
+        order = generated + [w for _, w in rest if w not in taken]
+        return cls(("\n", "\0", *(shown[w][2] for w in order)), len(generated) + 2, buckets)
 
     @property
     def size(self) -> int:

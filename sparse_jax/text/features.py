@@ -6,6 +6,7 @@ hashes stay on the host; JAX sees int32 ids.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,8 +24,40 @@ _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse mod 2^64
 _BASE_INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
 _MOST_AT_ONCE = 1 << 16  # tokens expanded in one go: sorts stay in cache
 
-# ASCII letters and digits, folded; all else becomes a space.
-_FOLD = {c: chr(c).lower() if chr(c).isalnum() else " " for c in range(128)}
+# Combining classes of accents, which are folded away: points and accents of Hebrew, Arabic and
+# Syriac, marks over, under and through letters. The others are part of the spelling: vowel signs,
+# viramas, nuktas, kana's voicing, tones of Thai and Lao.
+_ACCENTS = frozenset((1, 6, *range(10, 37), *range(200, 256)))
+# Invisible: soft hyphen, grapheme and word joiners, variation selectors.
+_INVISIBLE = frozenset(
+    map(chr, (0xAD, 0x34F, 0x17B4, 0x17B5, 0x200D, 0x2060, *range(0x180B, 0x1810)))
+) | frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+_NON_JOINER = "\u200c"
+# C++ and C# but not a+b, #1 or page#part: one letter, and no other behind.
+_NAMED = re.compile(r"(?<![^\s+#])([a-z](?:\+\+|#))(?![^\W\d_])|[+#]")
+_ORPHAN = re.compile(r"(?<!\S)[^\w\s]+")  # marks that follow no letter
+
+
+def _fold(c: str) -> str | None:
+    """What a decomposed character of small letters becomes; None for nothing."""
+    if c.isalnum() or c in "+#" or c == _NON_JOINER:
+        return c
+    if c == "\u266f":  # music's sharp, in C\u266f
+        return "#"
+    if c in _INVISIBLE or unicodedata.combining(c) in _ACCENTS:
+        return None
+    return c if unicodedata.category(c) in ("Mn", "Mc") else " "
+
+
+class _Folding(dict[int, "str | None"]):
+    """For `str.translate`: `_fold`, asked once for each character."""
+
+    def __missing__(self, code: int) -> str | None:
+        return self.setdefault(code, _fold(chr(code)))
+
+
+_FOLDING = _Folding()
+_ASCII = {code: _fold(chr(code).lower()) for code in range(128)}
 
 
 class Tokens(NamedTuple):
@@ -53,15 +86,34 @@ class Features(NamedTuple):
 def normalize(text: str) -> str:
     """Lower case, accents off, spaces for whatever is no letter or digit.
 
+    Marks that spell a word (vowel signs, viramas, tones, kana's voicing) stay with its letters, and
+    composed and decomposed text give the same. `C++` and `C#` are words of their own.
+
     Example:
       >>> normalize("Löken–Senior (type 2)").split()
       ['loken', 'senior', 'type', '2']
+      >>> normalize("C++11, C# and C; a+b").split()
+      ['c++', '11', 'c#', 'and', 'c', 'a', 'b']
     """
     if text.isascii():
-        return text.translate(_FOLD)
-    folded = unicodedata.normalize("NFKD", text.casefold()).casefold()
-    kept = (c for c in folded if not unicodedata.combining(c))
-    return "".join(c if c.isalnum() else " " for c in kept)
+        folded = text.translate(_ASCII)
+    else:
+        folded = unicodedata.normalize("NFKD", text.casefold()).casefold().translate(_FOLDING)
+    if "+" in folded or "#" in folded:
+        folded = _NAMED.sub(lambda found: f"{found[1]} " if found[1] else " ", folded)
+    if not folded.isascii():
+        folded = _join_marks(folded)
+    return folded
+
+
+def _join_marks(folded: str) -> str:
+    """Drops marks that follow no letter, and the non-joiner behind marks; elsewhere it's a space.
+
+    Scripts of India write it behind a virama, within a word; Persian between two parts of one.
+    """
+    if _NON_JOINER in folded:
+        folded = re.sub(rf"(?<=[^\w\s]){_NON_JOINER}+", "", folded).replace(_NON_JOINER, " ")
+    return _ORPHAN.sub("", folded)
 
 
 def tokenize(texts: Sequence[str]) -> Tokens:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,34 @@ def test_scores_and_writes(model, text, capsys):
         status, out, err = call(generate, capsys, folder, "The statement", *options)
         assert status == 0, err
         assert len(out.split()) >= 4
+
+
+def test_a_run_killed_before_its_first_save_leaves_the_model_whole(
+    model, tmp_path, capsys, monkeypatch
+):
+    folder = str(shutil.copytree(model[0], tmp_path / "c"))
+    other = tmp_path / "other.txt"
+    other.write_text("wholly different words and other words " * 400, encoding="utf-8")
+
+    def die(*_args, **_more):
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_lm.loop, "train", die)
+        assert call(train_lm, capsys, str(other), *SMALL, "--checkpoint", folder)[0] == 137
+    status, out, err = call(eval_lm, capsys, folder)
+    assert status == 0, err
+    found = json.loads(out.splitlines()[-1])
+    assert found["test_perplexity"] == pytest.approx(model[1]["test_perplexity"], rel=1e-6)
+
+
+def test_divergence_is_told_and_saves_nothing(model, text, tmp_path, capsys):
+    folder = str(shutil.copytree(model[0], tmp_path / "c"))
+    before = {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+    options = [text, *SMALL, "--checkpoint", folder, "--save-every", "10", "--lr", "1e30"]
+    status, _, err = call(train_lm, capsys, *options)
+    assert status == 2 and re.search(r"step \d+ of \d+ .*lower", err)
+    assert {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()} == before
 
 
 def test_baselines_score_the_same_tokens(model, text, capsys):

@@ -78,15 +78,25 @@ def medical() -> list[dict]:
     for n in range(12):
         topic, alias = f"disease{n}{'xyz'[n % 3]}", f"syndrome of alias{n}q"
         for kind, body in (("causes", "comes from genes"), ("symptoms", "shows as fever")):
-            rows.append({
-                "kind": "doc", "id": f"{kind}{n}", "title": topic, "qtype": kind,
-                "text": f"{topic} {body} and more of it.", "aliases": [alias],
-                "question": f"What are the {kind} of {topic}?",
-            })  # fmt: skip
-        rows.append({
-            "kind": "alias_query", "id": f"a{n}", "rel": [f"causes{n}"],
-            "text": f"What are the causes of {alias}?",
-        })  # fmt: skip
+            rows.append(
+                {
+                    "kind": "doc",
+                    "id": f"{kind}{n}",
+                    "title": topic,
+                    "qtype": kind,
+                    "text": f"{topic} {body} and more of it.",
+                    "aliases": [alias],
+                    "question": f"What are the {kind} of {topic}?",
+                }
+            )
+        rows.append(
+            {
+                "kind": "alias_query",
+                "id": f"a{n}",
+                "rel": [f"causes{n}"],
+                "text": f"What are the causes of {alias}?",
+            }
+        )
     return rows
 
 

@@ -60,8 +60,10 @@ def test_compares_ours_with_the_peers_that_are_there(tmp_path):
     command = [sys.executable, script, *FILES, "--ways", "network, uniform; neighbours; Parabel"]
     done = subprocess.run(
         [*command, "--json", f"{tmp_path}/c.json", "--plot", f"{tmp_path}/c.png"],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "c.json").read_text())
     assert {"network, uniform", "neighbours"} <= set(rows)  # jax needs scipy: it is there
@@ -82,8 +84,10 @@ def test_times_ours_until_it_equals_dense(tmp_path):
     command += ["--ways", "uniform,wide,fast", "--max-points", "1900"]
     done = subprocess.run(
         [*command, "--json", f"{tmp_path}/t.json", "--plot", f"{tmp_path}/t.png"],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     rows = {row["way"]: row for row in json.loads((tmp_path / "t.json").read_text())["rows"]}
     assert list(rows) == ["dense", "uniform", "wide", "fast"]

@@ -111,9 +111,12 @@ for x in jax.tree.leaves(grads((params, words, start, h))):
 def test_bits_do_not_depend_on_threads():
     made = {
         subprocess.run(
-            [sys.executable, "-c", BITS], env={**os.environ, "NPROC": n}, check=True,
-            capture_output=True, text=True,
+            [sys.executable, "-c", BITS],
+            env={**os.environ, "NPROC": n},
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
         for n in ("1", "2")
-    }  # fmt: skip
+    }
     assert len(made) == 1

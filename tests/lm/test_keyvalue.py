@@ -12,18 +12,26 @@ import numpy as np
 import optax
 import pytest
 
-from sparse_jax import rowwise
+from sparse_jax import lm, rowwise
 from sparse_jax.lm import batching, evaluate, generate, keyvalue, model, sparse_head, training
-from sparse_jax.lm.text import DOCUMENT, Corpus
+from sparse_jax.lm.text import DOCUMENT, SPECIAL, Corpus, WordVocabulary
 from sparse_jax.retrieval import index
 from sparse_jax.runtime import checkpoint
 
 V, RUNS, LENGTH = 40, 4, 8
 # Attention over one word is that word's value: without the memory this trunk is linear.
 OFF = model.Config(
-    vocabulary=V, rows=0, window=2, recent=1, attention=4, embed=8, hidden=16, blocks=0, out=16,
+    vocabulary=V,
+    rows=0,
+    window=2,
+    recent=1,
+    attention=4,
+    embed=8,
+    hidden=16,
+    blocks=0,
+    out=16,
     evidence=False,
-)  # fmt: skip
+)
 ON = dataclasses.replace(OFF, pairs=256, pair_candidates=8)
 TX = rowwise(optax.scale_by_adam())
 
@@ -43,8 +51,12 @@ FIRST = jnp.asarray(False)  # the text is none that was counted before
 
 @functools.cache
 def batches(config, epoch=0):
-    made = batching.batches(TEXT, RUNS, LENGTH, config.history, seed=0, epoch=epoch)
-    return [(jnp.asarray(batch.tokens), jnp.asarray(batch.since)) for batch in made]
+    source = batching.batches(TEXT, RUNS, LENGTH, config.history, seed=0, epoch=epoch)
+    return [(jnp.asarray(batch.tokens), jnp.asarray(batch.since)) for batch in source]
+
+
+def training_batch(config, at=0, epoch=0):
+    return training.TrainingBatch(*batches(config, epoch)[at], jnp.float32(1), FIRST)
 
 
 @functools.cache
@@ -55,11 +67,8 @@ def fresh(config):
 
 @functools.cache
 def compiled(config):
-    step = training.make_step(TX, config=config, active_size=V, lr=3e-2)
-    made = jax.jit(step, donate_argnums=0).lower(
-        fresh(config), *batches(config)[0], jnp.float32(1), jnp.asarray(False)
-    )
-    return made.compile()
+    step = training.make_step(TX, active_size=V, learning_rate=3e-2, config=config)
+    return jax.jit(step, donate_argnums=0).lower(fresh(config), training_batch(config)).compile()
 
 
 def run(state, config, steps, start=0):
@@ -67,8 +76,7 @@ def run(state, config, steps, start=0):
     state, losses = jax.tree.map(jnp.copy, state), []
     for number in range(start, start + steps):
         epoch, at = divmod(number, len(batches(config)))
-        batch = batches(config, epoch)[at]
-        state, seen = compiled(config)(state, *batch, jnp.float32(1), FIRST)
+        state, seen = compiled(config)(state, training_batch(config, at, epoch))
         state = training.maintain(state, config=config)
         losses.append(float(seen.loss))
     return state, losses
@@ -161,8 +169,8 @@ def test_off_is_the_model_without():
     assert lost_off == lost_on
     assert same(after_off.params, {k: after_on.params[k] for k in off.params})
     step = jax.jit(training.make_step(TX, config=OFF, active_size=V))
-    made = step.lower(off, *batches(OFF)[0], jnp.float32(1), FIRST).as_text()
-    assert "tables_query" not in made and "bag_forward" not in made
+    lowered = step.lower(off, training_batch(OFF)).as_text()
+    assert "tables_query" not in lowered and "bag_forward" not in lowered
 
 
 def test_only_slots_that_were_read_change():
@@ -244,18 +252,23 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
     assert same(trained(ON)[0], rest)
 
 
+def test_a_saved_model_brings_its_index(tmp_path):
+    state, _ = trained(ON)
+    words = WordVocabulary((*SPECIAL, *(f"w{n}" for n in range(V - len(SPECIAL)))))
+    lm.save(lm.from_state(state, vocabulary=words, config=ON), tmp_path)
+    assert same(lm.load(tmp_path).lsh, state.lsh)
+
+
 def test_the_step_makes_nothing_of_all_slots():
     config = dataclasses.replace(ON, pairs=50_021)
     state = jax.eval_shape(lambda: fresh.__wrapped__(config))
     step = training.make_step(TX, config=config, active_size=V)
-    made = jax.jit(step, donate_argnums=0).lower(
-        state, *batches(config)[0], jnp.float32(1), FIRST
-    ).compile()  # fmt: skip
+    whole = jax.jit(step, donate_argnums=0).lower(state, training_batch(config)).compile()
     table = 50_021 * config.hidden * 4
-    stats = made.memory_analysis()
+    stats = whole.memory_analysis()
     assert stats.alias_size_in_bytes > 6 * table  # keys, values, two moments of each
     assert stats.temp_size_in_bytes < table / 8
-    wide = re.findall(r"= \w+\[50021(?:,\d+)?\]\S* (\w[\w-]*)\(", made.as_text())
+    wide = re.findall(r"= \w+\[50021(?:,\d+)?\]\S* (\w[\w-]*)\(", whole.as_text())
     # Custom calls are the kernel that adds rows in place; copies would show in the bytes above.
     allowed = {"parameter", "scatter", "fusion", "get-tuple-element", "custom-call"}
     assert wide and set(wide) <= allowed

@@ -49,8 +49,11 @@ def test_a_context_gets_its_row_when_its_suffix_has_one():
         memory, found = see(memory, *context, words(9))
         owned.append((np.asarray(found.inverse) >= 0)[0].tolist())
     assert owned == [
-        [True, False, False], [True, True, False], [True, True, True], [True, True, True],
-    ]  # fmt: skip
+        [True, False, False],
+        [True, True, False],
+        [True, True, True],
+        [True, True, True],
+    ]
     _, found = see(memory, *context, words(9), claim=False)
     counts = [int(found.counts[p]) for p in found.inverse[0]]
     assert counts == [4, 3, 2]
@@ -97,13 +100,13 @@ def test_a_batch_counts_each_occurrence_but_padding():
 
 def test_counts_saturate_and_spare_the_id():
     memory = mem.init(4, 2, slots=1)
-    memory, found = see(memory, *hashed([5]), words(mem.MOST_IDS - 1))
-    full = jnp.uint32(((mem.MOST_IDS - 1) << mem.COUNT_BITS) + (1 << mem.COUNT_BITS) - 1)
+    memory, found = see(memory, *hashed([5]), words(mem.MAX_IDS - 1))
+    full = jnp.uint32(((mem.MAX_IDS - 1) << mem.COUNT_BITS) + (1 << mem.COUNT_BITS) - 1)
     row = int(found.ids[found.inverse[0, 0]])
     memory = jax.tree.map(lambda x: x, memory)
     packed = memory.followers.at[row].set(full)
     memory = mem.Memory(memory.rows, memory.scales, memory.tags, memory.counts, packed)
-    memory, _ = see(memory, *hashed([5]), words(mem.MOST_IDS - 1))
+    memory, _ = see(memory, *hashed([5]), words(mem.MAX_IDS - 1))
     assert int(memory.followers[row, 0]) == int(full)
 
 
@@ -116,9 +119,11 @@ def test_adagrad_with_one_scale_a_row_matches_numpy():
         grads = rng.normal(size=(4, 3)).astype(np.float32)
         padded = np.append(ids, -1).astype(np.int32)
         memory = mem.update_rows(
-            memory, jnp.asarray(padded), jnp.asarray(np.vstack([grads, np.ones((1, 3))]), "f4"),
-            rate=0.1,
-        )  # fmt: skip
+            memory,
+            jnp.asarray(padded),
+            jnp.asarray(np.vstack([grads, np.ones((1, 3))]), "f4"),
+            learning_rate=0.1,
+        )
         scales[ids] += (grads**2).mean(axis=1)
         rows[ids] -= 0.1 * grads / np.sqrt(scales[ids])[:, None]
     np.testing.assert_allclose(memory.rows, rows, atol=1e-6)
@@ -127,7 +132,7 @@ def test_adagrad_with_one_scale_a_row_matches_numpy():
 
 def test_a_row_no_gradient_reaches_stays():
     memory = mem.init(4, 2)
-    memory = mem.update_rows(memory, words(1), jnp.zeros((1, 2)), rate=1.0)
+    memory = mem.update_rows(memory, words(1), jnp.zeros((1, 2)), learning_rate=1.0)
     assert not np.asarray(memory.rows).any()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import re
 
 import jax
@@ -12,18 +13,28 @@ import numpy as np
 import optax
 import pytest
 
-from sparse_jax import rowwise
+from sparse_jax import lm, rowwise
 from sparse_jax.layers import sampled_softmax
 from sparse_jax.lm import batching, evaluate, generate, model, sparse_head, training
 from sparse_jax.lm import memory as mem
-from sparse_jax.lm.text import DOCUMENT, Corpus
+from sparse_jax.lm.text import DOCUMENT, SPECIAL, Corpus, WordVocabulary
 from sparse_jax.retrieval import index
+from sparse_jax.runtime import saved
 
 V, RUNS, LENGTH = 60, 4, 8
 CONFIG = model.Config(
-    vocabulary=V, rows=4096, width=8, orders=(1, 2, 3, 5), slots=3, window=3, recent=6, embed=8,
-    hidden=16, inner=24, out=12,
-)  # fmt: skip
+    vocabulary=V,
+    rows=4096,
+    width=8,
+    orders=(1, 2, 3, 5),
+    slots=3,
+    window=3,
+    recent=6,
+    embed=8,
+    hidden=16,
+    inner=24,
+    out=12,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -58,12 +69,17 @@ TRAIN, TEST = make_corpus(1), make_corpus(2, 30)
 def compiled(config: model.Config, active_size: int = 40):
     counts = np.bincount(TRAIN.tokens, minlength=config.vocabulary)
     state = training.init_state(jax.random.key(0), TX, counts, config=config, popular=8)
-    step = training.make_step(TX, config=config, active_size=active_size, lr=1e-2, memory_lr=0.2)
-    batch = next(batches(config))
-    run = jax.jit(step, donate_argnums=0).lower(
-        state, *batch, jnp.float32(1), jnp.asarray(False)
-    ).compile()  # fmt: skip
+    step = training.make_step(
+        TX, active_size=active_size, learning_rate=1e-2, memory_learning_rate=0.2, config=config
+    )
+    run = jax.jit(step, donate_argnums=0).lower(state, training_batch(config)).compile()
     return run, state
+
+
+def training_batch(config, epoch=0, scale=1.0):
+    return training.TrainingBatch(
+        *next(batches(config)), jnp.float32(scale), jnp.asarray(epoch > 0)
+    )
 
 
 def batches(config, epoch=0, corpus=TRAIN):
@@ -78,7 +94,8 @@ def trained(config: model.Config = CONFIG, epochs: int = 3):
     state, losses = jax.tree.map(jnp.copy, state), []
     for epoch in range(epochs):
         for batch in batches(config, epoch):
-            state, seen = run(state, *batch, jnp.float32(1), jnp.asarray(epoch > 0))
+            whole = training.TrainingBatch(*batch, jnp.float32(1), jnp.asarray(epoch > 0))
+            state, seen = run(state, whole)
             losses.append(float(seen.loss))
     return state, losses
 
@@ -117,7 +134,7 @@ def test_the_sampled_loss_over_all_rows_is_the_exact_one():
     run, state = compiled(CONFIG, V)
     batch = next(batches(CONFIG))
     exact, _ = evaluate.log_likelihood(state.params, state.memory, *batch, config=CONFIG)
-    _, seen = run(jax.tree.map(jnp.copy, state), *batch, jnp.float32(0), jnp.asarray(False))
+    _, seen = run(jax.tree.map(jnp.copy, state), training_batch(CONFIG, scale=0.0))
     assert float(seen.loss) == pytest.approx(-float(jnp.mean(exact)), rel=1e-5)
 
 
@@ -130,9 +147,9 @@ def test_the_sampled_partition_function_is_unbiased():
     def estimate(key):
         from sparse_jax.layers import active
 
-        draw, own = jax.random.split(key)
+        draw, sample = jax.random.split(key)
         labels = jax.random.categorical(draw, jnp.log(share), shape=(16,)).astype(jnp.int32)
-        chosen = active.shared_set(own, jnp.concatenate([labels, popular]), size=24, num_rows=V)
+        chosen = active.shared_set(sample, jnp.concatenate([labels, popular]), size=24, num_rows=V)
         log_q = sampled_softmax.unigram_log_inclusion(chosen, share, popular, 16)
         return jnp.sum(weights[chosen.ids] / jnp.exp(log_q))
 
@@ -165,12 +182,14 @@ def test_a_second_pass_leaves_its_own_occurrence_out():
     followers = followers.at[1].set(
         jnp.array([(7 << mem.COUNT_BITS) | 2, (8 << mem.COUNT_BITS) | 1], jnp.uint32)
     )
-    found = mem.Found(
-        ids=jnp.array([3, 4], jnp.int32), inverse=jnp.array([[0, 1]], jnp.int32),
-        counts=jnp.array([1, 3], jnp.int32), followers=followers,
-    )  # fmt: skip
-    first = model.gather_evidence(found, None)
-    second = model.gather_evidence(found, jnp.array([7], jnp.int32))
+    contexts = mem.ContextRows(
+        ids=jnp.array([3, 4], jnp.int32),
+        inverse=jnp.array([[0, 1]], jnp.int32),
+        counts=jnp.array([1, 3], jnp.int32),
+        followers=followers,
+    )
+    first = model.gather_evidence(contexts, None)
+    second = model.gather_evidence(contexts, jnp.array([7], jnp.int32))
     np.testing.assert_allclose(first.shares[0], [[1, 0], [2 / 3, 1 / 3]], rtol=1e-6)
     np.testing.assert_allclose(second.shares[0], [[0, 0], [1 / 2, 1 / 2]], rtol=1e-6)
     assert second.known[0].tolist() == [False, True]
@@ -206,19 +225,16 @@ def test_the_step_copies_no_table_and_works_in_place():
             jax.random.key(0), TX, jnp.ones(config.vocabulary), config=config
         )
     )
-    batch = next(batches(config))
-    step = training.make_step(TX, config=config, active_size=40)
-    made = jax.jit(step, donate_argnums=0).lower(
-        state, *batch, jnp.float32(1), jnp.asarray(False)
-    ).compile()  # fmt: skip
+    step = training.make_step(TX, active_size=40, config=config)
+    compiled = jax.jit(step, donate_argnums=0).lower(state, training_batch(config)).compile()
     size = sum(x.size * 4 for x in jax.tree.leaves(state.memory))
-    stats = made.memory_analysis()
+    stats = compiled.memory_analysis()
     assert stats.alias_size_in_bytes > size
     assert stats.temp_size_in_bytes < size / 4
     # Scatters of a few rows are all that may give a whole table.
-    wide = re.findall(r"= \w+\[(?:50021|30011),\d+\]\S* (\w[\w-]*)\(", made.as_text())
+    wide = re.findall(r"= \w+\[(?:50021|30011),\d+\]\S* (\w[\w-]*)\(", compiled.as_text())
     assert wide and set(wide) <= {"parameter", "scatter", "fusion", "get-tuple-element"}
-    whole = re.findall(r"= \w+\[50021\]\S* (\w[\w-]*)\(", made.as_text())
+    whole = re.findall(r"= \w+\[50021\]\S* (\w[\w-]*)\(", compiled.as_text())
     assert whole and set(whole) <= {"parameter", "scatter", "fusion", "get-tuple-element"}
 
 
@@ -231,14 +247,76 @@ def test_sizes_are_checked():
         training.init_state(jax.random.key(0), optax.sgd(1.0), np.ones(3), config=CONFIG)
 
 
+# Saving -----------------------------------------------------------------------------------------
+
+WORDS = WordVocabulary((*SPECIAL, *(f"w{n}" for n in range(V - len(SPECIAL)))))
+
+
+def finished(state=None, config=CONFIG) -> lm.LanguageModel:
+    state = trained()[0] if state is None else state
+    return lm.from_state(state, vocabulary=WORDS, files=("a.txt",), config=config)
+
+
+def same(a: lm.LanguageModel, b: lm.LanguageModel) -> bool:
+    return jax.tree.all(
+        jax.tree.map(lambda x, y: bool(jnp.array_equal(x, y)), a.arrays(), b.arrays())
+    )
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    model_ = finished()
+    lm.save(model_, tmp_path)
+    found = lm.load(tmp_path)
+    assert same(found, model_) and found.config == CONFIG and found.files == ("a.txt",)
+    assert found.vocabulary.words == WORDS.words
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".npz"}
+    bare = dataclasses.replace(CONFIG, rows=0, evidence=False)
+    lm.save(finished(compiled(bare)[1], bare), tmp_path)
+    assert lm.load(tmp_path).memory is None
+    assert len(list(tmp_path.iterdir())) == 2  # the model before is gone
+
+
+@pytest.mark.parametrize("stage", ["write_stream", "write_atomically"])
+def test_a_save_that_dies_leaves_the_model_before(tmp_path, monkeypatch, stage):
+    first = finished()
+    lm.save(first, tmp_path)
+
+    def die(*_args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(saved, stage, die)
+    with pytest.raises(OSError, match="No space"):
+        lm.save(finished(compiled(CONFIG)[1]), tmp_path)
+    assert same(lm.load(tmp_path), first)
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no model\.json"):
+        lm.load(tmp_path)
+    saved.save(tmp_path, kind="toy", config={}, arrays={})
+    with pytest.raises(ValueError, match="kind 'toy'"):
+        lm.load(tmp_path)
+    lm.save(finished(), tmp_path)
+    about = json.loads((tmp_path / "model.json").read_text())
+    about["config"]["model"]["depth"] = 3
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"another version \(depth\)"):
+        lm.load(tmp_path)
+    about["config"]["model"].pop("depth")
+    about["config"]["model"]["hidden"] = 32
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"must be float32 \(24, 32\)"):
+        lm.load(tmp_path)
+
+
 # Generation -------------------------------------------------------------------------------------
 
 
 def take(count, **options):
     state, _ = trained()
     prompts = [TEST.tokens[:4], []]
-    made = generate.stream(state.params, state.memory, prompts, config=CONFIG, **options)
-    return np.stack([next(made) for _ in range(count)])
+    texts = generate.stream(state.params, state.memory, prompts, config=CONFIG, **options)
+    return np.stack([next(texts) for _ in range(count)])
 
 
 def test_a_seed_gives_one_text_and_another_seed_another():
@@ -309,9 +387,14 @@ def make_head(popular, candidates):
     queries = sparse_head.sample_queries(state.params, state.memory, *batch, config=CONFIG)
     tables = index.IndexConfig(num_tables=4, num_bits=2, max_candidates=candidates)
     head = sparse_head.init(
-        jax.random.key(0), state.params, state.unigram, queries, config=tables, popular=popular,
+        jax.random.key(0),
+        state.params,
+        state.unigram,
+        queries,
+        config=tables,
+        popular=popular,
         floor=1e-4,
-    )  # fmt: skip
+    )
     return head, state, queries
 
 

@@ -16,7 +16,7 @@ import optax
 import pytest
 from in_process import call
 
-from sparse_jax import optim
+from sparse_jax import lm, optim
 from sparse_jax.lm import model, training
 from sparse_jax.lm.preference import dpo, pairs, policy, reference, reward, tuning
 from sparse_jax.lm.text import DOCUMENT, PARAGRAPH, WordVocabulary
@@ -25,13 +25,20 @@ from sparse_jax.rows import add_rows, take_rows
 ROOT = Path(__file__).resolve().parents[2]
 
 from sparse_jax.commands import preference as finetune_preference  # noqa: E402
-from sparse_jax.lm import saved as lm_load  # noqa: E402
 
 DATA = Path(os.environ.get("SPARSE_JAX_DATA", ROOT.parent / "shared" / "data"))
 CONFIG = model.Config(
-    vocabulary=60, rows=512, width=4, orders=(1, 2), window=3, recent=6, embed=4, hidden=8,
-    inner=8, out=8,
-)  # fmt: skip
+    vocabulary=60,
+    rows=512,
+    width=4,
+    orders=(1, 2),
+    window=3,
+    recent=6,
+    embed=4,
+    hidden=8,
+    inner=8,
+    out=8,
+)
 
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -127,7 +134,8 @@ def make_base() -> training.LMState:
     for _ in range(8):
         tokens = rng.integers(4, 12, (4, CONFIG.history + 8)).astype(np.int32)
         since = np.tile(np.arange(6, 14, dtype=np.int32), (4, 1))
-        base, _ = step(base, tokens, since, jnp.float32(1), jnp.asarray(False))
+        batch = training.TrainingBatch(tokens, since, jnp.float32(1), jnp.asarray(False))
+        base, _ = step(base, batch)
     return base
 
 
@@ -150,9 +158,16 @@ def make_dpo(base: training.LMState, **options):
         return dpo.loss(log_p, log_ref, jnp.float32(0), beta=0.1)
 
     return tuning.make_step(
-        loss, TX, config=CONFIG, unigram=base.unigram, popular=base.popular, lr=0.05,
-        memory_lr=0.5, active_size=32, **{"counted": False} | options,
-    )  # fmt: skip
+        loss,
+        TX,
+        config=CONFIG,
+        unigram=base.unigram,
+        popular=base.popular,
+        learning_rate=0.05,
+        memory_learning_rate=0.5,
+        active_size=32,
+        **{"counted": False} | options,
+    )
 
 
 def test_the_reference_scores_as_a_frozen_copy_does_to_the_bit():
@@ -165,7 +180,7 @@ def test_the_reference_scores_as_a_frozen_copy_does_to_the_bit():
     ratios = []
     for _ in range(6):
         tuned = tuning.make_room(tuned, batch.since.size, config=CONFIG)
-        tuned, seen = run(tuned, *map(jnp.asarray, batch), jnp.float32(1))
+        tuned, seen = run(tuned, tuning.TuningBatch(*batch, jnp.float32(1)))
         ratios.append(float(seen.log_ratio))
     # The first step's policy is its reference, and then no longer.
     assert ratios[0] == 0.0 and all(r != 0 for r in ratios[1:])
@@ -174,8 +189,11 @@ def test_the_reference_scores_as_a_frozen_copy_does_to_the_bit():
     np.testing.assert_array_equal(
         tuning.log_probs(old.params, old.memory, batch, config=CONFIG, runs=8), before
     )
-    for a, b in zip(jax.tree.leaves((old.params, old.memory.rows)),
-                    jax.tree.leaves((frozen[0], frozen[1].rows)), strict=True):  # fmt: skip
+    for a, b in zip(
+        jax.tree.leaves((old.params, old.memory.rows)),
+        jax.tree.leaves((frozen[0], frozen[1].rows)),
+        strict=True,
+    ):
         np.testing.assert_array_equal(a, b)
     new = tuning.swap(old)
     np.testing.assert_array_equal(
@@ -192,9 +210,8 @@ def test_a_step_moves_touched_rows_alone(counted):
     first = jax.tree.map(np.asarray, (base.params, base.memory))
     tuned = tuning.init_policy(base, TX, room=256)
     batch = make_batch()
-    tuned, _ = jax.jit(make_dpo(base, counted=counted))(
-        tuned, *map(jnp.asarray, batch), jnp.float32(1)
-    )
+    step = jax.jit(make_dpo(base, counted=counted))
+    tuned, _ = step(tuned, tuning.TuningBatch(*batch, jnp.float32(1)))
     words = set(batch.tokens.ravel().tolist())
     moved = np.flatnonzero((np.asarray(tuned.params["embed"]) != first[0]["embed"]).any(1))
     assert moved.size and set(moved.tolist()) <= words
@@ -216,12 +233,20 @@ def test_a_step_copies_no_table():
 
     tuned = jax.eval_shape(shapes)
     step = tuning.make_step(
-        lambda p, r: dpo.loss(p, r, jnp.float32(0), beta=0.1), TX, config=config,
-        unigram=jnp.ones(60) / 60, popular=jnp.arange(8, dtype=jnp.int32), lr=1e-3,
-        memory_lr=0.1, counted=True, active_size=32,
-    )  # fmt: skip
-    batch = [jax.ShapeDtypeStruct(s, jnp.int32) for s in ((8, config.history + 6), (8, 6))]
-    compiled = jax.jit(step, donate_argnums=0).lower(tuned, *batch, jnp.float32(1)).compile()
+        lambda p, r: dpo.loss(p, r, jnp.float32(0), beta=0.1),
+        TX,
+        config=config,
+        unigram=jnp.ones(60) / 60,
+        popular=jnp.arange(8, dtype=jnp.int32),
+        learning_rate=1e-3,
+        memory_learning_rate=0.1,
+        counted=True,
+        active_size=32,
+    )
+    shapes_of_runs = (8, config.history + 6), (8, 6)
+    runs = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes_of_runs)
+    batch = tuning.TuningBatch(*runs, jnp.float32(1))
+    compiled = jax.jit(step, donate_argnums=0).lower(tuned, batch).compile()
     used = compiled.memory_analysis()
     table = (1 << 20) * 16 * 4
     assert used.temp_size_in_bytes < table / 4
@@ -233,10 +258,15 @@ def test_a_step_copies_no_table():
 
 def questions(topics: int) -> list[dict[str, str]]:
     return [
-        {"question": f"{kind} of t{i}?", "title": f"T{i}" if kind == "cause" else f"t{i}",
-         "qtype": kind, "text": f"{kind} words of number t{i} are {kind}"}
-        for i in range(topics) for kind in ("cause", "cure", "signs")
-    ]  # fmt: skip
+        {
+            "question": f"{kind} of t{i}?",
+            "title": f"T{i}" if kind == "cause" else f"t{i}",
+            "qtype": kind,
+            "text": f"{kind} words of number t{i} are {kind}",
+        }
+        for i in range(topics)
+        for kind in ("cause", "cure", "signs")
+    ]
 
 
 def write(path: Path, rows: list[dict[str, str]]) -> str:
@@ -298,9 +328,9 @@ def test_the_reward_model_learns_what_answers_which_question():
     state = reward.init_state(TX, width=4, rows=1 << 10)
     first = reward.score(state.params, embed, test)
     np.testing.assert_array_equal(first, 0)
-    step = jax.jit(reward.make_step(TX, lr=0.05))
+    step = jax.jit(reward.make_step(TX, learning_rate=0.05))
     for _ in range(20):
-        state, _ = step(state, embed, *map(jnp.asarray, train), jnp.float32(1))
+        state, _ = step(state, reward.RewardBatch(embed, *train, jnp.float32(1)))
     scores = reward.score(state.params, embed, test)
     assert np.mean(scores[0::2] > scores[1::2]) > 0.9
     changed = np.count_nonzero(np.asarray(state.params["pairs"]))
@@ -344,8 +374,7 @@ def test_script_end_to_end(tmp_path, capsys):
         assert found[name]["steps"] >= 1 and np.isfinite(found[name]["kl"])
         assert found[name]["perplexity_before"] == found["perplexity_before"] > 1
         assert found[name]["perplexity_after"] > 1
-    saved = lm_load.load_model(f"{tmp_path}/m")
-    assert saved.config.vocabulary == found["vocabulary"]
+    assert lm.load(f"{tmp_path}/m").config.vocabulary == found["vocabulary"]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_vocabulary_has_frequent_words_and_one_unknown():
     vocabulary = WordVocabulary.fit(["b b b a a a c c d"], min_count=2)
     assert vocabulary.words[4:] == ("a", "b", "c")
     assert vocabulary.encode("a d nothing c").tolist() == [4, UNKNOWN, UNKNOWN, 6]
-    assert WordVocabulary.fit(["b b b a a c"], min_count=1, most=6).words[4:] == ("b", "a")
+    assert WordVocabulary.fit(["b b b a a c"], min_count=1, max_ids=6).words[4:] == ("b", "a")
 
 
 def test_vocabulary_refuses_what_leaves_no_word():
@@ -86,9 +86,12 @@ def test_bpe_gives_the_text_back_and_knows_no_special_token_in_it():
 
 @settings(deadline=None, max_examples=30)  # each shape compiles
 @given(
-    st.lists(st.integers(0, 6), min_size=1, max_size=70), st.integers(1, 4), st.integers(1, 9),
-    st.integers(1, 5), st.sampled_from([None, 3]),
-)  # fmt: skip
+    st.lists(st.integers(0, 6), min_size=1, max_size=70),
+    st.integers(1, 4),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.sampled_from([None, 3]),
+)
 def test_batches_hold_every_token_once_with_its_own_history(tokens, runs, length, back, seed):
     stream = np.array([*tokens, DOCUMENT], np.int32)
     corpus = Corpus(stream, 1, 0)

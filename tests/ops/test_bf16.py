@@ -212,9 +212,11 @@ def train():
 def test_training_learns_repeats_itself_and_is_saved(tmp_path):
     state, losses = train()
     assert {name: p.dtype.name for name, p in state.params.items()} == {
-        "embedding": "bfloat16", "hidden_bias": "float32",
-        "output": "bfloat16", "output_bias": "float32",
-    }  # fmt: skip
+        "embedding": "bfloat16",
+        "hidden_bias": "float32",
+        "output": "bfloat16",
+        "output_bias": "float32",
+    }
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
     assert int(state.index.rebuilds) > 0 and int(state.index.rehashed) > 0
     assert synthetic.digest(train()[0]) == synthetic.digest(state)

@@ -121,7 +121,7 @@ def test_simhash_blocks_wide_inputs_exactly():
 
 SCRIPT = """
 import hashlib, jax, numpy as np
-from sparse_jax import hashing
+from sparse_jax.retrieval import hashing
 rng = np.random.default_rng(0)
 x = rng.normal(size=(600, 96)).astype(np.float32)
 x[::2] = np.maximum(x[::2], 0)

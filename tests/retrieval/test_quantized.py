@@ -182,8 +182,10 @@ def test_update_is_in_place_and_ignores_ids_out_of_range():
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
     big = jax.eval_shape(
         lambda w, b, q: quantized.fit(jax.random.key(0), w, b, q, subspaces=M),
-        shape((many, D)), shape((many,)), shape((9, D)),
-    )  # fmt: skip
+        shape((many, D)),
+        shape((many,)),
+        shape((9, D)),
+    )
     update = jax.jit(quantized.update, donate_argnums=0)
     few = jax.ShapeDtypeStruct((8,), jnp.int32)
     compiled = update.lower(big, few, shape((many, D)), shape((many,))).compile()
@@ -218,7 +220,7 @@ def test_few_rows_and_wide_codes(kernels):
 def test_one_thread_or_two_give_the_same_bits():
     code = (
         "import jax, hashlib, numpy as np\n"
-        "from sparse_jax import quantized\n"
+        "from sparse_jax.retrieval import quantized\n"
         "w = jax.random.normal(jax.random.key(0), (90_000, 128))\n"
         "h = jax.nn.relu(jax.random.normal(jax.random.key(1), (1000, 128)) + 1)\n"
         "index = quantized.fit(jax.random.key(2), w, w[:, 0], h)\n"
@@ -230,11 +232,14 @@ def test_one_thread_or_two_give_the_same_bits():
     )
     seen = {
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, check=True, text=True,
+            [sys.executable, "-c", code],
+            capture_output=True,
+            check=True,
+            text=True,
             env=os.environ | {"NPROC": threads},
         ).stdout
         for threads in ("1", "2")
-    }  # fmt: skip
+    }
     assert len(seen) == 1
 
 

@@ -130,7 +130,8 @@ def test_without_donation_the_argument_stays(kernels):
 
 HASH_SCRIPT = """
 import hashlib, jax, jax.numpy as jnp, numpy as np
-from sparse_jax import _ffi, tables
+from sparse_jax.ops import ffi
+from sparse_jax.retrieval import tables
 rng = np.random.default_rng(0)
 digest = hashlib.sha256()
 for policy in ("reservoir", "fifo"):
@@ -187,21 +188,32 @@ def test_malformed_calls_of_the_kernels_are_errors():
     bag = [array(7), array(7)]
     rows, weights = jnp.zeros((4, 3)), jnp.zeros(7)
     good = [
-        ("tables_build", [spec(2, 5), spec(5), spec(2, 3, 4), spec(2, 3)],
-         [array(2, 5), array(5), array()], reservoir),
+        (
+            "tables_build",
+            [spec(2, 5), spec(5), spec(2, 3, 4), spec(2, 3)],
+            [array(2, 5), array(5), array()],
+            reservoir,
+        ),
         ("tables_write", tables_results, [*tables_state, *batch], write),
-        ("tables_query", query, [array(2, 3, 4), array(6, 2), array()],
-         dict(num_rows=np.int64(5))),
+        ("tables_query", query, [array(2, 3, 4), array(6, 2), array()], dict(num_rows=np.int64(5))),
         ("unique_ids", [spec(4), spec(6), spec()], [array(6)], dict(num_rows=np.int64(9))),
         ("bag_forward", [spec(2, 3, dtype=jnp.float32)], [rows, *bag, weights], {}),
         ("bag_backward", [spec(4, 3, dtype=jnp.float32)], [rows, *bag, weights], {}),
         ("split_columns", [floats(3, 3), floats(3)], [rows], {}),
-        ("softmax_loss", [floats(4, 3), floats(4), spec(4)],
-         [rows, jnp.zeros(3), array(7), array(7)], {}),
-        ("adam_rows", [floats(4, 3), floats(4, 3), floats(2, 3)],
-         [rows, rows, jnp.zeros((2, 3)), array(2), jnp.ones(9)], {}),
+        (
+            "softmax_loss",
+            [floats(4, 3), floats(4), spec(4)],
+            [rows, jnp.zeros(3), array(7), array(7)],
+            {},
+        ),
+        (
+            "adam_rows",
+            [floats(4, 3), floats(4, 3), floats(2, 3)],
+            [rows, rows, jnp.zeros((2, 3)), array(2), jnp.ones(9)],
+            {},
+        ),
         ("add_rows", [floats(4, 3)], [rows, array(2), jnp.zeros((2, 3))], {}),
-    ]  # fmt: skip
+    ]
 
     def run(name, results, operands, attributes):
         jax.block_until_ready(ffi.call(name, results)(*operands, **attributes))

@@ -111,8 +111,11 @@ def test_vmap_goes_one_by_one(kernels):
 )
 def test_errors(change, message):
     given = {
-        "queries": jnp.ones((2, 3)), "weights": jnp.ones((5, 3)), "bias": jnp.ones(5),
-        "ids": jnp.ones((2, 1), jnp.int32), "k": 1,
-    }  # fmt: skip
+        "queries": jnp.ones((2, 3)),
+        "weights": jnp.ones((5, 3)),
+        "bias": jnp.ones(5),
+        "ids": jnp.ones((2, 1), jnp.int32),
+        "k": 1,
+    }
     with pytest.raises(ValueError, match=message):
         topk.among(**(given | change))

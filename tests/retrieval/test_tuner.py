@@ -34,9 +34,13 @@ def drawn() -> tuner.Sample:
 
 def plans(**change):
     options = {
-        "batch_size": 16, "memory": 2**20, "active_fraction": 0.3, "families": ("simhash", "wta"),
-        "num_tables": (4, 16), "num_bits": (4, 6, 7),
-    }  # fmt: skip
+        "batch_size": 16,
+        "memory": 2**20,
+        "active_fraction": 0.3,
+        "families": ("simhash", "wta"),
+        "num_tables": (4, 16),
+        "num_bits": (4, 6, 7),
+    }
     return tuner.plan(drawn(), **(options | change))
 
 

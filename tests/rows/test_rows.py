@@ -261,9 +261,13 @@ def test_embedding_bag_value_and_gradient(combiner, weighted):
 
     def bag(rows, weights):
         return embedding_bag(
-            rows, jnp.asarray(positions), jnp.asarray(segments), weights,
-            num_segments=6, combiner=combiner,
-        )  # fmt: skip
+            rows,
+            jnp.asarray(positions),
+            jnp.asarray(segments),
+            weights,
+            num_segments=6,
+            combiner=combiner,
+        )
 
     args = (jnp.asarray(rows), None if weights is None else jnp.asarray(weights))
     np.testing.assert_allclose(bag(*args), expected, rtol=1e-5, atol=1e-6)

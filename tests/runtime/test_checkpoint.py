@@ -84,8 +84,16 @@ def test_resumed_run_equals_uninterrupted(run: Any, tmp_path: Path) -> None:
     assert extra == {"offset": 3, "lr": 0.5, "name": "é"}
     assert_equal(restored, half)
     names = {jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(restored)}
-    for part in ("params['output']", "mu['output']", "nu['embedding']", "tables.buckets",
-                 "rehash.next_step", "rebuild.interval", "index.key", ".key"):  # fmt: skip
+    for part in (
+        "params['output']",
+        "mu['output']",
+        "nu['embedding']",
+        "tables.buckets",
+        "rehash.next_step",
+        "rebuild.interval",
+        "index.key",
+        ".key",
+    ):
         assert any(name.endswith(part) for name in names), part
     assert_equal(run(restored, slice(3, 8)), whole)
 
@@ -208,7 +216,7 @@ def test_without_orbax_the_error_names_the_cure(
 
 SAVE_IN_A_LOOP = """
 import sys, jax.numpy as jnp
-from sparse_jax import checkpoint
+from sparse_jax.runtime import checkpoint
 for i in range(1, 10**6):
     state = {"w": jnp.full((300, 1000), float(i)), "i": jnp.int32(i)}
     checkpoint.save(sys.argv[1], state, step=i, extra={"i": i})
@@ -222,8 +230,9 @@ def test_killed_at_any_moment_a_whole_checkpoint_is_left(tmp_path: Path) -> None
     for turn in range(3):
         child = subprocess.Popen(
             [sys.executable, "-c", SAVE_IN_A_LOOP, str(tmp_path)],
-            stdout=subprocess.PIPE, env={**os.environ, "NPROC": "1"},
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            env={**os.environ, "NPROC": "1"},
+        )
         assert child.stdout is not None
         last = 0
         try:

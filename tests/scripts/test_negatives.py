@@ -52,9 +52,15 @@ def test_functions_are_learned_while_the_network_is(quick_compiles):
     args = compare_negatives.parse_args([*SMALL, "--runs", "unused"])
     train, _ = compare_negatives.load(TINY, args, 256)
     setting = compare_negatives.Setting(
-        set="tiny", mode="shared", active=256, candidates=4, loss="softmax", batch_size=64,
-        epochs=4, points=train.num_points,
-    )  # fmt: skip
+        set="tiny",
+        mode="shared",
+        active=256,
+        candidates=4,
+        loss="softmax",
+        batch_size=64,
+        epochs=4,
+        points=train.num_points,
+    )
     run, seconds = compare_negatives.train_one(setting, "learned", 0, 110, train)
     assert (run.step, int(run.state.index.rebuilds), run.next_learning) == (110, 1, 160)
     assert seconds > 0

@@ -262,11 +262,14 @@ print(hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in leaves)).hexdiges
 def test_bits_do_not_depend_on_the_number_of_threads():
     found = [
         subprocess.run(
-            [sys.executable, "-c", BITS], env={**os.environ, "NPROC": n}, check=True,
-            capture_output=True, text=True,
+            [sys.executable, "-c", BITS],
+            env={**os.environ, "NPROC": n},
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
         for n in ("1", "2")
-    ]  # fmt: skip
+    ]
     assert len(found[0]) == 65 and found[0] == found[1]
 
 

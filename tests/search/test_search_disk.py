@@ -333,7 +333,7 @@ DOC = b'{"kind": "doc", "id": "a", "text": ""}\n'
         (b"[" * 100_000, "JSON"),
         (b"", "0 documents"),
     ],
-)  # fmt: skip
+)
 def test_senseless_files_are_refused(tmp_path, data, message):
     path = tmp_path / "data.jsonl"
     path.write_bytes(data)

@@ -19,6 +19,7 @@ from in_process import call
 
 from sparse_jax import optim, summarize
 from sparse_jax.commands import summarize as script
+from sparse_jax.runtime import loop
 from sparse_jax.summarize import beam, pointer, training
 from sparse_jax.summarize.neighbours import Neighbours
 from sparse_jax.summarize.words import END, UNKNOWN, Words, join, split
@@ -31,9 +32,17 @@ SAMPLE = [
     for line in (files("sparse_jax.search") / "sample.jsonl").read_text("utf-8").splitlines()
 ]
 CONFIG = pointer.Config(
-    size=14, outputs=9, text=7, neighbours=2, neighbour=3, summary=4, window=3, embed=4, read=4,
+    size=14,
+    outputs=9,
+    text=7,
+    neighbours=2,
+    neighbour=3,
+    summary=4,
+    window=3,
+    embed=4,
+    read=4,
     hidden=8,
-)  # fmt: skip
+)
 
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -43,7 +52,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 def params():
     """Random weights, large enough that the distributions are uneven."""
     rng = np.random.default_rng(1)
-    like = jax.eval_shape(lambda: pointer.init(jax.random.key(0), CONFIG))
+    like = jax.eval_shape(lambda: pointer.init(jax.random.key(0), config=CONFIG))
     return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.6, x.shape), jnp.float32), like)
 
 
@@ -143,11 +152,18 @@ def test_copying_against_numpy(batch, decoded):
         before = [END, END, *np.maximum(batch.targets[b, :t], 0)]
         scores = np.zeros(CONFIG.source)
         for l, word in enumerate(batch.source[b]):
-            shown = [END if l in starts else max(batch.source[b, l - 1], 0),
-                     END if {l, l - 1} & starts else max(batch.source[b, l - 2], 0)]  # fmt: skip
+            shown = [
+                END if l in starts else max(batch.source[b, l - 1], 0),
+                END if {l, l - 1} & starts else max(batch.source[b, l - 2], 0),
+            ]
             uses = list(batch.targets[b, :t]).count(word) if word >= 0 else 0
-            match = [shown[0] == before[-1], shown == before[:-3:-1], shown[1] == before[-1],
-                     uses > 0, uses > 1]  # fmt: skip
+            match = [
+                shown[0] == before[-1],
+                shown == before[:-3:-1],
+                shown[1] == before[-1],
+                uses > 0,
+                uses > 1,
+            ]
             scores[l] = query[b, t, : CONFIG.read] @ keys[b, l] / CONFIG.read**0.5
             scores[l] += query[b, t, CONFIG.read :] @ np.array(match, float) + bias[b, l]
         expected = np.exp(scores - scores.max())
@@ -163,14 +179,14 @@ def started():
     tx = optim.rowwise(optax.scale_by_adam())
     counts = np.arange(CONFIG.outputs)[::-1]
     state = training.init_state(jax.random.key(0), tx, counts, config=CONFIG, popular=2)
-    return state, jax.jit(training.make_step(tx, config=CONFIG, active_size=6, lr=1e-2))
+    return state, jax.jit(training.make_step(tx, active_size=6, learning_rate=1e-2, config=CONFIG))
 
 
 def test_a_step_changes_only_what_it_touches(started, batch):
     state, step = started
-    last = training.Batch(*(np.repeat(x[2:], 3, axis=0) for x in batch))  # words 0, 1 and 4
-    new, loss = step(state, last, jnp.float32(1))
-    assert np.isfinite(loss)
+    last = training.Batch(*(np.repeat(x[2:], 3, axis=0) for x in batch[:3]))  # words 0, 1 and 4
+    new, metrics = step(state, last)
+    assert np.isfinite(metrics.loss)
     for name in ("embed", "copyable"):
         moved = np.asarray(state.params[name] != new.params[name]).reshape(CONFIG.size, -1)
         assert set(np.flatnonzero(moved.any(axis=1))) <= {END, UNKNOWN, 4}
@@ -184,8 +200,8 @@ def test_training_learns_to_copy(started, batch):
     state, step = started
     losses = []
     for _ in range(60):
-        state, loss = step(state, batch, jnp.float32(1))
-        losses.append(float(loss))
+        state, metrics = step(state, batch)
+        losses.append(float(metrics.loss))
     assert np.mean(losses[-5:]) < 0.4 * np.mean(losses[:5])
     found = beam.search(state.params, batch.source, batch.cosines, config=CONFIG, beams=3)
     assert found[1][0][1] == [13, 8]  # 13 can only be copied
@@ -266,11 +282,11 @@ def test_one_seed_one_model_and_what_is_saved_comes_back(model, pairs, tmp_path)
     (line,) = model.summarize([pairs[0][0]])
     again = summarize.fit(pairs, epochs=2)
     assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), model.params, again.params))
-    model.save(tmp_path)
+    summarize.save(model, tmp_path)
     assert not [p for p in tmp_path.rglob("*") if p.suffix in {".pkl", ".pickle"}]
     assert summarize.load(tmp_path).summarize([pairs[0][0]]) == [line]
     assert model.summarize([""]) == [""] and model.summarize([]) == []
-    with pytest.raises(ValueError, match=r"summarizer\.json"):
+    with pytest.raises(ValueError, match=r"model\.json"):
         summarize.load(tmp_path / "nothing")
 
 
@@ -281,12 +297,14 @@ def test_errors_and_stopping(pairs):
         summarize.fit([("a", "b"), ("a", " ")])
     calls = []
 
-    def tell(step: int, total: int, loss: float) -> bool:
-        calls.append((step, total))
+    def look(seen: loop.Look) -> bool:
+        calls.append((seen.step, seen.total, seen.steps))
         return True
 
-    summarize.fit(pairs[:4], epochs=50, batch_size=2, neighbours=0, tell=tell)
-    assert calls == [(20, 100)]
+    summarize.fit(pairs[:4], epochs=50, batch_size=2, neighbours=0, look=look)
+    assert calls == [(20, 100, 20)]
+    with pytest.raises(loop.Divergence, match="lower the learning rate"):
+        summarize.fit(pairs[:4], epochs=50, batch_size=2, neighbours=0, learning_rate=1e30)
 
 
 # The script -------------------------------------------------------------------------------------
@@ -346,9 +364,13 @@ def test_both_kinds_of_rows(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "no pair"), ("{}", 'line 1: no "text"'), ("{", "no JSON"),
-     ('{"source": ["a"], "target": [" "]}', 'no "title"')],
-)  # fmt: skip
+    [
+        ("", "no pair"),
+        ("{}", 'line 1: no "text"'),
+        ("{", "no JSON"),
+        ('{"source": ["a"], "target": [" "]}', 'no "title"'),
+    ],
+)
 def test_script_errors(tmp_path, capsys, content, message):
     data = tmp_path / "bad.jsonl"
     data.write_text(content, "utf-8")

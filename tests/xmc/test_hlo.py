@@ -25,9 +25,16 @@ LIMIT = LABELS  # elements; a score for each row is allowed, the tables and logi
 
 # Carry an array without looking into it. The computations that these call are checked themselves.
 CARRY = {
-    "bitcast", "call", "conditional", "fusion", "get-tuple-element", "opt-barrier", "parameter",
-    "tuple", "while",
-}  # fmt: skip
+    "bitcast",
+    "call",
+    "conditional",
+    "fusion",
+    "get-tuple-element",
+    "opt-barrier",
+    "parameter",
+    "tuple",
+    "while",
+}
 IN_PLACE = {"dynamic-update-slice", "scatter"}
 READ_SOME = {"dynamic-slice", "gather"}
 
@@ -86,8 +93,9 @@ def offences(compiled: Any, limit: int = LIMIT) -> list[str]:
         for item in computation.values():
             if item.opcode in CARRY | IN_PLACE:
                 continue
-            reads = max((computation[o].elements for o in item.operands if o in computation),
-                        default=0)  # fmt: skip
+            reads = max(
+                (computation[o].elements for o in item.operands if o in computation), default=0
+            )
             own_kernel = 'custom_call_target="sparse_jax_' in item.line
             # Ours make large arrays only in the place of an operand.
             aliased = own_kernel and "output_to_operand_aliasing" in item.line

@@ -187,12 +187,16 @@ def test_no_leaf_and_no_beam_are_refused(kernels):
 
 # Two points, two features, one node with two children.
 _LEVEL = {
-    "feature_offsets": np.array([0, 1, 2]), "feature_ids": np.array([0, 1], np.int32),
-    "feature_values": np.ones(2, np.float32), "num_features": 2,
-    "member_offsets": np.array([0, 2]), "members": np.array([0, 1], np.int32),
-    "child_offsets": np.array([0, 2]), "positive_offsets": np.array([0, 1, 2]),
+    "feature_offsets": np.array([0, 1, 2]),
+    "feature_ids": np.array([0, 1], np.int32),
+    "feature_values": np.ones(2, np.float32),
+    "num_features": 2,
+    "member_offsets": np.array([0, 2]),
+    "members": np.array([0, 1], np.int32),
+    "child_offsets": np.array([0, 2]),
+    "positive_offsets": np.array([0, 1, 2]),
     "positives": np.array([0, 1], np.int32),
-}  # fmt: skip
+}
 
 
 @needs_kernels
@@ -231,7 +235,7 @@ def test_arrays_that_lie_are_not_followed():
 
 _PROGRAM = """
 import synthetic
-from sparse_jax import label_tree
+from sparse_jax.xmc import label_tree
 points = synthetic.make_data(300, num_features=300, num_labels=400, features=20)
 tree = label_tree.fit(points, leaf=8)
 print(synthetic.digest((tree, label_tree.scores(tree, synthetic.make_batches(points, 64)[0]))))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_jax.xmc.metrics import (
+    cutoffs,
     evaluate,
     inverse_propensities,
     ndcg_at_k,
@@ -153,3 +154,32 @@ def test_accepts_jax_arrays():
     jnp = pytest.importorskip("jax.numpy")
     offsets, ids = csr([[1]])
     assert precision_at_k(jnp.array([[1, 0]]), jnp.asarray(offsets, "int32"), ids, 2) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("labels", "ks"), [(1, (1,)), (2, (1, 2)), (3, (1, 3)), (4, (1, 3, 4)), (5, (1, 3, 5))]
+)
+def test_fewer_labels_than_five(labels, ks):
+    """k goes up to what there is, and the values are those of the definitions."""
+    rng = np.random.default_rng(labels)
+    pred = np.array([rng.permutation(labels) for _ in range(20)])
+    truth = [np.flatnonzero(rng.random(labels) < 0.5).tolist() for _ in range(20)]
+    weights = rng.random(labels) + 1
+    assert cutoffs(labels) == ks
+    expected = {}
+    for k in ks:
+        expected |= reference(pred.tolist(), truth, weights, k)
+    got = evaluate(pred, *csr(truth), weights)
+    assert got == evaluate(pred, *csr(truth), weights, ks=ks)
+    assert got == pytest.approx(expected)
+
+
+def test_cutoffs():
+    assert cutoffs(10**6) == (1, 3, 5)
+    assert cutoffs(7, ks=(10, 1)) == (1, 7)
+    with pytest.raises(ValueError, match="most = 0: must be at least 1"):
+        cutoffs(0)
+    with pytest.raises(ValueError, match="most = 0"):
+        evaluate(np.zeros((3, 0), np.int32), *csr([[], [], []]))
+    with pytest.raises(ValueError, match="k must be from 1 to the 3"):
+        evaluate(np.array([[0, 1, 2]]), *csr([[1]]), ks=(5,))

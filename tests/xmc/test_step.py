@@ -101,8 +101,12 @@ def test_with_all_rows_active_it_is_the_dense_network(
     tx = optax.sgd(1.0) if optimizer == "sgd" else optax.adam(0.1, eps=1e-4)
     _, state, step = make(
         tx if strategy == "dense" else optim.rowwise(tx),
-        strategy=strategy, mode=mode, loss=loss, correction=correction, active=40,
-    )  # fmt: skip
+        strategy=strategy,
+        mode=mode,
+        loss=loss,
+        correction=correction,
+        active=40,
+    )
     before = jax.tree.map(np.asarray, state.params)
     before = jax.tree.map(np.copy, before)
     batch = BATCHES[-1]  # padded: five points of eight

@@ -65,14 +65,14 @@ def reference_step(model: wide.WideModel, batch: data.Batch) -> tuple[dict, floa
 
 @pytest.mark.parametrize("min_share", [0.0, 0.2, 0.5])
 def test_a_weight_for_each_pair_that_occurs_together(min_share, kernels):
-    model = wide.init(POINTS, min_share=min_share)
+    model = wide.zeros(POINTS, min_share=min_share)
     features = np.repeat(np.arange(50), np.diff(model.offsets))
     pairs = list(zip(features.tolist(), np.asarray(model.label_ids).tolist(), strict=True))
     assert pairs == reference_pairs(POINTS, min_share)
 
 
 def test_steps_equal_numpy(kernels):
-    model = wide.init(POINTS, min_share=0.0)
+    model = wide.zeros(POINTS, min_share=0.0)
     for batch in BATCHES[-2:] + BATCHES[:2]:
         expected, expected_loss = reference_step(model, batch)
         model, loss = wide.step(model, batch, RATE)
@@ -91,7 +91,7 @@ def test_a_step_in_groups_is_a_step_for_each(kernels):
     whole = next(
         data.batches(POINTS, 48, capacity=data.plan_capacity(POINTS, 48, seed=None, epochs=1))
     )
-    model = wide.init(POINTS)
+    model = wide.zeros(POINTS)
     one_by_one = model
     for start in range(0, 48, 16):
         rows = (whole.feature_rows >= start) & (whole.feature_rows < start + 16)
@@ -109,11 +109,11 @@ def test_a_step_in_groups_is_a_step_for_each(kernels):
 
 def test_a_group_of_none_is_refused():
     with pytest.raises(ValueError, match="group = 0: must be at least 1"):
-        wide.step(wide.init(POINTS), BATCHES[0], RATE, group=0)
+        wide.step(wide.zeros(POINTS), BATCHES[0], RATE, group=0)
 
 
 def test_scores_equal_numpy(kernels):
-    model = wide.init(POINTS)
+    model = wide.zeros(POINTS)
     noise = np.random.default_rng(0).normal(size=model.weights.size).astype(np.float32)
     model = dataclasses.replace(model, weights=jnp.asarray(noise))
     matrix = np.zeros((50, 37))
@@ -127,7 +127,7 @@ def test_scores_equal_numpy(kernels):
 
 def test_learns_in_place():
     step = jax.jit(wide.step, donate_argnums=0)
-    model, losses = wide.init(POINTS), []
+    model, losses = wide.zeros(POINTS), []
     for epoch in range(20):
         at = model.weights.unsafe_buffer_pointer()
         model, loss = step(model, BATCHES[epoch % 5], RATE)
@@ -139,7 +139,7 @@ def test_learns_in_place():
 
 @pytest.mark.skipif(not ffi.AVAILABLE, reason="the C++ kernels are not built")
 def test_arrays_out_of_range_are_skipped_not_read():
-    model = wide.init(POINTS)
+    model = wide.zeros(POINTS)
     offsets = np.array(model.offsets)
     offsets[3:9] = [-7, 2**31 - 1, 5, 3, -(2**31), 10**6]
     labels = np.array(model.label_ids)
@@ -159,14 +159,14 @@ def test_arrays_out_of_range_are_skipped_not_read():
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_bad_share(share):
     with pytest.raises(ValueError, match=f"min_share = {share}: must be at least 0 and below 1"):
-        wide.init(POINTS, min_share=share)
+        wide.zeros(POINTS, min_share=share)
 
 
 _PROGRAM = """
 import jax, numpy as np, synthetic
-from sparse_jax import wide
+from sparse_jax.xmc import wide
 points = synthetic.make_data(600, num_features=300, num_labels=400, features=30)
-model, step = wide.init(points), jax.jit(wide.step, donate_argnums=0)
+model, step = wide.zeros(points), jax.jit(wide.step, donate_argnums=0)
 for batch in synthetic.make_batches(points, 32):
     model, loss = step(model, batch, np.float32(0.3))
 print(synthetic.digest((model, loss, wide.scores(model, batch))))

@@ -13,10 +13,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from sparse_jax import lm
 from sparse_jax.commands.report import tell
 from sparse_jax.lm import corpus as lm_data
-from sparse_jax.lm import evaluate, sparse_head
-from sparse_jax.lm.saved import Saved, load_model, make_head
+from sparse_jax.lm import evaluate, generate, sparse_head
 from sparse_jax.retrieval.index import IndexConfig
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.machine import peak_rss_bytes
@@ -45,38 +45,45 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def score(args: argparse.Namespace, saved: Saved) -> dict[str, Any]:
+def score(args: argparse.Namespace, model: lm.LanguageModel) -> dict[str, Any]:
     """The figures."""
     data = lm_data.load(
-        saved.files, args.test, kind="word", min_count=1, bpe_size=0, vocabulary=saved.vocabulary
+        list(model.files),
+        args.test,
+        kind="word",
+        min_count=1,
+        bpe_size=0,
+        vocabulary=model.vocabulary,
     )
-    params, memory = saved.state.params, saved.state.memory
+    params, memory = model.params, model.memory
     started = time.perf_counter()
     exact = evaluate.score(
         params,
         memory,
         data.test,
-        config=saved.config,
         extra_bits=data.spelling_bits,
-        lsh=saved.state.lsh,
+        lsh=model.lsh,
+        config=model.config,
     )
     results: dict[str, Any] = {
-        "test_perplexity": exact.perplexity, "test_bits_per_byte": exact.bits_per_byte,
-        "test_tokens": exact.tokens, "test_seconds": time.perf_counter() - started,
-    }  # fmt: skip
+        "test_perplexity": exact.perplexity,
+        "test_bits_per_byte": exact.bits_per_byte,
+        "test_tokens": exact.tokens,
+        "test_seconds": time.perf_counter() - started,
+    }
     if args.sparse:
         started = time.perf_counter()
         tables = IndexConfig(
             num_tables=args.tables, num_bits=args.bits, max_candidates=args.candidates
         )
-        head = make_head(saved, tables, args.popular)
-        found, scored = sparse_head.score(
-            head, params, memory, data.test, config=saved.config, lsh=saved.state.lsh
+        head = generate.make_head(model, tables, popular=args.popular)
+        sparse, words = sparse_head.score(
+            head, params, memory, data.test, lsh=model.lsh, config=model.config
         )
         results |= {
-            "sparse_test_perplexity": found.perplexity,
-            "sparse_words_scored": scored,
-            "sparse_cost": found.perplexity / exact.perplexity - 1,
+            "sparse_test_perplexity": sparse.perplexity,
+            "sparse_words_scored": words,
+            "sparse_cost": sparse.perplexity / exact.perplexity - 1,
             "sparse_test_seconds": time.perf_counter() - started,
         }
     if memory is not None:
@@ -89,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        results = score(args, load_model(args.directory))
+        results = score(args, lm.load(args.directory))
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

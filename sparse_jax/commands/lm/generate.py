@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from sparse_jax import lm
 from sparse_jax.lm import generate
-from sparse_jax.lm.saved import Saved, load_model, make_head
 from sparse_jax.runtime.allocator import keep_freed_memory
 
 
@@ -58,33 +58,43 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def write(args: argparse.Namespace, saved: Saved) -> None:
+def write(args: argparse.Namespace, language_model: lm.LanguageModel) -> None:
     """Prints the texts: one as it is written, several when they are done."""
     how = generate.Sampling(
-        temperature=args.temperature, top_k=args.top_k, top_p=args.top_p,
-        repetition_penalty=args.repetition_penalty, unknown=args.unknown,
-    )  # fmt: skip
-    model = saved.state.params, saved.state.memory
-    prompts = [saved.vocabulary.encode(p) for p in args.prompts for _ in range(args.copies)]
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        repetition_penalty=args.repetition_penalty,
+        unknown=args.unknown,
+    )
+    model = language_model.params, language_model.memory
+    prompts = [
+        language_model.vocabulary.encode(p) for p in args.prompts for _ in range(args.copies)
+    ]
     if args.beams:
         for prompt in prompts:
             found = generate.beam_search(
                 *model,
                 prompt,
-                config=saved.config,
+                config=language_model.config,
                 tokens=args.tokens,
                 beams=args.beams,
                 how=how,
-                lsh=saved.state.lsh,
+                lsh=language_model.lsh,
             )
             score, tokens = found[0]
-            text = saved.vocabulary.decode([*prompt, *tokens])
+            text = language_model.vocabulary.decode([*prompt, *tokens])
             print(f"{text}\n  (log p {score:.2f}, best of {len(found)} beams)\n")
         return
     stream = generate.stream(
-        *model, prompts, config=saved.config, how=how, seed=args.seed,
-        head=make_head(saved) if args.sparse else None, lsh=saved.state.lsh,
-    )  # fmt: skip
+        *model,
+        prompts,
+        config=language_model.config,
+        how=how,
+        seed=args.seed,
+        head=generate.make_head(language_model) if args.sparse else None,
+        lsh=language_model.lsh,
+    )
     written: list[np.ndarray] = []
     shown = ""
     started = time.perf_counter()
@@ -93,13 +103,16 @@ def write(args: argparse.Namespace, saved: Saved) -> None:
             first = time.perf_counter()  # compiling is over
         written.append(chosen)
         if len(prompts) == 1:
-            shown = _show(saved.vocabulary, prompts[0], written, shown)
+            shown = _show(language_model.vocabulary, prompts[0], written, shown)
     ended = time.perf_counter()
     if len(prompts) > 1:
         for i, prompt in enumerate(prompts):
-            print(saved.vocabulary.decode([*prompt, *(w[i] for w in written)]), end="\n\n---\n\n")
-    rate = len(prompts) * (len(written) - 1) / max(ended - first, 1e-9)
-    print(f"\n  ({rate:,.0f} tokens/s, {first - started:.1f} s for the first)", file=sys.stderr)
+            print(
+                language_model.vocabulary.decode([*prompt, *(w[i] for w in written)]),
+                end="\n\n---\n\n",
+            )
+    speed = len(prompts) * (len(written) - 1) / max(ended - first, 1e-9)
+    print(f"\n  ({speed:,.0f} tokens/s, {first - started:.1f} s for the first)", file=sys.stderr)
 
 
 def _show(vocabulary: Any, prompt: Any, written: list[np.ndarray], shown: str) -> str:
@@ -117,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        write(args, load_model(args.directory))
+        write(args, lm.load(args.directory))
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -28,7 +28,9 @@ def cost(config: model.Config, active: int, batch_size: int, *, length: int = 32
     trunk = (
         sum(
             leaf.size
-            for leaf in jax.tree.leaves(jax.eval_shape(lambda: model.init(jax.random.key(0), c)[0]))
+            for leaf in jax.tree.leaves(
+                jax.eval_shape(lambda: model.init(jax.random.key(0), config=c)[0])
+            )
         )
         - c.vocabulary * (c.embed + c.out + 2)
         - 2 * c.pairs * c.hidden
@@ -41,18 +43,26 @@ def cost(config: model.Config, active: int, batch_size: int, *, length: int = 32
     reads = c.window * c.embed + orders * c.width
     evidence = (orders * c.slots * 2 + c.recent) if c.evidence else 0
     sparse = (
-        3 * (trunk + look_back) + 6 * trunk / batch_size  # products, and their update once a batch
-        + 3 * active * (c.out + 1) + 6 * active * (c.out + 1) / batch_size
-        + 6 * c.window * c.embed + 3 * orders * c.width + evidence
-    )  # fmt: skip
+        3 * (trunk + look_back)
+        + 6 * trunk / batch_size  # products, and their update once a batch
+        + 3 * active * (c.out + 1)
+        + 6 * active * (c.out + 1) / batch_size
+        + 6 * c.window * c.embed
+        + 3 * orders * c.width
+        + evidence
+    )
     pairs = _pairs(c, batch_size)
     sparse += pairs["madds"]
     dense_softmax = sparse + (3 + 6 / batch_size) * (c.vocabulary - active) * (c.out + 1)
     tables = c.vocabulary * (c.embed + 1) + c.rows * c.width
     dense = (
-        dense_softmax + 2 * c.window * c.vocabulary * c.embed + 2 * orders * c.rows * c.width
-        + 6 * tables / batch_size + pairs["dense_madds"] - pairs["madds"]
-    )  # fmt: skip
+        dense_softmax
+        + 2 * c.window * c.vocabulary * c.embed
+        + 2 * orders * c.rows * c.width
+        + 6 * tables / batch_size
+        + pairs["dense_madds"]
+        - pairs["madds"]
+    )
     parameters = trunk + c.vocabulary * (c.embed + c.out + 2) + c.rows * c.width
     parameters += 2 * c.pairs * c.hidden
     touched = trunk + active * (c.out + 1) + reads + c.recent + pairs["touched"]
@@ -94,18 +104,29 @@ def print_table(results: dict[str, Any]) -> None:
     """The figures, for people."""
     used = results.get("memory_rows_used")
     rows = [
-        ("parameters", f"{results['parameters']:,}, of which a token touches "
-                       f"{results['touched_share']:.3%}"),
-        ("test perplexity", f"{results['test_perplexity']:.3f} a token, "
-                            f"{results['test_bits_per_byte']:.4f} bits a byte"),
-        ("training", f"{results['train_seconds']:.1f} s, {results['steps']:,} steps, "
-                     f"{results['tokens_per_second']:,.0f} tokens/s"),
-        ("multiply-adds a token", f"{results['madds_per_token'] / 1e6:,.2f} M, dense "
-                                  f"{results['dense_madds_per_token'] / 1e6:,.0f} M: "
-                                  f"{results['madds_saved']:.2%} saved"),
+        (
+            "parameters",
+            f"{results['parameters']:,}, of which a token touches {results['touched_share']:.3%}",
+        ),
+        (
+            "test perplexity",
+            f"{results['test_perplexity']:.3f} a token, "
+            f"{results['test_bits_per_byte']:.4f} bits a byte",
+        ),
+        (
+            "training",
+            f"{results['train_seconds']:.1f} s, {results['steps']:,} steps, "
+            f"{results['tokens_per_second']:,.0f} tokens/s",
+        ),
+        (
+            "multiply-adds a token",
+            f"{results['madds_per_token'] / 1e6:,.2f} M, dense "
+            f"{results['dense_madds_per_token'] / 1e6:,.0f} M: "
+            f"{results['madds_saved']:.2%} saved",
+        ),
         ("memory rows used", "none" if used is None else f"{used:.1%}"),
         ("peak memory", f"{results['peak_rss_bytes'] / 2**20:,.0f} MiB"),
-    ]  # fmt: skip
+    ]
     print()
     for name, value in rows:
         print(f"  {name:<22} {value}")

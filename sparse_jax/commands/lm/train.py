@@ -12,10 +12,11 @@ whole test text.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
+import functools
+import itertools
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,15 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from sparse_jax import optim
+from sparse_jax import lm, optim
 from sparse_jax.commands.lm.report import cost, count_parameters, print_table
 from sparse_jax.commands.report import tell
 from sparse_jax.commands.resuming import check_same_args, fixed_args
 from sparse_jax.lm import batching, evaluate, model, training
 from sparse_jax.lm import corpus as lm_data
-from sparse_jax.runtime import checkpoint
+from sparse_jax.optim import rates
+from sparse_jax.runtime import checkpoint, loop
 from sparse_jax.runtime.allocator import keep_freed_memory
-from sparse_jax.runtime.files import write_atomically
 from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.runtime.machine import peak_rss_bytes, sha256
 
@@ -127,9 +128,13 @@ def choose_batch_size(train_tokens: int) -> int:
 def make_config(args: argparse.Namespace, vocabulary_size: int) -> model.Config:
     """The static sizes."""
     return model.Config(
-        vocabulary=vocabulary_size, rows=args.rows, hidden=args.hidden, inner=2 * args.hidden,
-        evidence=not args.no_evidence, pairs=args.pairs,
-    )  # fmt: skip
+        vocabulary=vocabulary_size,
+        rows=args.rows,
+        hidden=args.hidden,
+        inner=2 * args.hidden,
+        evidence=not args.no_evidence,
+        pairs=args.pairs,
+    )
 
 
 class Run:
@@ -141,7 +146,7 @@ class Run:
         self.length, self.runs = 32, args.batch_size // 32
         self.per_epoch = batching.num_batches(data.train, self.runs, self.length)
         self.total_steps = self.per_epoch * args.epochs
-        self.step, self.train_seconds, self.tokens = 0, 0.0, 0
+        self.clock, self.tokens = loop.Clock(), 0
         self.history: list[dict[str, float]] = []
         self.tx = optim.rowwise(optax.scale_by_adam())
         self.counts = np.bincount(data.train.tokens, minlength=data.vocabulary.size)
@@ -155,36 +160,60 @@ class Run:
         """Makes the state, or takes up the last checkpoint, and compiles the step."""
         if not (self.args.resume and self._resume()):
             self.state = self._make_state()
-            if self.args.checkpoint:
-                save_model(self.args.checkpoint, self.config, self.data.vocabulary, self.args)
         started = time.perf_counter()
         step = training.make_step(
-            self.tx, config=self.config, active_size=self.args.active, lr=self.args.lr,
-            memory_lr=self.args.memory_lr,
-        )  # fmt: skip
-        batch = next(self._batches(0, 0))
-        self.run_step = (
-            jax.jit(step, donate_argnums=0)
-            .lower(self.state, batch.tokens, batch.since, jnp.float32(0), jnp.asarray(False))
-            .compile()
+            self.tx,
+            active_size=self.args.active,
+            learning_rate=self.args.lr,
+            memory_learning_rate=self.args.memory_lr,
+            config=self.config,
         )
+        compiled = jax.jit(step, donate_argnums=0).lower(self.state, next(self._batches(0)))
+        self.run_step = compiled.compile()
         self.compile_seconds = time.perf_counter() - started
 
-    def _batches(self, epoch: int, start: int) -> Any:
-        return batching.batches(
-            self.data.train, self.runs, self.length, self.config.history,
-            seed=self.args.seed, epoch=epoch, start=start,
-        )  # fmt: skip
+    def _batches(self, start: int) -> Iterator[training.TrainingBatch]:
+        """Batches from a step on, pass after pass; `scale` is for the step to fill in."""
+        first, start = divmod(start, self.per_epoch)
+        for epoch in itertools.count(first):
+            repeated = np.bool_(epoch > 0)
+            for batch in batching.batches(
+                self.data.train,
+                self.runs,
+                self.length,
+                self.config.history,
+                seed=self.args.seed,
+                epoch=epoch,
+                start=start,
+            ):
+                yield training.TrainingBatch(*batch, np.float32(0), repeated)
+            start = 0
 
-    def save(self) -> None:
-        """Writes a checkpoint, if asked for."""
-        if self.args.checkpoint:
-            extra = {
-                "args": fixed_args(self.args), "step": self.step, "tokens": self.tokens,
-                "train_seconds": self.train_seconds, "history": self.history,
-            }  # fmt: skip
-            # A state of 5 GB: the one before goes as soon as the new one is whole.
-            checkpoint.save(self.args.checkpoint, self.state, step=self.step, extra=extra, keep=1)
+    def _scale(self, step: int, seconds: float) -> float:
+        return rates.scale(
+            step,
+            steps=self.total_steps,
+            seconds=seconds,
+            max_seconds=self.args.max_seconds,
+        )
+
+    def _step(
+        self, state: training.LMState, batch: training.TrainingBatch
+    ) -> tuple[training.LMState, training.StepMetrics]:
+        self.tokens += int(np.sum(batch.since >= 0))
+        scale = np.float32(self._scale(self.clock.step, self.clock.now))
+        return self.run_step(state, batch._replace(scale=scale))
+
+    def _save(self, state: training.LMState) -> None:
+        """Writes a checkpoint."""
+        extra = {
+            "args": fixed_args(self.args),
+            "clock": self.clock.record(),
+            "tokens": self.tokens,
+            "history": self.history,
+        }
+        # A state of 5 GB: the one before goes as soon as the new one is whole.
+        checkpoint.save(self.args.checkpoint, state, step=self.clock.step, extra=extra, keep=1)
 
     def _resume(self) -> bool:
         found = checkpoint.restore(self.args.checkpoint, jax.eval_shape(self._make_state))
@@ -193,91 +222,85 @@ class Run:
             return False
         self.state, extra = found
         check_same_args(self.args, extra["args"])
-        self.step, self.train_seconds = extra["step"], extra["train_seconds"]
+        self.clock = loop.Clock(**extra["clock"])
         self.tokens, self.history = extra["tokens"], extra["history"]
-        print(f"resumed at step {self.step} of {self.total_steps}")
+        print(f"resumed at step {self.clock.step} of {self.total_steps}")
         return True
 
-    def _rate(self, seconds: float) -> float:
-        """A short warm-up, then a line to 0 at the end of the steps or of the time."""
-        done = self.step / self.total_steps
-        if self.args.max_seconds is not None:
-            done = max(done, min(1.0, seconds / self.args.max_seconds))
-        warmup = min(100, max(1, self.total_steps // 10))
-        return min(1.0, (self.step + 1) / warmup) * max(0.0, 1.0 - done)
-
     def fit(self) -> bool:
-        """Trains until done, out of time, or interrupted, which it tells; saves in each case."""
-        stop = Interrupt()
-        bar = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=None,
-                   dynamic_ncols=True)  # fmt: skip
-        look = max(LOOK_EVERY, self.per_epoch // 10 // LOOK_EVERY * LOOK_EVERY)
-        pending: list[training.StepMetrics] = []
-        saved = self.step
-        with bar, stop:
-            clock = time.perf_counter()
-            ended = False
-            while self.step < self.total_steps and not ended:
-                epoch, start = divmod(self.step, self.per_epoch)
-                for batch in self._batches(epoch, start):
-                    spent = self.train_seconds + time.perf_counter() - clock
-                    limit = self.args.max_seconds
-                    if stop.asked or (limit is not None and spent >= limit):
-                        ended = True
-                        break
-                    self.state, seen = self.run_step(
-                        self.state, batch.tokens, batch.since, jnp.float32(self._rate(spent)),
-                        jnp.asarray(epoch > 0),
-                    )  # fmt: skip
-                    self.state = training.maintain(self.state, config=self.config)
-                    self.step += 1
-                    self.tokens += int(np.sum(batch.since >= 0))
-                    pending.append(seen)
-                    if self.step % LOOK_EVERY == 0:
-                        clock = self._report(pending, clock, bar)
-                    if self.step % look == 0:
-                        clock = self._report(pending, clock, bar)
-                        ended = self._validate(bar)
-                        clock = time.perf_counter()
-                    if self.step % self.args.save_every == 0:
-                        clock = self._report(pending, clock, bar)
-                        self.save()
-                        saved, clock = self.step, time.perf_counter()
-                    if ended:
-                        break
-            self._report(pending, clock, bar)
-            if saved != self.step:
-                self.save()
-        if stop.asked:
+        """Trains until done, out of time, or interrupted; saves in each case.
+
+        Returns:
+          Whether Ctrl-C ended it.
+
+        Raises:
+          Divergence: if the loss is no longer finite; what was saved before stays.
+        """
+        bar = tqdm(
+            total=self.total_steps,
+            initial=self.clock.step,
+            unit="step",
+            disable=None,
+            dynamic_ncols=True,
+        )
+
+        def look(seen: loop.Look) -> None:
+            speed = seen.steps * self.args.batch_size / max(seen.interval, 1e-9)
+            known = [h["validation_perplexity"] for h in self.history]
+            tail = f", validation {known[-1]:.2f}" if known else ""
+            perplexity = np.exp(seen.metrics["loss"])
+            bar.set_postfix_str(f"perplexity {perplexity:.2f}{tail}, {speed:,.0f} tokens/s")
+            bar.update(seen.steps)
+
+        with bar:
+            self.state, reason = loop.train(
+                self.state,
+                self._step,
+                self._batches,
+                steps=self.total_steps,
+                clock=self.clock,
+                max_seconds=self.args.max_seconds,
+                interrupt=Interrupt(),
+                learning_rate=lambda *at: self.args.lr * self._scale(*at),
+                maintain=functools.partial(training.maintain, config=self.config),
+                look=look,
+                look_every=LOOK_EVERY,
+                validate=functools.partial(self._validate, bar),
+                validate_every=max(LOOK_EVERY, self.per_epoch // 10 // LOOK_EVERY * LOOK_EVERY),
+                save=self._save if self.args.checkpoint else None,
+                save_every=self.args.save_every,
+            )
+        if self.args.checkpoint:
+            files = tuple(str(Path(f).resolve()) for f in self.args.files)
+            lm.save(self.model(files), self.args.checkpoint)
+        if reason == "interrupt":
             where = f", saved in {self.args.checkpoint}" if self.args.checkpoint else ""
-            print(f"\ninterrupted at step {self.step} of {self.total_steps}{where}")
-        return stop.asked
+            print(f"\ninterrupted at step {self.clock.step} of {self.total_steps}{where}")
+        return reason == "interrupt"
 
-    def _report(self, pending: list[training.StepMetrics], clock: float, bar: tqdm) -> float:
-        """Waits for the steps so far and moves the bar."""
-        if not pending:
-            return clock
-        mean = np.array([[float(x) for x in m] for m in pending]).mean(axis=0)
-        now = time.perf_counter()
-        self.train_seconds += now - clock
-        rate = len(pending) * self.args.batch_size / max(now - clock, 1e-9)
-        known = [h["validation_perplexity"] for h in self.history]
-        tail = f", validation {known[-1]:.2f}" if known else ""
-        bar.set_postfix_str(f"perplexity {np.exp(mean[0]):.2f}{tail}, {rate:,.0f} tokens/s")
-        bar.update(len(pending))
-        pending.clear()
-        return now
+    def model(self, files: tuple[str, ...]) -> lm.LanguageModel:
+        """The model as it now is, trained on these files."""
+        return lm.from_state(
+            self.state, vocabulary=self.data.vocabulary, files=files, config=self.config
+        )
 
-    def _validate(self, bar: tqdm) -> bool:
+    def _validate(self, bar: tqdm, state: training.LMState) -> bool:
         """Scores the validation stretches; whether patience has run out."""
-        found = evaluate.score(
-            self.state.params, self.state.memory, self.data.validation, config=self.config,
-            most_batches=20, lsh=self.state.lsh,
-        )  # fmt: skip
-        self.history.append({
-            "step": self.step, "seconds": self.train_seconds,
-            "validation_perplexity": found.perplexity,
-        })  # fmt: skip
+        score = evaluate.score(
+            state.params,
+            state.memory,
+            self.data.validation,
+            max_batches=20,
+            lsh=state.lsh,
+            config=self.config,
+        )
+        self.history.append(
+            {
+                "step": self.clock.step,
+                "seconds": self.clock.seconds,
+                "validation_perplexity": score.perplexity,
+            }
+        )
         seen = [h["validation_perplexity"] for h in self.history]
         if self.args.patience is None or len(seen) - 1 - int(np.argmin(seen)) < self.args.patience:
             return False
@@ -287,26 +310,30 @@ class Run:
     def results(self) -> dict[str, Any]:
         """The figures, from the exact score of the whole test text."""
         started = time.perf_counter()
-        found = evaluate.score(
-            self.state.params, self.state.memory, self.data.test, config=self.config,
-            extra_bits=self.data.spelling_bits, lsh=self.state.lsh,
-        )  # fmt: skip
+        score = evaluate.score(
+            self.state.params,
+            self.state.memory,
+            self.data.test,
+            extra_bits=self.data.spelling_bits,
+            lsh=self.state.lsh,
+            config=self.config,
+        )
         memory = self.state.memory
         return {
             "parameters": count_parameters(self.state),
-            "tokens_per_second": self.tokens / max(self.train_seconds, 1e-9),
-            "test_perplexity": found.perplexity,
-            "test_bits_per_byte": found.bits_per_byte,
+            "tokens_per_second": self.tokens / max(self.clock.seconds, 1e-9),
+            "test_perplexity": score.perplexity,
+            "test_bits_per_byte": score.bits_per_byte,
             "peak_rss_bytes": peak_rss_bytes(),
             **cost(self.config, self.args.active, self.args.batch_size),
-            "test_tokens": found.tokens,
+            "test_tokens": score.tokens,
             "vocabulary": self.config.vocabulary,
             "train_tokens": self.data.train.tokens.size,
-            "train_seconds": self.train_seconds,
+            "train_seconds": self.clock.seconds,
             "compile_seconds": self.compile_seconds,
             "test_seconds": time.perf_counter() - started,
-            "steps": self.step,
-            "epochs": self.step / self.per_epoch,
+            "steps": self.clock.step,
+            "epochs": self.clock.step / self.per_epoch,
             "memory_rows_used": None if memory is None else float(jnp.mean(memory.tags > 0)),
             "history": self.history,
             "seed": self.args.seed,
@@ -320,30 +347,25 @@ def weights_sha256(state: training.LMState) -> str:
     return sha256({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
 
 
-def save_model(
-    directory: str, config: model.Config, vocabulary: Any, args: argparse.Namespace
-) -> None:
-    """What eval_lm.py and generate.py need besides the weights."""
-    about = {
-        "config": dataclasses.asdict(config), "vocabulary": vocabulary.state(),
-        "files": [str(Path(f).resolve()) for f in args.files],
-    }  # fmt: skip
-    write_atomically(str(Path(directory) / "model.json"), json.dumps(about).encode())
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
     keep_freed_memory()
     try:
         data = lm_data.load(
-            args.files, args.test, kind=args.vocabulary, min_count=args.min_count,
+            args.files,
+            args.test,
+            kind=args.vocabulary,
+            min_count=args.min_count,
             bpe_size=args.bpe_size,
-        )  # fmt: skip
+        )
         args.batch_size = args.batch_size or choose_batch_size(data.train.tokens.size)
-        print(f"{data.train.tokens.size:,} training tokens in {data.train.num_documents:,} "
-              f"documents, {data.test.tokens.size:,} test tokens, "
-              f"vocabulary of {data.vocabulary.size:,}", flush=True)  # fmt: skip
+        print(
+            f"{data.train.tokens.size:,} training tokens in {data.train.num_documents:,} "
+            f"documents, {data.test.tokens.size:,} test tokens, "
+            f"vocabulary of {data.vocabulary.size:,}",
+            flush=True,
+        )
         run = Run(args, data)
         run.start()
         run.fit()

@@ -21,9 +21,14 @@ def margins(log_p: jax.Array, log_ref: jax.Array, *, beta: float) -> jax.Array:
 
 
 def loss(
-    log_p: jax.Array, log_ref: jax.Array, tokens: jax.Array, *, beta: float, ordinary: int = 0,
+    log_p: jax.Array,
+    log_ref: jax.Array,
+    tokens: jax.Array,
+    *,
+    beta: float,
+    ordinary: int = 0,
     anchor: float = 0.0,
-) -> jax.Array:  # fmt: skip
+) -> jax.Array:
     """−log σ(margin), the mean over pairs, − anchor · log p of a token of ordinary text.
 
     Both answers of a pair are ordinary text, and DPO alone is free to make both unlikely: the text

@@ -20,7 +20,7 @@ HELD_OUT = 10  # one topic or prompt of so many
 
 
 class Pair(NamedTuple):
-    """One judgement."""
+    """A prompt with two answers."""
 
     prompt: str
     chosen: str
@@ -54,14 +54,17 @@ def read(path: str | Path, *, seed: int = 0) -> Preferences:
         for name in fields:
             if not isinstance(row.get(name), str):
                 raise ValueError(f"{path}, line {number}: needs a text as {name!r} ({fields})")
-    found = [row for _, row in rows if all(row[name].strip() for name in fields)]
-    made = from_pairs(found) if fields == PAIR_FIELDS else from_questions(found, seed=seed)
-    if not made.train or not made.test:
+    usable = [row for _, row in rows if all(row[name].strip() for name in fields)]
+    if fields == PAIR_FIELDS:
+        preferences = from_pairs(usable)
+    else:
+        preferences = from_questions(usable, seed=seed)
+    if not preferences.train or not preferences.test:
         raise ValueError(
-            f"{path} gives {len(made.train)} pairs to train on and {len(made.test)} to test on: "
-            f"both need at least one; add rows"
+            f"{path} gives {len(preferences.train)} pairs to train on and {len(preferences.test)} "
+            "to test on: both need at least one; add rows"
         )
-    return made
+    return preferences
 
 
 def is_held_out(group: str) -> bool:
@@ -76,13 +79,14 @@ def is_held_out(group: str) -> bool:
 
 def from_pairs(rows: Iterable[Mapping[str, str]]) -> Preferences:
     """Split by prompt: no test prompt is trained on."""
-    made = Preferences([], [], [], [])
+    preferences = Preferences([], [], [], [])
     for row in rows:
         pair = Pair(*(row[name] for name in PAIR_FIELDS))
         out = is_held_out(pair.prompt)
-        (made.test if out else made.train).append(pair)
-        (made.held_out if out else made.texts).extend((pair.chosen, pair.rejected))
-    return made
+        pairs = preferences.test if out else preferences.train
+        pairs.append(pair)
+        (preferences.held_out if out else preferences.texts).extend((pair.chosen, pair.rejected))
+    return preferences
 
 
 def from_questions(rows: Iterable[Mapping[str, str]], *, seed: int = 0) -> Preferences:
@@ -100,16 +104,17 @@ def from_questions(rows: Iterable[Mapping[str, str]], *, seed: int = 0) -> Prefe
     topics: dict[str, list[Mapping[str, str]]] = defaultdict(list)
     for row in rows:
         topics[row["title"].casefold()].append(row)
-    made = Preferences([], [], [], [])
+    preferences = Preferences([], [], [], [])
     for topic, answers in topics.items():
         out = is_held_out(topic)
-        (made.held_out if out else made.texts).extend(row["text"] for row in answers)
+        pairs = preferences.test if out else preferences.train
+        (preferences.held_out if out else preferences.texts).extend(row["text"] for row in answers)
         for row in answers:
             others = [a["text"] for a in answers if a["qtype"] != row["qtype"]]
             if others:
                 wrong = others[int(rng.integers(len(others)))]
-                (made.test if out else made.train).append(Pair(row["question"], row["text"], wrong))
-    return made
+                pairs.append(Pair(row["question"], row["text"], wrong))
+    return preferences
 
 
 def pack(

@@ -49,19 +49,25 @@ def loss(
 
 
 def draw(
-    params: model.Params, memory: mem.Memory | None, prompts: list[np.ndarray], *,
-    config: model.Config, answers: int, length: int, seed: int,
-) -> Batch:  # fmt: skip
+    params: model.Params,
+    memory: mem.Memory | None,
+    prompts: list[np.ndarray],
+    *,
+    answers: int,
+    length: int,
+    seed: int,
+    config: model.Config,
+) -> Batch:
     """Answers of the policy's own distribution, `answers` a prompt, as runs that lie together.
 
     Args:
       params: of the policy.
       memory: of the policy.
       prompts: P arrays of token ids.
-      config: the model's.
       answers: K.
       length: most tokens of an answer.
       seed: of the draws.
+      config: the model's.
     """
     many = [prompt for prompt in prompts for _ in range(answers)]
     how = generate.Sampling(unknown=True)

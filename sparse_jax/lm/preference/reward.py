@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,21 @@ class RewardState:
     opt_state: Any
 
 
+class RewardBatch(NamedTuple):
+    """What a step reads; arrays of NumPy or JAX."""
+
+    embed: Any  # float32 [V, e], the language model's word vectors
+    tokens: Any  # int32 [2n, C + T] of a `Batch`, chosen and rejected in turn
+    since: Any  # int32 [2n, T] of a `Batch`
+    scale: Any  # float32 [], what the peak learning rate is multiplied by
+
+
+class Metrics(NamedTuple):
+    """Measures of a step."""
+
+    loss: jax.Array  # float32 []
+
+
 def init_state(tx: Any, *, width: int, rows: int = 1 << 20) -> RewardState:
     """A model that finds all answers equal.
 
@@ -44,8 +59,9 @@ def init_state(tx: Any, *, width: int, rows: int = 1 << 20) -> RewardState:
       rows: F, weights of hashed word pairs.
     """
     params = {
-        "match": jnp.zeros((width, width), jnp.float32), "pairs": jnp.zeros(rows, jnp.float32)
-    }  # fmt: skip
+        "match": jnp.zeros((width, width), jnp.float32),
+        "pairs": jnp.zeros(rows, jnp.float32),
+    }
     return RewardState(params, tx.init(params))
 
 
@@ -133,17 +149,18 @@ def loss(scores: jax.Array) -> jax.Array:
     return jnp.mean(jax.nn.softplus(pairs[:, 1] - pairs[:, 0]))
 
 
-def make_step(tx: Any, *, lr: float) -> Callable[..., tuple[RewardState, jax.Array]]:
-    """The step: step(state, embed, tokens, since, rate) → (state, loss), the state to be donated.
+def make_step(
+    tx: Any, *, learning_rate: float
+) -> Callable[[RewardState, RewardBatch], tuple[RewardState, Metrics]]:
+    """The step: step(state, batch) → (state, metrics). Jit it with the state donated.
 
     Args:
       tx: as given to `init_state`.
-      lr: learning rate of its updates.
+      learning_rate: of its updates, at the peak.
     """
 
-    def step(
-        state: RewardState, embed: jax.Array, tokens: jax.Array, since: jax.Array, rate: jax.Array
-    ) -> tuple[RewardState, jax.Array]:
+    def step(state: RewardState, batch: RewardBatch) -> tuple[RewardState, Metrics]:
+        embed, tokens, since, scale = map(jnp.asarray, batch)
         table = state.params["pairs"]
         prompt, answer, hashed = _features(embed, tokens, since, table.size)
         ids, places, _ = unique_ids(hashed.reshape(-1), num_rows=table.size, size=hashed.size)
@@ -158,7 +175,7 @@ def make_step(tx: Any, *, lr: float) -> Callable[..., tuple[RewardState, jax.Arr
         )
         grads = {"match": match, "pairs": RowSparse(ids, changed, num_rows=table.size)}
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = apply_scaled(state.params, updates, -rate * jnp.float32(lr))
-        return RewardState(params, opt_state), value
+        params = apply_scaled(state.params, updates, -scale * jnp.float32(learning_rate))
+        return RewardState(params, opt_state), Metrics(value)
 
     return step

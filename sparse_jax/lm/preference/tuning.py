@@ -1,8 +1,8 @@
 """The step that DPO and the policy gradient share: sequence log probabilities and row updates.
 
 Trained are the trunk, the word vectors and the memory's vectors; the output table and what the
-memory counted stay. The reference is the model as it was: `reference.Kept` rows of the two tables,
-and the trunk, which is small.
+memory counted stay. The reference is the model as it was: the changed rows of the two tables, in a
+`reference.RowBackup` each, and the trunk, which is small.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from sparse_jax.lm import evaluate, model
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm.batching import Batch, positions
 from sparse_jax.lm.preference import reference
-from sparse_jax.lm.reading import Read, find_inputs, forward, read
+from sparse_jax.lm.reading import BatchRows, find_inputs, forward, read
+from sparse_jax.lm.saved import LanguageModel
 from sparse_jax.lm.training import LMState, sampled_log_p
 from sparse_jax.optim import apply_scaled
 from sparse_jax.rows import RowSparse, take_rows
@@ -36,19 +37,30 @@ class Policy:
     memory: mem.Memory | None
     opt_state: Any
     key: jax.Array
-    embed: reference.Kept
-    rows: reference.Kept | None  # of the memory
+    embed: reference.RowBackup
+    rows: reference.RowBackup | None  # of the memory
     trunk: Any  # the reference's
 
 
+class TuningBatch(NamedTuple):
+    """What a step reads; arrays of NumPy or JAX."""
+
+    tokens: Any  # int32 [S, C + T] of a `Batch`, each run one answer after its prompt
+    since: Any  # int32 [S, T] of a `Batch`
+    scale: Any  # float32 [], what the peak learning rates are multiplied by
+    extra: tuple[Any, ...] = ()  # what the loss takes besides
+
+
 class Metrics(NamedTuple):
-    """What a step tells, each float32 []."""
+    """Measures of a step, each float32 []."""
 
     loss: jax.Array
     log_ratio: jax.Array  # mean over sequences of log π − log π_ref
 
 
-def init_policy(base: LMState, tx: Any, *, seed: int = 0, room: int = 1 << 16) -> Policy:
+def init_policy(
+    base: LMState | LanguageModel, tx: Any, *, seed: int = 0, room: int = 1 << 16
+) -> Policy:
     """A policy that is its own reference.
 
     Args:
@@ -56,7 +68,7 @@ def init_policy(base: LMState, tx: Any, *, seed: int = 0, room: int = 1 << 16) -
       tx: an Optax transformation without its learning rate that takes row-sparse gradients, for
         word vectors and trunk.
       seed: of the sampled softmax.
-      room: rows that the reference may keep before its arrays are doubled.
+      room: rows that the reference has room for before its arrays are doubled.
 
     Raises:
       ValueError: if the model has a key-value memory, which no method here reaches.
@@ -65,11 +77,14 @@ def init_policy(base: LMState, tx: Any, *, seed: int = 0, room: int = 1 << 16) -
         raise ValueError("the model has a key-value memory: tune one trained with --pairs 0")
     params, memory = base.params, base.memory
     return Policy(
-        params=params, memory=memory, opt_state=tx.init(_tuned(params)), key=jax.random.key(seed),
+        params=params,
+        memory=memory,
+        opt_state=tx.init(_tuned(params)),
+        key=jax.random.key(seed),
         embed=reference.init(params["embed"], room),
         rows=None if memory is None else reference.init(memory.rows, room),
         trunk=jax.tree.map(jnp.copy, params["trunk"]),
-    )  # fmt: skip
+    )
 
 
 def _tuned(params: model.Params) -> model.Params:
@@ -88,71 +103,80 @@ def make_room(policy: Policy, tokens: int, *, config: model.Config) -> Policy:
 @functools.partial(jax.jit, donate_argnums=0)
 def swap(policy: Policy) -> Policy:
     """The reference in the policy's place, and the policy in the reference's; in place."""
-    kept, embed = reference.swap(policy.embed, policy.params["embed"])
+    words, embed = reference.swap(policy.embed, policy.params["embed"])
     rows, memory = policy.rows, policy.memory
     if rows is not None and memory is not None:
         rows, vectors = reference.swap(rows, memory.rows)
         memory = dataclasses.replace(memory, rows=vectors)
     params = policy.params | {"embed": embed, "trunk": policy.trunk}
     return dataclasses.replace(
-        policy, params=params, memory=memory, embed=kept, rows=rows, trunk=policy.params["trunk"]
+        policy, params=params, memory=memory, embed=words, rows=rows, trunk=policy.params["trunk"]
     )
 
 
 def make_step(
-    loss: Callable[..., jax.Array], tx: Any, *, config: model.Config, unigram: jax.Array,
-    popular: jax.Array, lr: float, memory_lr: float, counted: bool, active_size: int = 2048,
-) -> Callable[..., tuple[Policy, Metrics]]:  # fmt: skip
-    """The step: step(policy, tokens, since, rate, *more) → (policy, metrics).
+    loss: Callable[..., jax.Array],
+    tx: Any,
+    *,
+    unigram: jax.Array,
+    popular: jax.Array,
+    learning_rate: float,
+    memory_learning_rate: float,
+    counted: bool,
+    active_size: int = 2048,
+    config: model.Config,
+) -> Callable[[Policy, TuningBatch], tuple[Policy, Metrics]]:
+    """The step: step(policy, batch) → (policy, metrics). Jit it with the policy donated.
 
-    `tokens` and `since` are a `Batch`'s, each run one answer after its prompt; `rate` float32 [],
-    1 at its peak. Jit it with the policy donated. Policy and reference are scored over the same
-    words, so that what the sample of words errs by cancels in their difference.
+    Policy and reference are scored over the same words, so that the error of that sample cancels in
+    their difference.
 
     Args:
-      loss: loss(log_p [S], log_ref [S], *more) → float32 [], of the runs' log probabilities.
+      loss: loss(log_p [S], log_ref [S], *extra) → float32 [], of the runs' log probabilities.
       tx: as given to `init_policy`.
-      config: the model's.
       unigram: float32 [V], as in `LMState`.
       popular: int32 [P], as in `LMState`.
-      lr: learning rate of `tx`'s updates.
-      memory_lr: learning rate of the memory's rows.
+      learning_rate: of `tx`'s updates, at the peak.
+      memory_learning_rate: of the memory's rows, at the peak.
       counted: whether the memory has counted these answers: one occurrence is left out then.
       active_size: A, words that the softmax is taken over.
+      config: the model's.
     """
 
-    def step(
-        policy: Policy, tokens: jax.Array, since: jax.Array, rate: jax.Array, *more: jax.Array
-    ) -> tuple[Policy, Metrics]:
+    def step(policy: Policy, batch: TuningBatch) -> tuple[Policy, Metrics]:
+        tokens, since, scale = (jnp.asarray(x) for x in batch[:3])
         at = positions(tokens, since)
         key, draw = jax.random.split(policy.key)
         params, memory = policy.params, policy.memory
         _, inputs = find_inputs(
-            memory, at, config=config, claim=False,
+            memory,
+            at,
+            config=config,
+            claim=False,
             repeated=jnp.asarray(True) if counted else None,
-        )  # fmt: skip
+        )
         # The mixture learns too: the answers are known, how well they suit is not.
         inputs = inputs._replace(repeated=None)
         chosen = draw_words(draw, at.targets, unigram, popular, size=active_size)
         out, bias = (take_rows(params[name], chosen.words.ids) for name in ("out", "bias"))
 
-        def log_p(rows: Read) -> jax.Array:
-            made = forward(rows, inputs, config=config)
-            each = sampled_log_p(made, inputs, chosen, out, bias, config=config)
+        def log_p(rows: BatchRows) -> jax.Array:
+            output = forward(rows, inputs, config=config)
+            each = sampled_log_p(output, inputs, chosen, out, bias, config=config)
             each = jnp.where(at.targets >= 0, each, jnp.float32(0))
             return jnp.sum(each.reshape(since.shape), axis=1)
 
         now = read(params, memory, inputs)
-        kept, first = reference.keep(policy.embed, inputs.words, now.embed)
-        kept_rows, first_rows = policy.rows, now.memory
-        if kept_rows is not None and inputs.found is not None and now.memory is not None:
-            kept_rows, first_rows = reference.keep(kept_rows, inputs.found.ids, now.memory)
+        words_backup, first = reference.keep(policy.embed, inputs.words, now.embed)
+        rows_backup, first_rows = policy.rows, now.memory
+        if rows_backup is not None and inputs.contexts is not None and now.memory is not None:
+            rows_backup, first_rows = reference.keep(rows_backup, inputs.contexts.ids, now.memory)
         before = now._replace(embed=first, memory=first_rows, trunk=policy.trunk)
         log_ref = jax.lax.stop_gradient(log_p(before))
 
-        def objective(rows: Read) -> tuple[jax.Array, jax.Array]:
+        def objective(rows: BatchRows) -> tuple[jax.Array, jax.Array]:
             mine = log_p(rows)
-            return loss(mine, log_ref, *more), jnp.mean(mine - log_ref)
+            return loss(mine, log_ref, *batch.extra), jnp.mean(mine - log_ref)
 
         (value, ratio), grads = jax.value_and_grad(objective, has_aux=True)(now)
         ids = inputs.words
@@ -161,26 +185,37 @@ def make_step(
             "trunk": grads.trunk,
         }
         updates, opt_state = tx.update(as_tree, policy.opt_state, _tuned(params))
-        tuned = apply_scaled(_tuned(params), updates, -rate * jnp.float32(lr))
-        if memory is not None and inputs.found is not None:
+        tuned = apply_scaled(_tuned(params), updates, -scale * jnp.float32(learning_rate))
+        if memory is not None and inputs.contexts is not None:
             # Adagrad's scales are those of a sum over tokens, as in the model's own training.
             memory = mem.update_rows(
-                memory, inputs.found.ids, grads.memory * jnp.float32(since.shape[0]),
-                rate=rate * jnp.float32(memory_lr),
-            )  # fmt: skip
+                memory,
+                inputs.contexts.ids,
+                grads.memory * jnp.float32(since.shape[0]),
+                learning_rate=scale * jnp.float32(memory_learning_rate),
+            )
         new = Policy(
-            params=params | tuned, memory=memory, opt_state=opt_state, key=key, embed=kept,
-            rows=kept_rows, trunk=policy.trunk,
-        )  # fmt: skip
+            params=params | tuned,
+            memory=memory,
+            opt_state=opt_state,
+            key=key,
+            embed=words_backup,
+            rows=rows_backup,
+            trunk=policy.trunk,
+        )
         return new, Metrics(value, ratio)
 
     return step
 
 
 def log_probs(
-    params: model.Params, memory: mem.Memory | None, batch: Batch, *, config: model.Config,
+    params: model.Params,
+    memory: mem.Memory | None,
+    batch: Batch,
+    *,
     runs: int = 16,
-) -> np.ndarray:  # fmt: skip
+    config: model.Config,
+) -> np.ndarray:
     """Exact log probability of each run's answer, float64 [S]: the whole vocabulary normalized."""
     total = np.zeros(batch.since.shape[0])
     for start in range(0, total.size, runs):

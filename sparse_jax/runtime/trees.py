@@ -1,0 +1,61 @@
+"""Pytrees as arrays by name, for files that hold named arrays, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["from_arrays", "to_arrays"]
+
+
+def to_arrays(tree: Any) -> dict[str, np.ndarray]:
+    """The leaves of a tree by their path in it; PRNG keys as their data.
+
+    Example:
+      >>> sorted(to_arrays({"w": jnp.ones(2), "b": {"c": jnp.zeros(1)}}))
+      ["['b']['c']", "['w']"]
+    """
+    return {name: np.asarray(_data(leaf)) for name, leaf in _leaves(tree)}
+
+
+def from_arrays(arrays: dict[str, np.ndarray], like: Any) -> Any:
+    """The tree that `to_arrays` was given.
+
+    Args:
+      arrays: of `to_arrays`; names that `like` doesn't have are left alone.
+      like: a tree of the same structure, shapes and dtypes; `jax.ShapeDtypeStruct` will do.
+
+    Raises:
+      ValueError: if an array is missing or has another shape or dtype.
+    """
+    leaves = []
+    for name, leaf in _leaves(like):
+        wanted = jax.eval_shape(_data, leaf)
+        if name not in arrays:
+            raise ValueError(f"array {name} is missing: save the model anew")
+        given = arrays[name]
+        if given.shape != wanted.shape or given.dtype != wanted.dtype:
+            raise ValueError(
+                f"array {name} is {given.dtype} {given.shape}: must be {wanted.dtype} "
+                f"{wanted.shape}; save the model anew"
+            )
+        # A copy that JAX owns: an array that shares NumPy's memory can't be donated.
+        data = jnp.array(given)
+        leaves.append(jax.random.wrap_key_data(data) if _is_key(leaf) else data)
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _leaves(tree: Any) -> list[tuple[str, Any]]:
+    found = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path) or "tree", leaf) for path, leaf in found]
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _data(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
