@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The page: see sparse_jax/commands/serve.py."""
+"""The page: see sparse_jax/commands/serve/."""
 
 import sys
 
 from sparse_jax.commands.serve import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sample=True))

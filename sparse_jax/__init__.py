@@ -16,7 +16,7 @@ from sparse_jax.rows import RowSparse, add_rows, embedding_bag, set_rows, take_r
 __version__ = "0.1.0"
 
 # Rooms that need what a research step does not: imported when first asked for.
-_LAZY = ("lm", "nn", "runtime", "search", "summarize", "text", "xmc")
+_LAZY = ("lm", "nn", "runtime", "search", "sklearn", "summarize", "text", "xmc")
 
 __all__ = [
     "RowSparse",
@@ -32,6 +32,7 @@ __all__ = [
     "rowwise",
     "search",
     "set_rows",
+    "sklearn",
     "summarize",
     "take_rows",
     "unique_ids",

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from typing import NamedTuple
 
 
@@ -41,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_usage(None))
         return 0
     if given[0] == "--version":
-        from sparse_jax import __version__
-
-        print(f"sparse-jax {__version__}")
+        print(f"sparse-jax {metadata.version('sparse_jax')}")
         return 0
     if given[0] in GROUPS:
         if len(given) < 2 or given[1] in ("-h", "--help"):

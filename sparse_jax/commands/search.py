@@ -33,7 +33,7 @@ from sparse_jax.commands.report import tell
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.search import evaluation, protocols
 from sparse_jax.search.documents import check_text
-from sparse_jax.search.evaluation import Judged
+from sparse_jax.search.evaluation import Judgement
 
 PROTOCOL = """\
 protocol of `evaluate`:
@@ -76,7 +76,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             command.add_argument(argument)
         return command
 
-    made = add("index", "dir", "file", help="make an index of a JSONL file, or add to it")
+    index = add("index", "dir", "file", help="make an index of a JSONL file, or add to it")
     query = add("query", "dir", "query", help="search")
     query.add_argument("-k", type=int, default=10, help="how many documents (10)")
     query.add_argument(
@@ -109,7 +109,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=("associate", "upvote"),
         help="measure what feedback does as well; repeat for both",
     )
-    for command in (made, judge):
+    for command in (index, judge):
         command.add_argument("--seed", type=int, default=0, help="of weights and samples (0)")
     args = parser.parse_args(argv)
     if getattr(args, "seed", 0) < 0:
@@ -146,7 +146,7 @@ def make_index(args: argparse.Namespace) -> None:
             index.insert(documents)
             count = len(index)
     else:
-        with search.init(documents, config=search.Config(seed=args.seed)) as index:
+        with search.fit(documents, config=search.Config(seed=args.seed)) as index:
             index.save(args.dir)
             count = len(index)
     seconds = time.perf_counter() - started
@@ -212,13 +212,13 @@ def evaluate(args: argparse.Namespace) -> None:
     baseline = evaluation.bm25_baseline(dataset.documents)
     bm25 = {g: run(baseline, q, f"BM25, {g}") for g, q in judged.items()}
     started = time.perf_counter()
-    index = search.init(dataset.documents, config=search.Config(seed=args.seed))
+    index = search.fit(dataset.documents, config=search.Config(seed=args.seed))
     train_seconds = time.perf_counter() - started
-    own = {g: run(finder(index), q, f"hybrid, {g}") for g, q in judged.items()}
+    hybrid = {g: run(finder(index), q, f"hybrid, {g}") for g, q in judged.items()}
     evaluation.query_milliseconds(index.search, dataset.of(main_group)[:50])  # compiles first
     times = evaluation.query_milliseconds(index.search, dataset.of(main_group))
     results: dict[str, Any] = {
-        **own[main_group],
+        **hybrid[main_group],
         **{f"bm25_{name}": value for name, value in bm25[main_group].items()},
         "train_seconds": train_seconds,
         "query_ms": statistics.mean(times),
@@ -227,7 +227,7 @@ def evaluate(args: argparse.Namespace) -> None:
         "documents": len(dataset.documents),
         "queries": len(judged[main_group]),
         "group": main_group,
-        "groups": {g: own[g] | {f"bm25_{k}": v for k, v in bm25[g].items()} for g in groups},
+        "groups": {g: hybrid[g] | {f"bm25_{k}": v for k, v in bm25[g].items()} for g in groups},
         "seed": args.seed,
     }
     if args.feedback:
@@ -269,7 +269,7 @@ def measure_feedback(
     return results
 
 
-def spread(queries: Sequence[Judged], count: int | None) -> Sequence[Judged]:
+def spread(queries: Sequence[Judgement], count: int | None) -> Sequence[Judgement]:
     """About `count` of the queries, evenly spaced; all of them for None."""
     return queries if count is None else queries[:: max(len(queries) // count, 1)]
 
@@ -279,7 +279,7 @@ def finder(index: search.Index) -> Any:
     return lambda queries: [[r.id for r in found] for found in index.search_batch(queries, k=10)]
 
 
-def run(find: Any, queries: Sequence[Judged], label: str) -> dict[str, Any]:
+def run(find: Any, queries: Sequence[Judgement], label: str) -> dict[str, Any]:
     """Scores with a progress bar."""
     return evaluation.measure(find, queries, progress=lambda x: tqdm(x, desc=label, disable=None))
 

@@ -181,6 +181,14 @@ class Tuner:
             )
             return np.float32(found)
 
+        def scaled(_: int) -> Iterator[tuple[np.float32, Any]]:
+            while True:
+                now = scale()  # before the batch: drawing the first one compiles for seconds
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                yield now, batch
+
         def look(seen: loop.Look) -> None:
             latest.append(seen)
             bar.set_postfix_str(f"loss {mean_loss(latest):.4f}", refresh=False)
@@ -189,8 +197,8 @@ class Tuner:
         with bar:
             state, _ = loop.train(
                 state,
-                lambda state, batch: step(state, batch, scale()),
-                lambda _: batches,
+                lambda state, pair: step(state, pair[1], pair[0]),
+                scaled,
                 steps=total,
                 clock=clock,
                 max_seconds=self.args.max_seconds,

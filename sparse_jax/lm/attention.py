@@ -1,7 +1,8 @@
 """Attention over the recent words: a word is found again by the words that stood before it.
 
-The key of a word is made of its embedding and those of the two words before it, its value of its
-own, so both are made once for each place of a run and not once for each position that looks back.
+The key of a word is computed from its embedding and those of the two words before it, its value
+from its embedding alone. So both are computed once for each place of a run, however many positions
+look back at it.
 A run's T positions look at W = C + T − 1 places, position t at the C from t on; `band` and
 `unband` go between the two layouts without a gather.
 
@@ -111,7 +112,7 @@ def look_back(
     length, recent = known.shape[1], params["near"].size
     size = places - length + 1
     age = jnp.arange(size, 0, -1, dtype=jnp.int32)
-    # Words of its document before each place; those of the history are known from the first target.
+    # Words of its document before each place; for the history they follow from the first target.
     since = jnp.concatenate([known[:, :1] - age[None, :], known[:, :-1]], axis=1)
     absent = repeat_row(start, runs * places).reshape(words.shape)
     parts = [words]

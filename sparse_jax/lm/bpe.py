@@ -22,7 +22,7 @@ class BpeVocabulary:
     lossless = True
 
     def __post_init__(self) -> None:
-        # Names of special tokens in a text are text; the library doesn't save this.
+        # A special token's name within a text is plain text; the library doesn't save this choice.
         self.tokenizer.encode_special_tokens = True
 
     @classmethod
@@ -74,7 +74,7 @@ class BpeVocabulary:
 
 
 def load_vocabulary(state: dict[str, Any]) -> Any:
-    """The vocabulary that `state()` told of.
+    """The vocabulary whose `state()` was given.
 
     Example:
       >>> from sparse_jax.lm.text import WordVocabulary

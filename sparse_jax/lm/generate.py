@@ -21,7 +21,7 @@ from sparse_jax.ops.fixed_order import matmul_rows
 from sparse_jax.retrieval import index
 
 NUCLEUS = 1024
-"""The most words that top-k and top-p choose from."""
+"""At most this many words are what top-k and top-p choose from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ def adjust(log_p: jax.Array, history: jax.Array, known: jax.Array, how: Sampling
     best, words = jax.lax.optimization_barrier(jax.lax.top_k(log_p, size))
     whole = best if how.top_k else log_p
     share = jnp.exp(best - jax.nn.logsumexp(whole, axis=1, keepdims=True))
-    # A word is in while those before it don't yet make up top_p, so the first always is.
+    # A word is in if the likelier ones sum to less than top_p: the first always is.
     kept = jnp.cumsum(share, axis=1) - share < jnp.float32(how.top_p)
     scores = jnp.where(kept, best, -jnp.inf)
     return jnp.full_like(log_p, -jnp.inf).at[rows, words].set(scores)
@@ -240,7 +240,7 @@ def _beam_step(
 ) -> tuple[jax.Array, ...]:
     log_p = next_log_probs(params, memory, history, known, config=config, lsh=lsh)
     log_p = adjust(log_p, history, known, dataclasses.replace(how, temperature=1.0))
-    # A finished beam goes on in one way, with nothing.
+    # A finished beam has one continuation, which adds nothing.
     stays = jnp.full_like(log_p, -jnp.inf).at[:, DOCUMENT].set(0.0)
     total = scores[:, None] + jnp.where(done[:, None], stays, log_p)
     flat = total.reshape(-1)
@@ -273,7 +273,7 @@ def beam_search(
     start, count = pack_history(prompt, config=config)
     history = jnp.asarray(np.tile(start, (beams, 1)))
     known = jnp.full(beams, count, jnp.int32)
-    # All beams are alike at first: one may speak.
+    # All beams are equal at first: only one is followed.
     scores = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf).astype(jnp.float32)
     done = jnp.zeros(beams, bool)
     texts: list[list[int]] = [[] for _ in range(beams)]

@@ -155,7 +155,7 @@ def find(
             at_first == jnp.uint32(0), first, jnp.where(at_second == jnp.uint32(0), second, -1)
         )
         claimed = jnp.where(wanted, free, -1)
-        # XLA:CPU runs a scatter in order, so who wins doesn't depend on threads.
+        # XLA:CPU runs a scatter in order, so the winner doesn't depend on threads.
         new_tags = memory.tags.at[jnp.where(claimed < 0, num_rows, claimed)].set(tags, mode="drop")
         won = new_tags.at[jnp.maximum(claimed, 0)].get(mode="promise_in_bounds") == tags
         row = jnp.where((claimed >= 0) & won, claimed, row)
@@ -206,7 +206,7 @@ def observe(memory: Memory, contexts: ContextRows, targets: jax.Array) -> Memory
     word = take_rows(targets, jnp.where(last < 0, -1, last // shape[1]))
     ids, counts = unpack(contexts.followers)
     same = (ids == word[:, None]) & (counts > 0)
-    # The rarest slot, or the word's own.
+    # The slot that holds the word already, or else the rarest.
     slot = jnp.argmin(jnp.where(same, -1, counts), axis=1)
     chosen = jnp.arange(ids.shape[1], dtype=jnp.int32)[None, :] == slot[:, None].astype(jnp.int32)
     raised = jnp.where(same, jnp.minimum(counts + 1, _COUNT_MASK), 1)

@@ -67,7 +67,7 @@ def init(key: jax.Array, *, config: Config) -> tuple[Params, mem.Memory | None]:
 
     With `config.pairs` also `keys` and `values` [M, hidden]; the others are the same without.
     """
-    # Not of those below, whose number decides what they are.
+    # Not from the split below: its size depends on the configuration, and so do its keys.
     pair_key, attention_key = (jax.random.fold_in(key, x) for x in (0x6B657973, 0x61747465))
     keys = iter(jax.random.split(key, 8 + 2 * config.blocks))
 

@@ -53,7 +53,7 @@ def find_inputs(
     )
     contexts = evidence = None
     if memory is not None:
-        # The end of the document before is context too, as the sign of a start.
+        # known + 1: the end of the document before marks the start, and is context too.
         hashes, tags = mem.hash_contexts(at.history, at.known + 1, config.orders)
         tags = jnp.where((at.targets >= 0)[:, None] | (not claim), tags, jnp.uint32(0))
         memory, contexts = mem.find(memory, hashes, tags, claim=claim)
@@ -141,8 +141,8 @@ def _hidden(
     if rows.memory is not None and inputs.contexts is not None and inputs.evidence is not None:
         vectors = take_rows(rows.memory, inputs.contexts.inverse.reshape(-1))
         vectors = vectors.reshape(at.known.size, len(config.orders), config.width)
-        # A context known from this very occurrence alone counts as new: the trunk reads zeros, and
-        # the gradient still reaches the row.
+        # A context whose only occurrence is this one counts as new: the trunk reads zeros, and the
+        # gradient still reaches the row.
         hidden = ~inputs.evidence.known[..., None]
         vectors = jnp.where(hidden, vectors - jax.lax.stop_gradient(vectors), vectors)
         context = vectors.reshape(at.known.size, -1)

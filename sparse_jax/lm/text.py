@@ -22,7 +22,7 @@ UNKNOWN, DOCUMENT, PARAGRAPH, INDENTED = 0, 1, 2, 3
 SPECIAL = ("<unk>", "</s>", "\n\n", "\n\n  ")
 # A blank line with the indent of what follows; a word; any other visible character.
 _TOKEN = re.compile(r"\n\s*\n[ \t]*|\w+|[^\w\s]")
-_CHUNK = 1 << 20  # characters tokenized at a time, so that no list of all words is held
+_CHUNK = 1 << 20  # characters tokenized at a time, to bound the list of words in memory
 
 
 class Vocabulary(Protocol):

@@ -103,7 +103,7 @@ def load(directory: str | os.PathLike[str], *, kind: str) -> Saved:
         )
     path = root / str(about["file"])
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             plain = {name: file[name] for name in about["arrays"]}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged or missing ({error}): save the model anew") from error

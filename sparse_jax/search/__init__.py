@@ -1,7 +1,7 @@
 """Search over a person's own documents that learns from feedback.
 
 A sparse network from hashed features of text (words, n-grams, pairs of words) to documents, BM25
-beside it, and a fixed fusion of the two. `init` makes an index and trains it on the documents
+beside it, and a fixed fusion of the two. `fit` makes an index and trains it on the documents
 themselves; `Index.insert`, `search`, `delete`, `upvote`, `associate`, `undo` and `save` do what
 they say; `load` opens what `save` wrote. Needs ``pip install 'sparse_jax[search]'``.
 
@@ -9,7 +9,7 @@ Example:
   >>> from sparse_jax import search
   >>> documents = [search.Document("a", "red apples grow"), search.Document("b", "cars need fuel")]
   >>> config = search.Config(num_features=1 << 12, dim=8, cold_steps=2)
-  >>> index = search.init(documents, config=config)
+  >>> index = search.fit(documents, config=config)
   >>> index.insert([search.Document("c", "boats float", metadata={"kind": "ship"})])
   >>> [found.id for found in index.search("boat", where={"kind": "ship"})]
   ['c']
@@ -18,17 +18,17 @@ Example:
 from sparse_jax.data import read_jsonl
 from sparse_jax.search.config import Config
 from sparse_jax.search.documents import MAX_QUERY, Document
-from sparse_jax.search.index import Index, Result, init, load
-from sparse_jax.search.journal import Locked
+from sparse_jax.search.index import Index, Result, fit, load
+from sparse_jax.search.journal import LockError
 
 __all__ = [
     "MAX_QUERY",
     "Config",
     "Document",
     "Index",
-    "Locked",
+    "LockError",
     "Result",
-    "init",
+    "fit",
     "load",
     "read_jsonl",
 ]

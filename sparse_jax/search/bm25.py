@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import bm25s
 import numpy as np
 
@@ -9,26 +11,29 @@ from sparse_jax.text.features import Tokens
 from sparse_jax.text.postings import inverse_document_frequency
 
 
-def bm25_rows(
-    tokens: Tokens, word_ids: np.ndarray, *, k1: float, b: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class WordWeights(NamedTuple):
+    """Weights of words in D documents, as compressed sparse rows; as `Postings.add` takes them."""
+
+    offsets: np.ndarray  # int64 [D + 1]
+    features: np.ndarray  # int32 [n]
+    weights: np.ndarray  # float32 [n]
+
+
+def bm25_rows(tokens: Tokens, word_ids: np.ndarray, *, k1: float, b: float) -> WordWeights:
     """BM25's weights of words in documents, by `bm25s`, without the inverse document frequency.
 
-    That one belongs to the whole collection, not to a segment, so it's put in at query time.
+    The frequency is that of the whole collection, not of a segment: queries bring it.
 
     Args:
       tokens: of the documents.
       word_ids: int64 [distinct words], the feature of each word.
       k1: saturation.
       b: normalization by length.
-
-    Returns:
-      CSR (offsets, features, weights), as `Postings.add` takes it.
     """
     count = tokens.offsets.size - 1
     if not tokens.types.size:
         nothing = np.zeros(0, np.int32)
-        return np.zeros(count + 1, np.int64), nothing, np.zeros(0, np.float32)
+        return WordWeights(np.zeros(count + 1, np.int64), nothing, np.zeros(0, np.float32))
     rows = np.split(tokens.types, tokens.offsets[1:-1])
     numbers = {word: i for i, word in enumerate(tokens.words)}
     engine = bm25s.BM25(k1=k1, b=b, method="lucene")
@@ -44,4 +49,4 @@ def bm25_rows(
     key, inverse = np.unique(key, return_inverse=True)
     summed = np.bincount(inverse, weights, minlength=key.size).astype(np.float32)
     offsets = np.searchsorted(key >> 32, np.arange(count + 1))
-    return offsets.astype(np.int64), (key & 0xFFFFFFFF).astype(np.int32), summed
+    return WordWeights(offsets.astype(np.int64), (key & 0xFFFFFFFF).astype(np.int32), summed)

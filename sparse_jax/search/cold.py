@@ -8,17 +8,20 @@ used: no query, no log, and no title unless titles are part of what is indexed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax.runtime import loop
 from sparse_jax.search import network
 from sparse_jax.search.config import Config
 from sparse_jax.text.features import Features, Hasher
 
-__all__ = ["Pieces", "train"]
+__all__ = ["Pieces", "fit"]
 
 
 class Pieces:
@@ -51,7 +54,7 @@ class Pieces:
         return documents.astype(np.int32), self.hasher.of(taken[keep], bounds)
 
 
-def train(
+def fit(
     start: network.Network,
     hasher: Hasher,
     values: Callable[[Features], np.ndarray],
@@ -68,32 +71,40 @@ def train(
 
     Returns:
       The trained network.
+
+    Raises:
+      Divergence: if the loss is no longer finite.
     """
     pieces = Pieces(hasher)
     if not pieces.filled.size:
         return start
-    batch = min(config.cold_batch, pieces.filled.size)
-    steps = min(config.cold_steps, max(12 * pieces.filled.size // batch, 30))
+    size = min(config.cold_batch, pieces.filled.size)
+    steps = min(config.cold_steps, max(12 * pieces.filled.size // size, 30))
     num_documents = jnp.int32(hasher.tokens.offsets.size - 1)
     training = network.ColdStart(steps=steps)
     gain, start = start.gain, dataclasses.replace(start, gain=None)  # not trained here
-    opt_state = training.init(start)
-    rng = np.random.Generator(np.random.Philox(config.seed))
     key = jax.random.key(config.seed)
-    distinct = 1024
-    for i in range(steps):
-        documents, features = pieces.draw(rng, batch)
-        needed = np.unique(features.ids).size
-        if needed > distinct:  # compiled anew, but hardly ever
-            distinct = -(-needed * 5 // 4 // 1024) * 1024
-        bags = network.pad_bags(features.ids, values(features), features.rows, batch)
-        start, opt_state, _, _ = training.step(
-            jax.random.fold_in(key, i),
-            start,
-            opt_state,
-            bags,
-            documents,
-            num_documents,
-            distinct=min(distinct, config.num_features),
+
+    def batches(_: int) -> Iterator[tuple[jax.Array, network.Bags, np.ndarray, int]]:
+        """(key, bags, documents, room for distinct features) of each step."""
+        rng = np.random.Generator(np.random.Philox(config.seed))
+        distinct = 1024
+        for number in itertools.count():
+            documents, features = pieces.draw(rng, size)
+            needed = np.unique(features.ids).size
+            if needed > distinct:  # compiled anew, but hardly ever
+                distinct = -(-needed * 5 // 4 // 1024) * 1024
+            bags = network.pad_bags(features.ids, values(features), features.rows, size)
+            room = min(distinct, config.num_features)
+            yield jax.random.fold_in(key, number), bags, documents, room
+
+    def step(state: Any, batch: Any) -> tuple[Any, loop.LossMetrics]:
+        step_key, bags, documents, distinct = batch
+        trained, opt_state, loss, _ = training.step(
+            step_key, *state, bags, documents, num_documents, distinct=distinct
         )
-    return dataclasses.replace(start, gain=gain)
+        return (trained, opt_state), loop.LossMetrics(loss)
+
+    state = start, training.init(start)
+    (trained, _), _ = loop.train(state, step, batches, steps=steps)
+    return dataclasses.replace(trained, gain=gain)

@@ -53,13 +53,13 @@ class Document:
         return dataclasses.asdict(self)
 
 
-def check_text(name: str, value: Any, most: int) -> str:
+def check_text(name: str, value: Any, max_characters: int) -> str:
     """Refuses what is no string, has halves of surrogate pairs, or is too long."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, got {type(value).__name__}")
-    if len(value) > most:
+    if len(value) > max_characters:
         raise ValueError(
-            f"{name} has {len(value):,} characters, more than the {most:,} allowed: shorten it"
+            f"{name} has {len(value):,} characters: must be at most {max_characters:,}; shorten it"
         )
     try:
         value.encode()

@@ -1,7 +1,7 @@
 """Scores: hashed features, BM25 and the network, fused by fixed weights.
 
 Each part is divided by what the query could reach at most, so that a query whose words no document
-has leaves the decision to the network, which may have been told what they mean.
+has leaves the decision to the network, which may have learned what they mean.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax.search import cold, network
+from sparse_jax.search import cold, fusion, network
 from sparse_jax.search.bm25 import bm25_rows
 from sparse_jax.search.config import Config
 from sparse_jax.text.features import PAIR, WORD, Features, Hasher, extract, normalize, tokenize
@@ -28,7 +28,7 @@ from sparse_jax.text.postings import (
 __all__ = ["Engine", "Query"]
 
 _ENCODE_AT_ONCE = 256
-MOST_QUERIES = 64
+MAX_QUERIES = 64
 """Queries scored at once."""
 # In the bag n-grams count half: there are many in a word, and all say nearly the same.
 _DEEP_KINDS = np.asarray([1.0, 0.5, 1.0], np.float32)
@@ -66,13 +66,13 @@ class Engine:
     def num_documents(self) -> int:
         return self.wide.num_documents
 
-    def start(self, texts: Sequence[str], titles: Sequence[str]) -> None:
+    def fit(self, texts: Sequence[str], titles: Sequence[str]) -> None:
         """Takes the first documents and trains the network on them."""
         features, hasher = self._add_postings(texts, titles)
         self.deep_idf = inverse_document_frequency(self.wide.document_frequency, self.num_documents)
         self._grow(self.num_documents)
         self._encode_rows(features, 0)
-        self.network = cold.train(
+        self.network = cold.fit(
             self.network, hasher, lambda f: self._deep_values(f), config=self.config
         )
         self._encode_rows(features, 0)
@@ -104,15 +104,15 @@ class Engine:
             word_idf = inverse_document_frequency(
                 self.bm25.document_frequency[words], self.num_documents
             )
-            most = float(wide[a:b].sum()) * (config.k1 + 1)
-            most_words = float(word_idf.sum()) * (config.bm25_k1 + 1)
+            max_wide = float(wide[a:b].sum()) * (config.k1 + 1)
+            max_words = float(word_idf.sum()) * (config.bm25_k1 + 1)
             queries.append(
                 Query(
                     text,
                     ids,
-                    (wide[a:b] / np.float32(max(most, 1e-9))),
+                    (wide[a:b] / np.float32(max(max_wide, 1e-9))),
                     words,
-                    word_idf / np.float32(max(most_words, 1e-9)),
+                    word_idf / np.float32(max(max_words, 1e-9)),
                     deep[a:b],
                 )
             )
@@ -120,10 +120,9 @@ class Engine:
 
     def lexical(self, query: Query) -> np.ndarray:
         """The part that feedback doesn't change: float32 [documents]."""
+        wide = self.wide.score(query.ids, query.wide_weights)
         words = self.bm25.score(query.words, query.word_weights)
-        out = self.wide.score(query.ids, query.wide_weights)
-        out += np.float32(self.config.bm25_weight) * words
-        return out
+        return fusion.lexical(wide, words, config=self.config)
 
     def hidden(self, queries: Sequence[Query], *, room: int) -> np.ndarray:
         """h of queries, padded with zeros to `room` rows: float32 [room, d]."""
@@ -144,37 +143,40 @@ class Engine:
 
     def score(self, query: Query) -> np.ndarray:
         """Fused scores: float32 [documents]."""
-        out = self.lexical(query)
-        out += np.float32(self.config.deep_weight) * self.deep(query)
-        return out
+        return self.fuse(self.lexical(query), query)
+
+    def fuse(self, lexical: np.ndarray, query: Query) -> np.ndarray:
+        """Fused scores of a query whose lexical ones are known: float32 [documents]."""
+        return fusion.fuse(lexical, self.deep(query), weight=self.config.deep_weight)
 
     def score_batch(self, queries: Sequence[Query]) -> np.ndarray:
-        """Fused scores of at most `MOST_QUERIES`: float32 [queries, documents]."""
-        hidden = self.hidden(queries, room=MOST_QUERIES)[: len(queries)]
+        """Fused scores of at most `MAX_QUERIES`: float32 [queries, documents]."""
+        hidden = self.hidden(queries, room=MAX_QUERIES)[: len(queries)]
         out = hidden @ np.asarray(self.network.output)[: self.num_documents].T
-        out *= np.float32(self.config.deep_weight)
         for row, query in zip(out, queries, strict=True):
-            row += self.lexical(query)
+            row[:] = fusion.fuse(self.lexical(query), row, weight=self.config.deep_weight)
         return out
 
     def explain(self, text: str, number: int) -> list[tuple[str, float]]:
         """What each word adds to the score of a document, in the order of the text."""
         config, query = self.config, self.read(text)
-        shares = query.wide_weights * self.wide.weights_in(number, query.ids)
-        words = query.word_weights * self.bm25.weights_in(number, query.words)
-        shares[np.searchsorted(query.ids, query.words)] += config.bm25_weight * words
-        row = np.asarray(self.network.output)[number]
-        shares += config.deep_weight * (self._parts(query) @ row)
+        wide = query.wide_weights * self.wide.weights_in(number, query.ids)
+        words = np.zeros_like(wide)
+        places = np.searchsorted(query.ids, query.words)
+        words[places] = query.word_weights * self.bm25.weights_in(number, query.words)
+        deep = self._parts(query) @ np.asarray(self.network.output)[number]
+        lexical = fusion.lexical(wide, words, config=config)
+        shares = fusion.fuse(lexical, deep, weight=config.deep_weight)
         distinct, at = np.unique(query.ids, return_inverse=True)
         shares = np.bincount(at, shares)
 
-        # Texts of one word and of two: their features, but for the words in those of two.
+        # Features of each word and of each pair of neighbours; the pairs without their two words.
         found = normalize(text).split()
         count = len(found)
         two = [f"{a} {b}" for a, b in itertools.pairwise(found)]
-        made = extract([*found, *two], num_features=config.num_features)
-        keep = (made.rows < count) | (made.kinds == PAIR)
-        owner, feature = made.rows[keep], np.searchsorted(distinct, made.ids[keep])
+        features = extract([*found, *two], num_features=config.num_features)
+        keep = (features.rows < count) | (features.kinds == PAIR)
+        owner, feature = features.rows[keep], np.searchsorted(distinct, features.ids[keep])
         second = owner >= count  # a pair belongs to both its words
         owner = np.concatenate([np.where(second, owner - count, owner), owner[second] - count + 1])
         feature = np.concatenate([feature, feature[second]])

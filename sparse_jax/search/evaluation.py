@@ -31,7 +31,7 @@ from sparse_jax.text.postings import best
 
 __all__ = [
     "Dataset",
-    "Judged",
+    "Judgement",
     "bm25_baseline",
     "gains_to_scores",
     "measure",
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-class Judged(NamedTuple):
+class Judgement(NamedTuple):
     """A query and its answers: grades by id, all above 0."""
 
     text: str
@@ -53,10 +53,10 @@ class Dataset:
     """Documents and judged queries; `rows` are the doc rows as read."""
 
     documents: list[Document]
-    queries: list[Judged]
+    queries: list[Judgement]
     rows: list[dict[str, Any]]
 
-    def of(self, group: str) -> list[Judged]:
+    def of(self, group: str) -> list[Judgement]:
         return [q for q in self.queries if q.group == group]
 
     @property
@@ -72,7 +72,7 @@ def read_dataset(path: str | Path) -> Dataset:
         no document, or an answer is no document.
     """
     documents: list[Document] = []
-    queries: list[tuple[int, Judged]] = []
+    queries: list[tuple[int, Judgement]] = []
     rows: list[dict[str, Any]] = []
     for line, row in read_jsonl(path):
         try:
@@ -80,7 +80,7 @@ def read_dataset(path: str | Path) -> Dataset:
             if kind is None:
                 documents.append(Document(_text(row, "id"), _text(row, "text")))
                 queries.append(
-                    (line, Judged(_text(row, "title"), {_text(row, "id"): 1.0}, "title"))
+                    (line, Judgement(_text(row, "title"), {_text(row, "id"): 1.0}, "title"))
                 )
                 rows.append(row)
             elif kind == "doc":
@@ -88,10 +88,10 @@ def read_dataset(path: str | Path) -> Dataset:
                 documents.append(Document(_text(row, "id"), _text(row, "text"), title))
                 rows.append(row)
                 if "question" in row:
-                    asked = Judged(_text(row, "question"), {row["id"]: 1.0}, "question")
+                    asked = Judgement(_text(row, "question"), {row["id"]: 1.0}, "question")
                     queries.append((line, asked))
             elif isinstance(kind, str) and kind.endswith("query"):
-                queries.append((line, Judged(_text(row, "text"), _grades(row), kind)))
+                queries.append((line, Judgement(_text(row, "text"), _grades(row), kind)))
             else:
                 raise ValueError(f'kind = {kind!r}: must be "doc" or end in "query"')
         except (ValueError, TypeError) as error:
@@ -137,7 +137,7 @@ def _grades(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def gains_to_scores(
-    found: Sequence[Sequence[str]], queries: Sequence[Judged], *, k: int = 10
+    found: Sequence[Sequence[str]], queries: Sequence[Judgement], *, k: int = 10
 ) -> dict[str, np.ndarray]:
     """nDCG@k (linear gain), P@1 and recall@k of each query.
 
@@ -150,7 +150,7 @@ def gains_to_scores(
       ``{"ndcg@k", "p@1", "recall@k"}``, float64 [queries] each.
 
     Example:
-      >>> scores = gains_to_scores([["x", "a"]], [Judged("q", {"a": 1.0}, "query")])
+      >>> scores = gains_to_scores([["x", "a"]], [Judgement("q", {"a": 1.0}, "query")])
       >>> {name: round(float(v[0]), 3) for name, v in scores.items()}
       {'ndcg@10': 0.631, 'p@1': 0.0, 'recall@10': 1.0}
     """
@@ -159,8 +159,8 @@ def gains_to_scores(
     for i, (ids, query) in enumerate(zip(found, queries, strict=True)):
         gains = [query.grades.get(id, 0.0) for id in ids[:k]]
         ideal = sorted(query.grades.values(), reverse=True)[:k]
-        most = float(np.dot(ideal, discount[: len(ideal)]))
-        out[0, i] = np.dot(gains, discount[: len(gains)]) / most
+        best_gain = float(np.dot(ideal, discount[: len(ideal)]))
+        out[0, i] = np.dot(gains, discount[: len(gains)]) / best_gain
         out[1, i] = bool(gains) and gains[0] > 0
         out[2, i] = sum(g > 0 for g in gains) / len(query.grades)
     return dict(zip((f"ndcg@{k}", "p@1", f"recall@{k}"), out, strict=True))
@@ -168,7 +168,7 @@ def gains_to_scores(
 
 def measure(
     search: Callable[[list[str]], Sequence[Sequence[str]]],
-    queries: Sequence[Judged],
+    queries: Sequence[Judgement],
     *,
     progress: Callable[[Sequence[int]], Iterable[int]] = lambda x: x,
 ) -> dict[str, float]:
@@ -193,7 +193,7 @@ def measure(
     return {name: float(v.mean()) for name, v in gains_to_scores(found, queries).items()}
 
 
-def query_milliseconds(search: Callable[[str], Any], queries: Sequence[Judged]) -> list[float]:
+def query_milliseconds(search: Callable[[str], Any], queries: Sequence[Judgement]) -> list[float]:
     """How long each of up to 500 queries takes, one at a time, spread over the list."""
     seconds = []
     for query in queries[:: -(-len(queries) // 500)]:

@@ -29,7 +29,7 @@ __all__ = ["FeedbackConfig", "Item", "Learner"]
 class FeedbackConfig:
     """How feedback is learned."""
 
-    candidates: int = 64  # documents an event is told apart from, itself included
+    candidates: int = 64  # documents an event competes with, itself included
     replay: int = 15  # other items in the batch
     rounds: int = 4  # times the candidates are looked up anew
     steps: int = 4  # of gradient descent in a round
@@ -37,7 +37,7 @@ class FeedbackConfig:
     enough: float = 0.8  # probability at which an upvote is learned
     embedding_rate: float = 0.06
     gain_rate: float = 3.0  # of associations
-    focus: float = 6.0  # how much less the rates of common features are, in associations
+    focus: float = 6.0  # exponent of rarity, by which associations move common features less
     output_rate: float = 0.005  # of upvotes
     remembered: int = 512  # pieces of documents in the replay
     recent: int = 4096  # events in the replay
@@ -76,7 +76,7 @@ class Learner:
             query = self.engine.read(text)
             if query.ids.size:
                 lexical = self.engine.lexical(query)
-                scores = self._fuse(lexical, query)
+                scores = self.engine.fuse(lexical, query)
                 chosen = best(scores, self.config.candidates)
                 self.base.append(self._item(query, lexical, chosen, scores[chosen]))
 
@@ -92,7 +92,7 @@ class Learner:
         lexical = self.engine.lexical(query)
         probability, item = 0.0, None
         for _ in range(self.config.rounds):
-            scores = np.where(alive, self._fuse(lexical, query), -np.inf)
+            scores = np.where(alive, self.engine.fuse(lexical, query), -np.inf)
             chosen = best(scores, self.config.candidates)
             if document not in chosen:
                 chosen[-1] = document
@@ -121,7 +121,7 @@ class Learner:
         half = self.config.candidates // 2
         agreed, item = 0.0, None
         for _ in range(self.config.rounds):
-            scores = np.where(alive, self._fuse(lexical, query), -np.inf)
+            scores = np.where(alive, self.engine.fuse(lexical, query), -np.inf)
             both = np.concatenate([best(wanted, half), best(scores, half)])
             chosen = np.unique(both[both >= 0])
             chosen = np.pad(chosen, (0, 2 * half - chosen.size), constant_values=-1)
@@ -138,9 +138,6 @@ class Learner:
         assert item is not None
         self._done(item)
         return agreed
-
-    def _fuse(self, lexical: np.ndarray, query: Query) -> np.ndarray:
-        return lexical + np.float32(self.engine.config.deep_weight) * self.engine.deep(query)
 
     def _item(
         self, query: Query, lexical: np.ndarray, chosen: np.ndarray, scores: np.ndarray
@@ -161,8 +158,8 @@ class Learner:
     def _steps(
         self,
         item: Item,
-        gain_rate: float,
-        output_rate: float,
+        gain_learning_rate: float,
+        output_learning_rate: float,
         rarity: jax.Array,
         reached: Callable[[np.ndarray], float],
     ) -> float:
@@ -170,15 +167,18 @@ class Learner:
         config, value = self.config, 0.0
         items = [item, *self._replay()]
         stacked, distinct = _stack(items, config.replay + 1)
-        # Half way to the rarest feature of the text itself, or common words would learn nothing.
+        # Relative to the rarest feature of the text, by a square root: a text of common words alone
+        # would learn nothing otherwise.
         boost = max(float(np.asarray(rarity)[item.query.ids].max()), 1e-9) ** -0.5
-        rates = jnp.asarray([config.embedding_rate, gain_rate, output_rate, boost], jnp.float32)
+        learning_rates = jnp.asarray(
+            [config.embedding_rate, gain_learning_rate, output_learning_rate, boost], jnp.float32
+        )
         engine = self.engine
         for _ in range(config.steps):
             engine.network, probabilities = network.learn(
                 engine.network,
                 stacked,
-                rates,
+                learning_rates,
                 rarity,
                 distinct=distinct,
                 scale=config.scale,

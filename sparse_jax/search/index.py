@@ -19,12 +19,12 @@ import numpy as np
 from sparse_jax.search import snapshot
 from sparse_jax.search.config import Config
 from sparse_jax.search.documents import Document, Documents, check_documents, check_query
-from sparse_jax.search.engine import MOST_QUERIES, Engine
+from sparse_jax.search.engine import MAX_QUERIES, Engine
 from sparse_jax.search.feedback import Learner
 from sparse_jax.search.journal import Journal, read_journal, take_lock
 from sparse_jax.text.postings import best
 
-__all__ = ["Index", "Result", "init", "load"]
+__all__ = ["Index", "Result", "fit", "load"]
 
 _FEEDBACK = ("upvote", "associate")
 
@@ -38,7 +38,7 @@ class Result(NamedTuple):
 
 
 class Index:
-    """An index in memory, and on disk once `save` was given a path. Made by `init` and `load`.
+    """An index in memory, and on disk once `save` was given a path. Made by `fit` and `load`.
 
     Its methods may be called from several threads.
     """
@@ -101,8 +101,8 @@ class Index:
         out = []
         with self._lock:
             allowed = self._documents.matching(where)
-            for first in range(0, len(queries), MOST_QUERIES):
-                read = self._engine.read_batch(queries[first : first + MOST_QUERIES])
+            for first in range(0, len(queries), MAX_QUERIES):
+                read = self._engine.read_batch(queries[first : first + MAX_QUERIES])
                 scores = self._engine.score_batch(read)
                 scores[:, ~allowed] = -np.inf
                 for row in scores:
@@ -239,7 +239,7 @@ class Index:
 
         Raises:
           ValueError: if there is no path, or the index was opened to be read only.
-          Locked: if another process writes to it.
+          LockError: if another process writes to it.
         """
         with self._lock:
             target = Path(path) if path is not None else self._path
@@ -316,7 +316,7 @@ class Index:
         return Result(document.id, float(score), document)
 
 
-def init(documents: Iterable[Document], *, config: Config | None = None) -> Index:
+def fit(documents: Iterable[Document], *, config: Config | None = None) -> Index:
     """Makes an index of documents, and trains its network on their own texts.
 
     Args:
@@ -331,7 +331,7 @@ def init(documents: Iterable[Document], *, config: Config | None = None) -> Inde
 
     Example:
       >>> docs = [Document("a", "red apples grow on trees"), Document("b", "cars need fuel")]
-      >>> index = init(docs, config=Config(num_features=1 << 12, dim=8, cold_steps=2))
+      >>> index = fit(docs, config=Config(num_features=1 << 12, dim=8, cold_steps=2))
       >>> index.search("apple tree", k=1)[0].id
       'a'
     """
@@ -340,7 +340,7 @@ def init(documents: Iterable[Document], *, config: Config | None = None) -> Inde
         raise ValueError("documents is empty: an index learns from its first documents; give one")
     store, engine = Documents(), Engine(config or Config())
     store.check_new(new)
-    engine.start([d.text for d in new], [d.title for d in new])
+    engine.fit([d.text for d in new], [d.title for d in new])
     store.add(new)
     learner = Learner(engine)
     learner.remember(_pieces(new, learner.config.remembered, engine.config.seed))
@@ -359,7 +359,7 @@ def load(path: str | os.PathLike[str], *, read_only: bool = False) -> Index:
 
     Raises:
       FileNotFoundError: if there is no index. ValueError: if it is damaged, or was written by
-        another version. Locked: if another process writes to it.
+        another version. LockError: if another process writes to it.
     """
     place = Path(path)
     snapshot.check(place)

@@ -7,7 +7,6 @@ survives a kill and a power cut; a line torn by one is the last, fails its check
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import zlib
@@ -16,11 +15,16 @@ from typing import Any
 
 from sparse_jax.runtime.files import sync_directory
 
-__all__ = ["Journal", "Locked", "read_journal", "take_lock"]
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Journal", "LockError", "read_journal", "take_lock"]
 
 
-class Locked(OSError):
-    """Another process writes to the index."""
+class LockError(OSError):
+    """An index can't be written: another process writes to it, or the system has no locks."""
 
 
 class Journal:
@@ -36,7 +40,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         good = read_journal(path)[1] if path.exists() else 0
         self.file = open(path, "ab")
-        # A torn tail would otherwise become the beginning of the next line.
+        # Cuts off a torn line, to which the next one would be appended otherwise.
         self.file.truncate(good)
         self.size = good
         sync_directory(path.parent)
@@ -79,7 +83,7 @@ def read_journal(path: Path) -> tuple[list[dict[str, Any]], int]:
         stop = data.find(b"\n", start)
         line = data[start : stop if stop >= 0 else len(data)]
         if stop < 0 or not _whole(line):
-            # Bytes of a torn write may be missing or zero, its newline there or not.
+            # A torn write may lack bytes or hold zeros, with or without its newline.
             if stop >= 0 and data.find(b"\n", stop + 1) >= 0:
                 raise ValueError(
                     f"{path}: byte {start}: the line fails its checksum and is not the last one; "
@@ -99,14 +103,20 @@ def take_lock(directory: Path) -> int:
     """Takes the right to write to a directory, held until the descriptor is closed.
 
     Raises:
-      Locked: if another process has it.
+      LockError: if another process has it, or this system has no `fcntl`, without which two
+        processes could write at once.
     """
+    if fcntl is None:
+        raise LockError(
+            f"{directory} can't be written: this system has no fcntl to lock it with; open it with "
+            "read_only=True, or keep the index in memory"
+        )
     handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
-        raise Locked(
+        raise LockError(
             f"{directory} is being written by another process: stop it, or open with read_only=True"
         ) from error
     return handle

@@ -28,7 +28,9 @@ import optax
 
 from sparse_jax import layers, optim
 from sparse_jax.layers import active, losses
+from sparse_jax.optim import rates
 from sparse_jax.rows import RowSparse, embedding_bag, set_rows, take_rows, unique_ids
+from sparse_jax.search import fusion
 
 __all__ = [
     "Bags",
@@ -43,7 +45,7 @@ __all__ = [
     "pad_bags",
 ]
 
-_MOST_GAIN = 3.0
+_MAX_GAIN = 3.0
 
 
 @jax.tree_util.register_dataclass
@@ -139,19 +141,21 @@ class ColdStart:
     Softmax over an active set: the batch's documents and uniform others.
 
     Args:
-      steps: how many there will be; the rate decays to zero by then.
+      steps: how many there will be; the learning rate decays to zero by then.
       num_active: A.
-      rate: peak rate of Adam.
+      learning_rate: of Adam, at the peak.
       scale: of the cosine in the softmax.
     """
 
     def __init__(
-        self, *, steps: int, num_active: int = 2048, rate: float = 3e-3, scale: float = 20.0
+        self,
+        *,
+        steps: int,
+        num_active: int = 2048,
+        learning_rate: float = 3e-3,
+        scale: float = 20.0,
     ) -> None:
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0, rate, min(100, max(steps // 10, 1)), max(steps, 2)
-        )
-        self.tx = optim.rowwise(optax.adam(schedule))
+        self.tx = optim.rowwise(optax.adam(rates.cosine(learning_rate, steps=steps)))
         self.num_active, self.scale = num_active, scale
         self.step = jax.jit(self._step, static_argnames="distinct", donate_argnums=(1, 2))
 
@@ -164,7 +168,7 @@ class ColdStart:
         chosen = active.shared_set(
             key, documents, size=min(self.num_active, capacity), num_rows=capacity
         )
-        # Free places of the output layer are no documents.
+        # Rows beyond the documents are free and can't be negatives.
         real = chosen.mask & (chosen.ids < num_documents)
         ids = jnp.where(real, chosen.ids, -1)
 
@@ -191,7 +195,7 @@ class ColdStart:
 def learn(
     network: Network,
     items: Items,
-    rates: jax.Array,
+    learning_rates: jax.Array,
     rarity: jax.Array,
     *,
     distinct: int,
@@ -206,9 +210,9 @@ def learn(
     Args:
       network: donated.
       items: B queries.
-      rates: float32 [4], of embedding rows, gains and output rows, and a factor on rarity.
+      learning_rates: float32 [4], of embedding rows, gains and output rows, and a factor on rarity.
       rarity: float32 [num_features]; times that factor, and at most 1, it scales the first two.
-      distinct: most distinct features of the items, static.
+      distinct: room for the distinct features of the items, static.
       scale: of scores in the softmax.
       deep: weight of the deep part.
 
@@ -226,18 +230,19 @@ def learn(
     def loss(rows, gains, weights):
         h = _direction(rows, positions, items.bags, texts)
         h = h * _strength(gains, positions, items.bags, texts)
-        own = take_rows(weights, places).reshape(texts, width, -1)
-        scores = items.lexical + jnp.float32(deep) * jnp.sum(own * h[:, None, :], axis=2)
+        of_candidates = take_rows(weights, places).reshape(texts, width, -1)
+        by_network = jnp.sum(of_candidates * h[:, None, :], axis=2)
+        scores = fusion.fuse(items.lexical, by_network, weight=deep)
         scores = jnp.where(items.candidates >= 0, scores * jnp.float32(scale), -1e9)
         logs = jax.nn.log_softmax(scores, axis=1)
         each = -jnp.sum(items.targets * logs, axis=1)
         return (each[None, :] @ jnp.ones((texts, 1), jnp.float32))[0, 0], jnp.exp(logs)
 
     grads, probabilities = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(rows, gains, weights)
-    rare = jnp.minimum(rates[3] * take_rows(rarity, features), jnp.float32(1))
-    moved = rows - rates[0] * rare[:, None] * grads[0]
-    trusted = jnp.clip(gains - rates[1] * rare * grads[1], 0.0, _MOST_GAIN)
-    turned = _unit(weights - rates[2] * grads[2])
+    rare = jnp.minimum(learning_rates[3] * take_rows(rarity, features), jnp.float32(1))
+    moved = rows - learning_rates[0] * rare[:, None] * grads[0]
+    trusted = jnp.clip(gains - learning_rates[1] * rare * grads[1], 0.0, _MAX_GAIN)
+    turned = _unit(weights - learning_rates[2] * grads[2])
     return Network(
         set_rows(network.embedding, features, moved),
         set_rows(network.gain, features, trusted),

@@ -1,7 +1,7 @@
-"""What feedback is measured on: which queries are told, and which are held back.
+"""What feedback is measured on: which queries get feedback, and which are held back.
 
-Both splits are by topic or by name, never by query, so that nothing told about one query is told
-about a held-back one in other words.
+Both splits are by topic or by name, never by query, so that no feedback on one query says
+anything about a held-back one in other words.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparse_jax.search.evaluation import Dataset, Judged
+from sparse_jax.search.evaluation import Dataset, Judgement
 
 __all__ = ["Associations", "Upvotes", "associations", "upvotes"]
 
@@ -20,18 +20,18 @@ class Associations(NamedTuple):
     """Pairs (alias, title) to associate, and the queries to look at before and after."""
 
     pairs: list[tuple[str, str]]
-    told: list[Judged]  # queries whose alias is among the pairs
-    held_back: list[Judged]  # queries with another alias
-    plain: list[Judged]  # queries by the title itself
+    told: list[Judgement]  # queries whose alias is among the pairs
+    held_back: list[Judgement]  # queries with another alias
+    plain: list[Judgement]  # queries by the title itself
 
 
 class Upvotes(NamedTuple):
     """Pairs (query, id) to upvote, and the queries to look at before and after."""
 
     pairs: list[tuple[str, str]]
-    told: list[Judged]  # the upvoted queries
-    same_topic: list[Judged]  # other types of question about their topics
-    untouched: list[Judged]  # questions about other topics
+    told: list[Judgement]  # the upvoted queries
+    same_topic: list[Judgement]  # other types of question about their topics
+    untouched: list[Judgement]  # questions about other topics
 
 
 def associations(dataset: Dataset, *, seed: int) -> Associations:
@@ -45,7 +45,7 @@ def associations(dataset: Dataset, *, seed: int) -> Associations:
       ValueError: if there is no such query.
     """
     by_id = {row["id"]: row for row in dataset.rows}
-    named: dict[tuple[str, str], list[Judged]] = {}
+    named: dict[tuple[str, str], list[Judgement]] = {}
     for query in dataset.of("alias_query"):
         row = by_id[next(iter(query.grades))]
         found = [alias for alias in row.get("aliases", ()) if alias in query.text]
@@ -85,18 +85,18 @@ def upvotes(dataset: Dataset, *, seed: int) -> Upvotes:
     rng = np.random.Generator(np.random.Philox(seed))
     order = [several[i] for i in rng.permutation(len(several))]
     chosen = order[: len(order) // 2]
-    told = [topics[t][rng.integers(len(topics[t]))] for t in chosen]
+    taught = [topics[t][rng.integers(len(topics[t]))] for t in chosen]
     same = [
         row
-        for topic, told_row in zip(chosen, told, strict=True)
+        for topic, taught_row in zip(chosen, taught, strict=True)
         for row in topics[topic]
-        if row["qtype"] != told_row["qtype"]
+        if row["qtype"] != taught_row["qtype"]
     ]
     touched = set(chosen)
     other = [row for topic, rows in topics.items() if topic not in touched for row in rows]
 
-    def asked(rows: list[Mapping[str, str]]) -> list[Judged]:
-        return [Judged(row["question"], {row["id"]: 1.0}, "question") for row in rows]
+    def asked(rows: list[Mapping[str, str]]) -> list[Judgement]:
+        return [Judgement(row["question"], {row["id"]: 1.0}, "question") for row in rows]
 
-    pairs = [(row["question"], row["id"]) for row in told]
-    return Upvotes(pairs, asked(told), asked(same), asked(other))
+    pairs = [(row["question"], row["id"]) for row in taught]
+    return Upvotes(pairs, asked(taught), asked(same), asked(other))

@@ -48,7 +48,7 @@ def check(path: Path) -> dict[str, Any]:
         raise ValueError(f"{place} is damaged ({error}): restore it from a backup") from None
     if found != FORMAT:
         raise ValueError(f"{path} has format {found}, this version reads {FORMAT}: index it anew")
-    # A manifest names siblings, never a place elsewhere.
+    # Names must be of siblings: a manifest can't point outside its directory.
     if any(not isinstance(n, str) or Path(n).name != n for n in names):
         raise ValueError(f"{place} is damaged: {names} are no names of siblings")
     return manifest
@@ -151,7 +151,7 @@ def _read(folder: Path) -> tuple[Documents, Engine, Learner]:
     fields = settings["engine"]
     config = Config(**{**fields, "kind_weights": tuple(fields["kind_weights"])})
     engine = Engine(config)
-    # A file of our own: np.load leaves its one open if it fails.
+    # Opened here, since np.load leaves a file open that it fails to read.
     with open(folder / "arrays.npz", "rb") as data, np.load(data, allow_pickle=False) as arrays:
         engine.mean_length = settings["mean_length"]
         engine.deep_idf = arrays["deep_idf"]

@@ -26,7 +26,7 @@ __all__ = ["Summarizer", "fit"]
 _DECODED_AT_ONCE = 64
 _LOOK_EVERY = 20  # steps between reports
 _WARMUP = 100  # steps
-_MAX_CHARACTERS = 20_000  # of a text; of what is in front of it 72 words are read
+_MAX_CHARACTERS = 20_000  # of a text that are split into words; the model reads the first 72
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,10 +160,11 @@ def fit(
         )
 
     def step(state: training.State, chosen: np.ndarray) -> Any:
-        rows = (x[chosen] for x in data[:3])
-        return run(state, training.Batch(*rows, np.float32(scale(clock.step))))
+        source, cosines, targets = (x[chosen] for x in data[:3])
+        now = np.float32(scale(clock.step))
+        return run(state, training.Batch(source, cosines, targets, now))
 
-    # What reading took is taken off, so that training ends as the learning rate does.
+    # Less the time that reading took: training ends when the learning rate reaches 0.
     left = None if max_seconds is None else max_seconds - (time.perf_counter() - started)
     state, _ = loop.train(
         state,
@@ -219,7 +220,7 @@ def _examples(model: Summarizer, read: Sequence[np.ndarray]) -> training.Batch:
     targets = np.full((len(read), config.summary), -1, np.int32)
     for row, ids, words in zip(targets, lines, source, strict=True):
         kept = ids[: config.summary - 1]
-        # What can neither be generated nor copied is unknown, and paid for as that.
+        # A word that can neither be generated nor copied is trained as UNKNOWN.
         row[: kept.size] = np.where((kept < config.outputs) | np.isin(kept, words), kept, UNKNOWN)
         row[kept.size] = END
     return training.Batch(source, cosines, targets)

@@ -93,7 +93,7 @@ def _advance(
     used = jnp.sum(hit.astype(jnp.float32), axis=3)
     written = pointer.Prefix(latest, used, jnp.broadcast_to(step, (batch, beams)))
     log_p = next_log_probs(params, encoded, written, config=config)
-    # No pair of words twice.
+    # No pair of words is written twice.
     again = (summary[:, :, :-1] == latest[:, :, -1:]) & (summary[:, :, 1:] != END)
     banned = jnp.where(again, summary[:, :, 1:], UNKNOWN)
     words = jnp.concatenate(
@@ -111,7 +111,7 @@ def _advance(
     log_p = log_p.at[:, :, config.outputs :].add(
         jnp.where(beyond, jnp.float32(_NEVER), jnp.float32(0))
     )
-    # The last place is END's; a finished summary goes on in one way, with END.
+    # The last place holds END; a finished summary is continued by END alone.
     last = step == config.summary - 1
     ends = jnp.arange(log_p.shape[2]) == END
     only_end = done | last

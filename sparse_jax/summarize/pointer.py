@@ -22,8 +22,8 @@ from sparse_jax.ops.fixed_order import add_bias, matmul_columns
 
 Params = dict[str, Any]
 
-_STATIC = 7  # numbers known of a source position
-_MATCH = 5  # numbers known of a source position and what was written
+_STATIC = 7  # features of a source position
+_MATCH = 5  # features of a source position and the words written
 _LEAST = -1e9
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from sparse_jax.ops.label_tree import LabelTree
 from sparse_jax.runtime import saved
+from sparse_jax.xmc.memory import Memory
 from sparse_jax.xmc.model import About, Mix, Model
 from sparse_jax.xmc.wide import WideModel
 
@@ -49,7 +50,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     for number, params in enumerate(model.encoders):
         arrays |= {f"encoder{number}.{name}": x for name, x in params.items()}
     arrays |= {"by_bias": model.by_bias, "output": model.output, "output_bias": model.output_bias}
-    arrays |= _fields("mix", model.mix)
+    arrays |= _fields("mix", model.mix) | _fields("memory", model.memory)
     config = {
         "about": dataclasses.asdict(model.about),
         "tree_depths": [tree.depth for tree in model.trees],
@@ -89,6 +90,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         output=arrays["output"],
         output_bias=arrays["output_bias"],
         mix=Mix(**_named("mix", arrays)),
+        memory=Memory(**_named("memory", arrays)),
         about=About(**about),
     )
 

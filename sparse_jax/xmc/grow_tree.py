@@ -1,146 +1,130 @@
-"""New labels in a label tree that is trained: each joins a leaf, and nothing else moves."""
+"""New labels in a label tree that is trained: a tree of their own, joined to it at the root."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import sparse  # type: ignore[import-untyped]
 
-from sparse_jax.data import XmcData
-from sparse_jax.ops.label_tree import LabelTree, Level, Svm, fit_tree_level
+from sparse_jax.ops.label_tree import LabelTree
 
 
 def widen(tree: LabelTree, more_features: int) -> LabelTree:
     """The tree with further features, which have no weights."""
-    return dataclasses.replace(tree, offsets=jnp.pad(tree.offsets, (0, more_features), mode="edge"))
+    return dataclasses.replace(
+        tree, offsets=jnp.asarray(np.pad(tree.offsets, (0, more_features), mode="edge"))
+    )
 
 
-def parents(tree: LabelTree) -> np.ndarray:
-    """The inner node that each label hangs on, int64 [N]."""
-    children, labels = np.asarray(tree.children), np.asarray(tree.labels)
-    node = np.arange(labels.size) + children.size - 1
-    found = np.empty(labels.size, np.int64)
-    found[labels] = np.searchsorted(children, node, side="right") - 1
-    return found
-
-
-def add_labels(
-    tree: LabelTree, leaves: np.ndarray, points: XmcData, new: np.ndarray, *, seed: int = 0
-) -> LabelTree:
-    """The tree with labels that it hasn't had.
-
-    A label joins the leaf where most of its points end. Its classifier is trained on the new points
-    that end there, as those of the other labels were on theirs.
+def add_labels(tree: LabelTree, own: LabelTree, new: np.ndarray, num_labels: int) -> LabelTree:
+    """The tree with labels that it hasn't had; what it knows of the others doesn't move.
 
     Args:
-      tree: with the points' features.
-      leaves: int [n], the leaf of each point: an inner node of the last level.
-      points: weighted new points.
-      new: int [m], labels that have points and had none before.
-      seed: of the order of the points.
+      tree: trained.
+      own: with the same features, its label i being new[i].
+      new: int [m], labels that had no point before.
+      num_labels: N, of the result.
 
     Returns:
-      A `LabelTree` over points.num_labels labels; those without a point stand in no leaf's reach.
+      A `LabelTree` over N labels; those that have had no point are out of any reach.
     """
-    rows = np.repeat(np.arange(points.num_points), np.diff(points.label_offsets))
-    is_new = np.isin(points.label_ids, new)
-    label, row = points.label_ids[is_new], rows[is_new]
-    home = _homes(label, leaves[row], new)
-    order = np.lexsort((new, home))
-    new, home = new[order], home[order]
-    feature, child, weight, bias = _train(points, leaves, label, row, new, home, seed)
-    return _insert(tree, points, new, home, (feature, child, weight), bias)
+    labels = np.asarray(tree.labels)
+    children = np.asarray(tree.children)
+    reachable = children[-1] - (children.size - 1)
+    first = _Part(tree, labels, kept=(np.arange(labels.size) < reachable) & ~np.isin(labels, new))
+    second = _Part(own, new[np.asarray(own.labels)], kept=np.ones(new.size, bool))
+    return _join(first, second, num_labels)
 
 
-def _homes(label: np.ndarray, leaf: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The most frequent leaf among each new label's points, the first where they tie."""
-    pairs, counts = np.unique(np.stack([label, leaf]), axis=1, return_counts=True)
-    order = np.lexsort((pairs[1], -counts, pairs[0]))
-    labels, first = np.unique(pairs[0][order], return_index=True)
-    return pairs[1][order][first][np.searchsorted(labels, new)]
+@dataclasses.dataclass
+class _Part:
+    """A tree that becomes a part of another: its nodes by level, without those that go."""
+
+    tree: LabelTree
+    labels: np.ndarray  # of its label nodes
+    kept: np.ndarray  # bool, which label nodes stay
+
+    def levels(self, depth: int) -> list[np.ndarray]:
+        """Nodes of levels 1 to depth; -1 for nodes in front of a shallower tree that say yes."""
+        children = np.asarray(self.tree.children)
+        start, end, found = 0, 1, []
+        for _ in range(self.tree.depth):
+            start, end = children[start], children[end]
+            found.append(np.arange(start, end))
+        found[-1] = found[-1][self.kept[found[-1] - (children.size - 1)]]
+        return [np.array([-1])] * (depth - self.tree.depth) + found
+
+    def counts(self, depth: int) -> list[np.ndarray]:
+        """Children of each node of levels 0 to depth - 1."""
+        levels = [np.zeros(1, np.int64), *self.levels(depth)]
+        children = np.asarray(self.tree.children)
+        found = []
+        for above, below in itertools.pairwise(levels):
+            if below[0] < 0 or above[0] < 0 or above is levels[0]:
+                found.append(np.array([below.size]))
+            else:  # how many of the nodes below lie between each node's bounds
+                bounds = np.searchsorted(below, np.append(children[above], children[above[-1] + 1]))
+                found.append(np.diff(bounds))
+        return found
 
 
-def _train(
-    points: XmcData,
-    leaves: np.ndarray,
-    label: np.ndarray,
-    row: np.ndarray,
-    new: np.ndarray,
-    home: np.ndarray,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Classifiers of new labels, which are ordered by home: (feature, child, weight), bias."""
-    groups, starts = np.unique(home, return_index=True)
-    child = np.empty(points.num_labels, np.int64)
-    child[new] = np.arange(new.size)
-    shape = (new.size, points.num_points)
-    ones = np.ones(label.size, bool)
-    positives = sparse.coo_matrix((ones, (child[label], row)), shape).tocsr()
-    # A leaf's members: the points that end there, and those of its new labels.
-    at = np.searchsorted(groups, leaves)
-    ends = (at < groups.size) & (groups[np.minimum(at, groups.size - 1)] == leaves)
-    group_of = np.searchsorted(groups, home)
-    node = np.concatenate([at[ends], group_of[child[label]]])
-    member = np.concatenate([np.flatnonzero(ends), row])
-    shape = (groups.size, points.num_points)
-    members = sparse.coo_matrix((np.ones(node.size, bool), (node, member)), shape).tocsr()
-    level = Level(
-        members.indptr.astype(np.int64),
-        members.indices.astype(np.int32),
-        np.append(starts, new.size).astype(np.int64),
-        positives.indptr.astype(np.int64),
-        positives.indices.astype(np.int32),
-    )
-    entries = (points.feature_offsets, points.feature_ids, points.feature_values)
-    return fit_tree_level(entries, points.num_features, level, Svm(), seed % 2**32)
-
-
-def _insert(
-    tree: LabelTree,
-    points: XmcData,
-    new: np.ndarray,
-    home: np.ndarray,
-    weights: tuple[np.ndarray, np.ndarray, np.ndarray],
-    bias: np.ndarray,
-) -> LabelTree:
-    """New label nodes behind the others of their leaf; one that a label had before goes."""
-    children, labels = np.asarray(tree.children), np.asarray(tree.labels)
-    inner = children.size - 1
-    leaf = np.searchsorted(children, np.arange(labels.size) + inner, side="right") - 1
-    kept = np.flatnonzero((leaf < inner) & ~np.isin(labels, new))
-    all_leaves = np.concatenate([leaf[kept], home])
-    order = np.argsort(all_leaves, kind="stable")  # new ones come last in their leaf
-    place = np.empty(order.size, np.int64)
-    place[order] = np.arange(order.size)
-    merged = np.concatenate([labels[kept], new])[order]
-    # Labels without a point are no leaf's children, so no search reaches them.
-    absent = np.setdiff1d(np.arange(points.num_labels), merged, assume_unique=True)
-    begins = inner + np.searchsorted(all_leaves[order], np.arange(inner))
-    begins = np.where(children[:-1] < inner, children[:-1], begins)
-    old_bias = np.asarray(tree.bias)
-    label_bias = np.concatenate([old_bias[inner + kept], bias])[order]
-
-    # Where each old node went; -1 for those that are gone.
-    moved = np.full(inner + labels.size, -1, np.int64)
-    moved[:inner] = np.arange(inner)
-    moved[inner + kept] = inner + place[: kept.size]
-    offsets, nodes = np.asarray(tree.offsets), moved[np.asarray(tree.nodes)]
-    features = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
-    stays = nodes >= 0
-    feature, child, weight = weights
-    all_features = np.concatenate([features[stays], feature])
-    all_nodes = np.concatenate([nodes[stays], inner + place[kept.size :][child]])
-    all_weights = np.concatenate([np.asarray(tree.weights)[stays], weight])
-    ascending = np.argsort(all_features * (moved.size + new.size) + all_nodes, kind="stable")
-    starts = np.searchsorted(all_features[ascending], np.arange(offsets.size))
+def _join(first: _Part, second: _Part, num_labels: int) -> LabelTree:
+    """One tree: the root's children are those of both."""
+    parts = (first, second)
+    depth = max(part.tree.depth for part in parts)
+    levels = [part.levels(depth) for part in parts]
+    counts = [part.counts(depth) for part in parts]
+    sizes = [sum(level[d].size for level in levels) for d in range(depth)]
+    base = np.cumsum([1, *sizes])  # the first node of each level from 1 on, and the end
+    begins = [np.zeros(1, np.int64)]
+    bias = [np.zeros(1, np.float32)]
+    moved = [np.full(part.tree.bias.size, -1, np.int64) for part in parts]
+    for d in range(depth):
+        own = [count[d] for count in counts]
+        of_nodes = np.concatenate(own) if d else np.array([sum(int(c[0]) for c in own)])
+        begins.append(base[d] + np.cumsum(of_nodes))
+        at = base[d]
+        for part, level, to in zip(parts, levels, moved, strict=True):
+            nodes = level[d]
+            real = nodes >= 0
+            to[nodes[real]] = at + np.flatnonzero(real)
+            bias.append(np.where(real, np.asarray(part.tree.bias)[nodes], np.float32(1)))
+            at += nodes.size
+    # children[i] is where node i's begin: the ends above, shifted by one node in each level.
+    children = np.concatenate([[1], *begins[1:]])
+    merged = np.concatenate([part.labels[part.kept] for part in parts])
+    absent = np.setdiff1d(np.arange(num_labels), merged, assume_unique=True)
+    offsets, nodes, weights = _merge_weights(parts, moved)
     return LabelTree(
-        offsets=jnp.asarray(starts, jnp.int32),
-        nodes=jnp.asarray(all_nodes[ascending], jnp.int32),
-        weights=jnp.asarray(all_weights[ascending]),
-        bias=jnp.asarray(np.concatenate([old_bias[:inner], label_bias, np.zeros(absent.size)])),
-        children=jnp.asarray(np.append(begins, inner + merged.size), jnp.int32),
-        labels=jnp.asarray(np.concatenate([merged, absent]), jnp.int32),
-        depth=tree.depth,
+        offsets=jnp.asarray(np.asarray(offsets, np.int32)),
+        nodes=jnp.asarray(np.asarray(nodes, np.int32)),
+        weights=jnp.asarray(weights),
+        bias=jnp.asarray(np.concatenate([*bias, np.zeros(absent.size, np.float32)])),
+        children=jnp.asarray(np.asarray(children, np.int32)),
+        labels=jnp.asarray(np.asarray(np.concatenate([merged, absent]), np.int32)),
+        depth=depth,
+    )
+
+
+def _merge_weights(
+    parts: tuple[_Part, _Part], moved: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(offsets, nodes, weights) of both, by feature and node; each part's order stays as it is."""
+    found = []
+    for part, to in zip(parts, moved, strict=True):
+        offsets, nodes = np.asarray(part.tree.offsets), to[np.asarray(part.tree.nodes)]
+        features = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
+        stays = nodes >= 0
+        found.append((features[stays], nodes[stays], np.asarray(part.tree.weights)[stays]))
+    (features, nodes, weights), (feature, node, weight) = found
+    size = 1 + max(int(x.max(initial=0)) for x in (nodes, node))
+    at = np.searchsorted(features * size + nodes, feature * size + node)
+    lengths = np.bincount(features, minlength=parts[0].tree.offsets.size - 1)
+    lengths += np.bincount(feature, minlength=lengths.size)
+    return (
+        np.concatenate([[0], lengths.cumsum()]),
+        np.insert(nodes, at, node),
+        np.insert(weights, at, weight),
     )

@@ -95,12 +95,12 @@ def fit(
     rows = sparse.coo_matrix(triples, (train.num_features, first[-1])).tocsr()
     inner = np.concatenate([below[:-1] for below in children] + [[first[-1]]])
     return LabelTree(
-        offsets=jnp.asarray(rows.indptr, jnp.int32),
-        nodes=jnp.asarray(rows.indices, jnp.int32),
+        offsets=jnp.asarray(np.asarray(rows.indptr, np.int32)),
+        nodes=jnp.asarray(np.asarray(rows.indices, np.int32)),
         weights=jnp.asarray(rows.data),
         bias=jnp.asarray(np.concatenate(bias)),
-        children=jnp.asarray(inner, jnp.int32),
-        labels=jnp.asarray(labels, jnp.int32),
+        children=jnp.asarray(np.asarray(inner, np.int32)),
+        labels=jnp.asarray(np.asarray(labels, np.int32)),
         depth=len(children),
     )
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_jax.ops.label_tree import LabelTree
+from sparse_jax.xmc.memory import Memory
 from sparse_jax.xmc.network import Params
 from sparse_jax.xmc.wide import WideModel
 
@@ -70,6 +71,7 @@ class Model:
     output: jax.Array  # [N, T·d], their output rows side by side; [0, 0] without networks
     output_bias: jax.Array  # float32 [N], the mean of theirs; [0]
     mix: Mix
+    memory: Memory  # some training points, for `xmc.update`
     about: About = dataclasses.field(metadata={"static": True})
 
     @property

@@ -1,6 +1,7 @@
 """Teaching a model new points, features and labels without training the rest anew.
 
-The wide part gets weights for the pairs that it hasn't met and takes steps on the new points alone.
+The wide part gets weights for the pairs that it hasn't met and takes steps on the new points and
+on some that the model has kept, which are the negatives of new labels.
 In each tree a new label joins the leaf where most of its points already end, and a classifier of
 its own is trained there. In a network it gets a row from the mean hidden vector of its points. What
 the model knew keeps its place, so nothing costs more than the new points do, but for one merge of
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +21,13 @@ import numpy as np
 from sparse_jax import data
 from sparse_jax.data import XmcData, weighting
 from sparse_jax.runtime.interrupt import Interrupt
-from sparse_jax.xmc import grow_tree, inference, wide
+from sparse_jax.xmc import grow_tree, inference, label_tree, memory, wide
 from sparse_jax.xmc.model import Model
 from sparse_jax.xmc.network import encode
 from sparse_jax.xmc.presets import PRESETS
 from sparse_jax.xmc.progress import Progress, silent
 
-EPOCHS = 2  # of the wide part over the new points
+EPOCHS = 2  # of new labels
 
 
 def update(
@@ -74,27 +76,33 @@ def update(
     num_labels = max(points.num_labels, model.num_labels)
     points = data.with_sizes(points, num_features, num_labels)
     grown = _grow(model, points, label_names, feature_names)
+    kept = memory.recall(model.memory, num_features, num_labels)
+    seen = int(model.about.notes.get("points", kept.num_points))
+    # Beside new points stand kept ones: negatives of new labels, and a reminder of the old ones.
     idf = None if grown.idf is None else np.asarray(grown.idf)
-    weighted = weighting.apply(weighting.Weighting(idf), points)
-    interrupt = interrupt or Interrupt()
-    new = np.flatnonzero(
-        (np.bincount(points.label_ids, minlength=num_labels) > 0)
-        & ~_known_labels(model, num_labels)
-    )
-    trees = list(grown.trees)
-    if new.size:
-        trees = [
-            grow_tree.add_labels(tree, leaves, weighted, new, seed=seed)
-            for tree, leaves in zip(trees, _leaves(model, weighted), strict=True)
-        ]
+    weighted = weighting.apply(weighting.Weighting(idf), data.concatenate(points, kept))
     share = PRESETS.get(model.about.preset, PRESETS["fast"]).min_share
-    linear = wide.merge(grown.wide, wide.zeros(weighted, min_share=share))
-    linear = wide.fit(
-        weighted, linear, epochs=EPOCHS, seed=seed, interrupt=interrupt, progress=progress
-    )
+    job = _Job(share, seed, interrupt or Interrupt(), progress)
+    has_points = np.bincount(points.label_ids, minlength=num_labels) > 0
+    new = np.flatnonzero(has_points & ~_known_labels(model, num_labels))
+    trees, linear = grown.trees, grown.wide
+    if new.size:
+        alone = _labelled_by(weighted, new)
+        with ThreadPoolExecutor(1) as pool:  # much of a tree's work is one thread's
+            own = pool.submit(label_tree.fit, alone, seed=seed)
+            # Fewer points stand against the new labels than the model has seen: half of what that
+            # adds to the log-odds of a label is taken back.
+            share = (seen + points.num_points) / weighted.num_points
+            slope = max(float(model.mix.curve[1]) * float(model.mix.weight), 0.5)
+            linear = _learn_labels(job, linear, alone, new, -0.5 * np.log(max(share, 1.0)) / slope)
+            trees = tuple(grow_tree.add_labels(t, own.result(), new, num_labels) for t in trees)
     order = np.lexsort((np.arange(num_labels), -np.asarray(linear.bias)))
     grown = dataclasses.replace(
-        grown, wide=linear, by_bias=jnp.asarray(order, jnp.int32), trees=tuple(trees)
+        grown,
+        wide=linear,
+        by_bias=jnp.asarray(np.asarray(order, np.int32)),
+        trees=trees,
+        memory=memory.keep(memory.mix(kept, seen, points, seed=seed), seed=seed),
     )
     return _with_rows(grown, weighted, new) if grown.encoders else grown
 
@@ -121,7 +129,7 @@ def _grow(
         present = points.feature_ids[points.feature_values != 0]
         frequency = np.bincount(present, minlength=num_features)[model.num_features :]
         fresh = np.log((1 + seen) / (1 + frequency)) + 1
-        idf = jnp.concatenate([idf, jnp.asarray(fresh, jnp.float32)])
+        idf = jnp.asarray(np.concatenate([np.asarray(idf), fresh.astype(np.float32)]))
     trees = tuple(grow_tree.widen(tree, more_features) for tree in model.trees)
     encoders = tuple(
         p | {"embedding": jnp.pad(p["embedding"], ((0, more_features), (0, 0)))}
@@ -160,14 +168,51 @@ def _names(
     return before + tuple(f"{kind} {i}" for i in range(len(before), size))
 
 
-def _leaves(model: Model, points: XmcData) -> list[np.ndarray]:
-    """For each tree, the last inner node that the best label of each point hangs on, int [n]."""
-    known = inference.known_features(points, model.num_features)
-    found = []
-    for tree in model.trees:
-        best = inference.best_of_tree(model, tree, known)
-        found.append(grow_tree.parents(tree)[best])
-    return found
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What each part of an update is given."""
+
+    min_share: float
+    seed: int
+    interrupt: Interrupt
+    progress: Progress
+
+    def fit(
+        self, points: XmcData, model: wide.WideModel, epochs: int, rate: float
+    ) -> wide.WideModel:
+        """Epochs of the wide part."""
+        return wide.fit(
+            points,
+            model,
+            epochs=epochs,
+            learning_rate=rate,
+            seed=self.seed,
+            interrupt=self.interrupt,
+            progress=self.progress,
+        )
+
+
+def _labelled_by(points: XmcData, labels: np.ndarray) -> XmcData:
+    """The points with these labels alone [m], numbered from 0 to m - 1."""
+    kept = np.isin(points.label_ids, labels)
+    rows = np.repeat(np.arange(points.num_points), np.diff(points.label_offsets))
+    counts = np.bincount(rows[kept], minlength=points.num_points)
+    return dataclasses.replace(
+        points,
+        label_offsets=np.concatenate([[0], counts.cumsum()]),
+        label_ids=np.searchsorted(labels, points.label_ids[kept]).astype(np.int32),
+        num_labels=labels.size,
+    )
+
+
+def _learn_labels(
+    job: _Job, model: wide.WideModel, alone: XmcData, new: np.ndarray, shift: float
+) -> wide.WideModel:
+    """The wide part with new labels, learned apart, their bias shifted: the others don't move."""
+    fresh = wide.zeros(alone, min_share=job.min_share)
+    fresh = job.fit(alone, fresh, EPOCHS, wide.LEARNING_RATE)
+    shifted = jnp.asarray(np.asarray(fresh.bias) + np.float32(shift))
+    return wide.merge(model, dataclasses.replace(fresh, bias=shifted), new)
 
 
 def _with_rows(model: Model, points: XmcData, new: np.ndarray) -> Model:

@@ -15,14 +15,14 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax.data import Batch, XmcData, batches, num_batches, plan_capacity, prefetch
+from sparse_jax.data import Batch, Capacity, XmcData, batches, num_batches, plan_capacity, prefetch
 from sparse_jax.ops.fixed_order import weighted_total
 from sparse_jax.ops.wide import Entries, co_occurring, wide_scores, wide_step
 from sparse_jax.runtime import loop
@@ -82,10 +82,10 @@ def zeros(points: XmcData, *, min_share: float = 0.002) -> WideModel:
     return WideModel(
         offsets=jnp.asarray(offsets),
         label_ids=jnp.asarray(label_ids),
-        weights=jnp.zeros(label_ids.size, jnp.float32),
-        slots=jnp.full(label_ids.size, _FIRST_SLOT, jnp.float32),
-        bias=jnp.full(points.num_labels, _FIRST_BIAS, jnp.float32),
-        bias_slots=jnp.full(points.num_labels, _FIRST_SLOT, jnp.float32),
+        weights=jnp.asarray(np.zeros(label_ids.size, np.float32)),
+        slots=jnp.asarray(np.full(label_ids.size, _FIRST_SLOT, np.float32)),
+        bias=jnp.asarray(np.full(points.num_labels, _FIRST_BIAS, np.float32)),
+        bias_slots=jnp.asarray(np.full(points.num_labels, _FIRST_SLOT, np.float32)),
     )
 
 
@@ -185,44 +185,51 @@ def widen(model: WideModel, more_features: int, more_labels: int) -> WideModel:
     """The model with room for further features and labels; the latter are unseen."""
     return dataclasses.replace(
         model,
-        offsets=jnp.pad(model.offsets, (0, more_features), mode="edge"),
-        bias=jnp.pad(model.bias, (0, more_labels), constant_values=UNSEEN),
-        bias_slots=jnp.pad(model.bias_slots, (0, more_labels), constant_values=_FIRST_SLOT),
+        # In NumPy: each size would be compiled anew.
+        offsets=jnp.asarray(np.pad(model.offsets, (0, more_features), mode="edge")),
+        bias=jnp.asarray(np.pad(model.bias, (0, more_labels), constant_values=UNSEEN)),
+        bias_slots=jnp.asarray(
+            np.pad(model.bias_slots, (0, more_labels), constant_values=_FIRST_SLOT)
+        ),
     )
 
 
-def merge(model: WideModel, other: WideModel) -> WideModel:
-    """The pairs of both, with the model's weights where it has them; labels are seen in either.
+def merge(model: WideModel, other: WideModel, labels: np.ndarray) -> WideModel:
+    """The model with some labels as another has learned them.
 
     Args:
       model: trained.
-      other: of the same sizes, as `zeros` makes it.
+      other: of the same features, its label i being labels[i].
+      labels: int [m], ascending; the model's own pairs of them go.
     """
-    labels = model.bias.size
-    keys = []
-    for part in (model, other):
-        rows = np.repeat(np.arange(part.offsets.size - 1), np.diff(np.asarray(part.offsets)))
-        keys.append(rows * labels + np.asarray(part.label_ids))
-    fresh = ~np.isin(keys[1], keys[0], assume_unique=True)
-    all_keys = np.concatenate([keys[0], keys[1][fresh]])
-    order = np.argsort(all_keys, kind="stable")
-    all_keys = all_keys[order]
-    count = int(fresh.sum())
-    starts = np.searchsorted(all_keys, np.arange(model.offsets.size) * labels)
-    weights = np.concatenate([np.asarray(model.weights), np.zeros(count, np.float32)])
-    slots = np.concatenate([np.asarray(model.slots), np.full(count, _FIRST_SLOT, np.float32)])
-    present = np.zeros(labels, bool)
-    present[np.asarray(other.label_ids)] = True
-    bias = np.asarray(model.bias)
-    bias = np.where(present & is_unseen(bias), np.float32(_FIRST_BIAS), bias)
-    return WideModel(
-        offsets=jnp.asarray(starts, jnp.int32),
-        label_ids=jnp.asarray(all_keys % labels, jnp.int32),
-        weights=jnp.asarray(weights[order]),
-        slots=jnp.asarray(slots[order]),
-        bias=jnp.asarray(bias),
-        bias_slots=model.bias_slots,
+    count = model.bias.size
+    is_new = np.zeros(count, bool)
+    is_new[labels] = True
+    stays = ~is_new[np.asarray(model.label_ids)]
+    rows, label_ids, weights, slots = (
+        x[stays]
+        for x in (_rows(model), *map(np.asarray, (model.label_ids, model.weights, model.slots)))
     )
+    more_rows, more_labels = _rows(other), labels[np.asarray(other.label_ids)].astype(np.int32)
+    at = np.searchsorted(rows * count + label_ids, more_rows * count + more_labels)
+    lengths = np.bincount(rows, minlength=model.offsets.size - 1)
+    lengths += np.bincount(more_rows, minlength=lengths.size)
+    offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
+    bias, bias_slots = np.array(model.bias), np.array(model.bias_slots)
+    bias[labels], bias_slots[labels] = np.asarray(other.bias), np.asarray(other.bias_slots)
+    return WideModel(
+        offsets=jnp.asarray(offsets),
+        label_ids=jnp.asarray(np.insert(label_ids, at, more_labels)),
+        weights=jnp.asarray(np.insert(weights, at, np.asarray(other.weights))),
+        slots=jnp.asarray(np.insert(slots, at, np.asarray(other.slots))),
+        bias=jnp.asarray(bias),
+        bias_slots=jnp.asarray(bias_slots),
+    )
+
+
+def _rows(model: WideModel) -> np.ndarray:
+    """The feature of each pair, int64 [E]."""
+    return np.repeat(np.arange(model.offsets.size - 1), np.diff(np.asarray(model.offsets)))
 
 
 BATCH, LEARNING_RATE = 256, 0.3
@@ -235,13 +242,22 @@ class StepMetrics(NamedTuple):
     loss: jax.Array  # float32 []
 
 
+def plan(sets: Sequence[XmcData], *, epochs: int, seed: int) -> Capacity:
+    """Sizes of the batches of `fit` that hold those of several sets of points."""
+    each = [plan_capacity(points, BATCH, seed=seed, epochs=epochs) for points in sets]
+    return Capacity(*(max(sizes) for sizes in zip(*map(dataclasses.astuple, each), strict=True)))
+
+
 def fit(
     points: XmcData,
     model: WideModel,
     *,
     epochs: int,
     seed: int = 0,
+    learning_rate: float = LEARNING_RATE,
     first_epoch: int = 0,
+    last_epoch: int | None = None,
+    capacity: Capacity | None = None,
     interrupt: Interrupt | None = None,
     progress: Progress = silent,
     on_epoch: Callable[[WideModel, int], None] | None = None,
@@ -255,7 +271,10 @@ def fit(
       model: of `zeros`, or where an earlier run stopped; donated.
       epochs: of the whole training.
       seed: of the order of the points.
+      learning_rate: at the start.
       first_epoch: epochs done already.
+      last_epoch: stop when so many are done; None: `epochs`.
+      capacity: sizes of the batches, so that calls share what they compile; None plans for these.
       interrupt: asked before each step; an epoch that it cuts short is lost to `on_epoch`.
       progress: hears how it goes.
       on_epoch: is given the model, and the epochs done, after each.
@@ -265,7 +284,7 @@ def fit(
     Returns:
       The trained model.
     """
-    capacity = plan_capacity(points, BATCH, seed=seed, epochs=epochs)
+    capacity = capacity or plan_capacity(points, BATCH, seed=seed, epochs=epochs)
     per_epoch = num_batches(points.num_points, BATCH)
     total = per_epoch * epochs
 
@@ -276,7 +295,7 @@ def fit(
             for batch in batches(
                 points, BATCH, seed=seed, epoch=number, capacity=capacity, start=start
             ):
-                yield batch, np.float32(LEARNING_RATE * (1 - done / total))
+                yield batch, np.float32(learning_rate * (1 - done / total))
                 done += 1
             start = 0
 
@@ -303,7 +322,7 @@ def fit(
         model,
         run,
         lambda first: prefetch(batch_list(first), 8),
-        steps=total,
+        steps=per_epoch * (epochs if last_epoch is None else last_epoch),
         clock=clock,
         interrupt=interrupt,
         look=look,

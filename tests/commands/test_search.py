@@ -18,8 +18,10 @@ from starlette.testclient import TestClient
 from sparse_jax import search
 from sparse_jax.commands import search as search_script
 from sparse_jax.commands import serve
+from sparse_jax.commands.serve import page
+from sparse_jax.commands.serve.index import SearchIndex
 from sparse_jax.search import evaluation, protocols
-from sparse_jax.search.evaluation import Judged
+from sparse_jax.search.evaluation import Judgement
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,9 +37,9 @@ TINY = search.Config(num_features=1 << 17, dim=16, cold_steps=10, cold_batch=64)
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Every index a script makes here is small."""
-    init = search.init
+    init = search.fit
     monkeypatch.setattr(search, "Config", lambda **more: dataclasses.replace(TINY, **more))
-    monkeypatch.setattr(search, "init", lambda d, config=None: init(d, config=config or TINY))
+    monkeypatch.setattr(search, "fit", lambda d, config=None: init(d, config=config or TINY))
 
 
 def run(capsys, *args: str) -> tuple[int, str, str]:
@@ -50,9 +52,9 @@ def run(capsys, *args: str) -> tuple[int, str, str]:
 
 def test_measures_by_hand():
     queries = [
-        Judged("one", {"a": 1.0}, "query"),
-        Judged("graded", {"a": 1.0, "b": 3.0}, "query"),
-        Judged("lost", {"z": 1.0}, "query"),
+        Judgement("one", {"a": 1.0}, "query"),
+        Judgement("graded", {"a": 1.0, "b": 3.0}, "query"),
+        Judgement("lost", {"z": 1.0}, "query"),
     ]
     found = [["x", "a"], ["a", "b"], []]
     scores = evaluation.gains_to_scores(found, queries)
@@ -68,7 +70,7 @@ def test_measure_counts_a_refused_query_as_a_miss():
         assert "?" not in queries
         return [["a"] for _ in queries]
 
-    queries = [Judged("fine", {"a": 1.0}, "q"), Judged("?", {"a": 1.0}, "q")]
+    queries = [Judgement("fine", {"a": 1.0}, "q"), Judgement("?", {"a": 1.0}, "q")]
     assert evaluation.measure(find, queries)["p@1"] == 0.5
 
 
@@ -195,7 +197,7 @@ def test_a_life_of_an_index(tmp_path, capsys):
 def one(tmp_path_factory):
     """An index of one document, on disk."""
     place = tmp_path_factory.mktemp("one") / "i"
-    with search.init([search.Document("a", "words", metadata={"n": 1})], config=TINY) as index:
+    with search.fit([search.Document("a", "words", metadata={"n": 1})], config=TINY) as index:
         index.save(place)
     return place
 
@@ -267,17 +269,18 @@ def first_start(tmp_path_factory):
     """What the page makes where there is no index, in small."""
     place = tmp_path_factory.mktemp("served") / "i"
     with pytest.MonkeyPatch.context() as patch:
-        init = search.init
-        patch.setattr(search, "init", lambda documents: init(documents, config=TINY))
-        serve.open_index(str(place)).close()
+        init = search.fit
+        patch.setattr(search, "fit", lambda documents: init(documents, config=TINY))
+        page.make_sample_index(place)
     return place
 
 
 @pytest.fixture
 def client(first_start, tmp_path):
     shutil.copytree(first_start, tmp_path / "i")
-    with serve.open_index(str(tmp_path / "i")) as index:
-        yield TestClient(serve.make_app(index), base_url="http://127.0.0.1:8765")
+    with search.load(tmp_path / "i") as index:
+        app = serve.make_app(SearchIndex(index))
+        yield TestClient(app, base_url="http://127.0.0.1:8765")
 
 
 def test_the_first_start_indexes_the_sample(client):

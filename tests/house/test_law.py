@@ -17,8 +17,8 @@ import sparse_jax
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "sparse_jax"
 
-# A room imports from the floors below its own. On the third, `runtime` and `text` serve the others; on no
-# floor does one room lean on its neighbour, so no model imports a model.
+# A room imports from the floors below its own. On the third, `runtime` and `text` serve the others;
+# on no floor does one room lean on its neighbour, so no model imports a model.
 FLOORS = [
     {"ops"},
     {"rows"},

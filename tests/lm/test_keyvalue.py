@@ -187,7 +187,7 @@ def test_only_slots_that_were_read_change():
     read = np.zeros(ON.pairs, bool)
     read[[i for i in np.asarray(slots_of(before, *batch)).tolist() if i >= 0]] = True
     assert 0 < read.sum() < ON.pairs
-    after, _ = compiled(ON)(jax.tree.map(jnp.copy, before), *batch, jnp.float32(1), FIRST)
+    after, _ = compiled(ON)(jax.tree.map(jnp.copy, before), training_batch(ON, 3))
     for name in ("keys", "values"):
         moved = np.any(np.asarray(after.params[name]) != np.asarray(before.params[name]), axis=1)
         np.testing.assert_array_equal(moved, read)
@@ -210,7 +210,7 @@ def test_training_with_it_lowers_the_loss():
     _, without = trained(OFF)
     state, with_it = trained(ON)
     assert np.mean(with_it[-50:]) < 0.8 * np.mean(without[-50:])
-    # And it is the layer's doing: with its values taken out, the score is worse.
+    # The layer is the reason: without its values the score is worse.
     score = functools.partial(
         evaluate.score, memory=None, corpus=TEXT, config=ON, runs=RUNS, length=LENGTH, lsh=state.lsh
     )
@@ -228,17 +228,18 @@ def test_evaluation_and_generation_look_up_the_same():
     np.testing.assert_allclose(np.exp(np.asarray(log_p)).sum(axis=1), 1.0, atol=1e-5)
     expected = np.take_along_axis(np.asarray(log_p), np.asarray(at.targets)[:, None], 1)[:, 0]
     np.testing.assert_allclose(np.asarray(scored).ravel(), expected, atol=2e-5)
-    # The training step over all words, at rate 0, loses what the exact score does.
-    _, seen = compiled(ON)(jax.tree.map(jnp.copy, state), *batch, jnp.float32(0), FIRST)
+    # The loss of a training step over all words, at learning rate 0, is that of the exact score.
+    still = training_batch(ON)._replace(scale=jnp.float32(0))
+    _, seen = compiled(ON)(jax.tree.map(jnp.copy, state), still)
     assert float(seen.loss) == pytest.approx(-float(jnp.mean(scored)), rel=1e-5)
     greedy = generate.Sampling(temperature=0)
-    made = generate.stream(
+    texts = generate.stream(
         state.params, None, [TEXT.tokens[:2]], config=ON, how=greedy, lsh=state.lsh
     )
     found = generate.beam_search(
         state.params, None, TEXT.tokens[:2], config=ON, tokens=1, beams=1, lsh=state.lsh
     )
-    first = next(made).tolist()
+    first = next(texts).tolist()
     assert found[0][1] == [word for word in first if word != DOCUMENT]
     queries = sparse_head.sample_queries(state.params, None, *batch, config=ON, lsh=state.lsh)
     assert queries.shape == (RUNS * LENGTH, ON.out)

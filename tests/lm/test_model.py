@@ -305,7 +305,7 @@ def test_what_is_no_model_is_refused(tmp_path):
     about["config"]["model"].pop("depth")
     about["config"]["model"]["hidden"] = 32
     (tmp_path / "model.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"must be float32 \(24, 32\)"):
+    with pytest.raises(ValueError, match=r"must be float32 \(32, 64\)"):
         lm.load(tmp_path)
 
 

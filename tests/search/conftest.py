@@ -10,7 +10,7 @@ from sparse_jax import search
 def saved(tmp_path_factory):
     """An index of the sample, trained once, on disk."""
     place = tmp_path_factory.mktemp("index") / "i"
-    with search.init(sample(), config=SMALL) as index:
+    with search.fit(sample(), config=SMALL) as index:
         index.save(place)
     return place
 

@@ -128,7 +128,7 @@ def check_postings(seed, sizes):
 def test_bm25_is_that_of_the_library():
     documents = sample()
     engine = Engine(dataclasses.replace(SMALL, num_features=2**22, dim=2, cold_steps=1))
-    engine.start([d.text for d in documents], [""] * len(documents))
+    engine.fit([d.text for d in documents], [""] * len(documents))
     words = [normalize(d.text).split() for d in documents]
     reference = bm25s.BM25(k1=1.2, b=0.75, method="lucene")
     reference.index(words, show_progress=False)
@@ -144,8 +144,8 @@ def test_document_frequencies_span_segments():
     texts = [d.text for d in documents]
     tiny = dataclasses.replace(SMALL, dim=2, cold_steps=1)
     whole, grown = Engine(tiny), Engine(tiny)
-    whole.start(texts, [""] * len(texts))
-    grown.start(texts[:300], [""] * 300)
+    whole.fit(texts, [""] * len(texts))
+    grown.fit(texts[:300], [""] * 300)
     grown.mean_length = whole.mean_length
     for text in texts[300:309]:
         grown.insert([text], [""])
@@ -205,6 +205,33 @@ def test_learning_moves_the_rows_it_names_and_no_other():
     assert np.all(np.asarray(p1)[:3, 0] > p[:3, 0])
 
 
+def test_learning_sees_the_scores_that_searching_gives():
+    documents = sample()[:50]
+    engine = Engine(dataclasses.replace(SMALL, deep_weight=0.7, cold_steps=2))
+    engine.fit([d.text for d in documents], [""] * len(documents))
+    queries = [engine.read(text) for text in ("plank dock library", "python documentation")]
+    scores = [engine.score(query) for query in queries]
+    np.testing.assert_allclose(engine.score_batch(queries), scores, atol=1e-6)
+    wide = engine.wide.score(queries[0].ids, queries[0].wide_weights)
+    words = engine.bm25.score(queries[0].words, queries[0].word_weights)
+    expected = wide + 0.1 * words + 0.7 * engine.deep(queries[0])
+    np.testing.assert_allclose(scores[0], expected, rtol=1e-5, atol=1e-6)
+    bags = network.join_bags([q.ids for q in queries], [q.deep_values for q in queries], 2)
+    candidates = np.tile(np.arange(50, dtype=np.int32), (2, 1))
+    lexical = np.stack([engine.lexical(query) for query in queries])
+    batch = jax.tree.map(jnp.asarray, network.Items(bags, candidates, lexical, 0 * lexical))
+    _, p = network.learn(
+        engine.network,
+        batch,
+        jnp.zeros(4),
+        jnp.ones(SMALL.num_features),
+        distinct=bags.ids.size,
+        scale=10.0,
+        deep=0.7,
+    )
+    np.testing.assert_allclose(p, jax.nn.softmax(10.0 * jnp.stack(scores), axis=1), atol=1e-5)
+
+
 def test_learning_costs_the_same_whatever_the_number_of_documents():
     """No temporary of the compiled step grows with the tables, and the tables are updated in place.
 
@@ -233,7 +260,7 @@ def test_the_cold_start_learns_and_is_repeatable():
             SMALL, num_features=1 << 14, dim=32, cold_batch=64, cold_steps=steps
         )
         engine = Engine(config)
-        engine.start(texts, titles)
+        engine.fit(texts, titles)
         queries = [" ".join(t.split()[-14:-4]) for t in texts]
         hits = [int(np.argmax(engine.deep(engine.read(q))) == n) for n, q in enumerate(queries)]
         return np.mean(hits), engine
@@ -251,7 +278,7 @@ from sparse_jax import search
 text = (files("sparse_jax.search") / "sample.jsonl").read_text(encoding="utf-8")
 rows = [json.loads(line) for line in text.splitlines()[:300]]
 config = search.Config(num_features=1 << 13, dim=64, cold_steps=30, cold_batch=256)
-index = search.init([search.Document(r["id"], r["text"]) for r in rows], config=config)
+index = search.fit([search.Document(r["id"], r["text"]) for r in rows], config=config)
 index.upvote("my favourite thing", rows[7]["id"])
 index.associate("zorblax", "dock library plank")
 leaves = jax.tree.leaves(index._engine.network)
@@ -301,7 +328,7 @@ def test_titles_count_more_than_texts():
         search.Document("title", "seaside pictures and other things", "walrus"),
         *(search.Document(f"{i}", f"something else number {i}") for i in range(30)),
     ]
-    index = search.init(documents, config=SMALL)
+    index = search.fit(documents, config=SMALL)
     assert [r.id for r in index.search("walrus", k=2)] == ["title", "text"]
 
 
@@ -363,18 +390,18 @@ def test_undo_is_exact(index, saved):
 
 
 def test_undo_needs_a_place():
-    index = search.init(sample()[:5], config=SMALL)
+    index = search.fit(sample()[:5], config=SMALL)
     index.upvote("anything", sample()[0].id)
     with pytest.raises(ValueError, match="save"):
         index.undo()
 
 
 def test_an_index_of_one_document():
-    index = search.init([search.Document("a", "")], config=SMALL)
+    index = search.fit([search.Document("a", "")], config=SMALL)
     index.insert([search.Document("b", "words")])
     assert [r.id for r in index.search("words")] == ["b", "a"]
     with pytest.raises(ValueError, match="documents"):
-        search.init([])
+        search.fit([])
 
 
 def test_best_ranks_equal_scores_by_number():

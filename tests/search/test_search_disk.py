@@ -17,7 +17,7 @@ import pytest
 from small_index import same, sample
 
 from sparse_jax import search
-from sparse_jax.search import snapshot
+from sparse_jax.search import journal, snapshot
 from sparse_jax.search.evaluation import read_dataset
 from sparse_jax.search.journal import Journal, read_journal
 
@@ -61,13 +61,13 @@ def test_a_loaded_index_equals_the_one_that_logged(index, tmp_path):
 
 def test_a_log_cut_anywhere_loses_the_last_record_alone(tmp_path):
     path = tmp_path / "log"
-    journal = Journal(path)
+    log = Journal(path)
     records = [{"n": 1, "text": "é\n"}, {"n": 2}, {"n": 3, "text": "x" * 50}]
     ends = [0]
     for record in records:
-        journal.append(record)
+        log.append(record)
         ends.append(path.stat().st_size)
-    journal.close()
+    log.close()
     data = path.read_bytes()
     for cut in range(len(data) + 1):
         path.write_bytes(data[:cut])
@@ -76,18 +76,18 @@ def test_a_log_cut_anywhere_loses_the_last_record_alone(tmp_path):
     # Zeros where the last write should be, as some file systems leave them.
     path.write_bytes(data[: ends[2]] + bytes(len(data) - ends[2]))
     assert read_journal(path)[0] == records[:2]
-    journal = Journal(path)
-    journal.append({"n": 4})
-    journal.close()
+    log = Journal(path)
+    log.append({"n": 4})
+    log.close()
     assert read_journal(path)[0] == [*records[:2], {"n": 4}]
 
 
 def test_a_log_damaged_in_the_middle_is_refused(tmp_path):
     path = tmp_path / "log"
-    journal = Journal(path)
+    log = Journal(path)
     for n in range(3):
-        journal.append({"n": n})
-    journal.close()
+        log.append({"n": n})
+    log.close()
     data = bytearray(path.read_bytes())
     data[12] ^= 1
     path.write_bytes(bytes(data))
@@ -188,7 +188,7 @@ def test_a_save_that_dies_leaves_the_old_index(index, tmp_path, monkeypatch, sta
 
 
 def test_one_writer_many_readers(index, tmp_path):
-    with pytest.raises(search.Locked, match="read_only"):
+    with pytest.raises(search.LockError, match="read_only"):
         search.load(tmp_path / "i")
     with search.load(tmp_path / "i", read_only=True) as reader:
         assert reader.search("plank", k=1)
@@ -198,6 +198,23 @@ def test_one_writer_many_readers(index, tmp_path):
             reader.save()
     index.close()
     search.load(tmp_path / "i").close()
+
+
+def test_without_locks_an_index_is_read_only(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "fcntl", None)
+    with pytest.raises(search.LockError, match=r"no fcntl.*read_only=True"):
+        search.load(saved)
+    with search.load(saved, read_only=True) as index:
+        assert index.search("plank", k=1)
+        with pytest.raises(search.LockError, match="no fcntl"):
+            index.save(tmp_path / "copy")
+        assert index.search("plank", k=1)
+    assert not (tmp_path / "copy" / "manifest.json").exists()
+
+
+def test_the_journal_can_be_imported_without_fcntl():
+    code = "import sys; sys.modules['fcntl'] = None; from sparse_jax.search import journal"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_what_is_no_index_is_refused(saved, tmp_path):

@@ -169,7 +169,7 @@ def _fit_network(
             raise ValueError(f"nothing saved in {args.checkpoint} yet: start without --resume")
         print(f"resumed at step {run.clock.step} of {run.total_steps}")
     run.fit(interrupt=interrupt, progress=bars)
-    model = network_alone(run, chosen, **_names(args, train))
+    model = network_alone(run, train, chosen, **_names(args, train))
     return model, run.history, run.costs()
 
 

@@ -155,7 +155,7 @@ def make_step(
             claim=False,
             repeated=jnp.asarray(True) if counted else None,
         )
-        # The mixture learns too: the answers are known, how well they suit is not.
+        # The mixture is trained too: the text of the answers is known, their preference is new.
         inputs = inputs._replace(repeated=None)
         chosen = draw_words(draw, at.targets, unigram, popular, size=active_size)
         out, bias = (take_rows(params[name], chosen.words.ids) for name in ("out", "bias"))

@@ -1,38 +1,30 @@
-"""A page on this computer alone: search, read summaries, and say what was right.
+"""The page of an index: search, read summaries, and say what was right.
 
-    python scripts/serve.py            http://127.0.0.1:8765
-    python scripts/serve.py DIR        with the index in DIR; made of a sample if there is none
-
-Every action is a form, so all of it works by keyboard and without scripts. The server listens on
-the loopback address, answers to no other host name, and takes changes only from its own pages.
+Every action is a form, so all of it works by keyboard and without scripts. The page takes changes
+only from its own forms.
 """
 
 from __future__ import annotations
 
-import argparse
 import hmac
 import json
 import re
 import secrets
-import sys
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import parse_qs, quote
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from sparse_jax import search, summarize
 from sparse_jax.text.features import normalize
 
-MOST_BODY = 100_000  # bytes of a form
+MAX_FORM = 100_000  # bytes of a form
 STYLE = """
 :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
 body { max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
@@ -46,7 +38,7 @@ li form { margin: .3rem 0 0 } mark { padding: 0 .1em } .score { opacity: .75; fo
 """
 
 
-def make_app(index: search.Index) -> Starlette:
+def routes(index: search.Index) -> list[BaseRoute]:
     """The page over an index, which must be on disk and open for writing."""
     token = secrets.token_urlsafe(16)
 
@@ -64,7 +56,7 @@ def make_app(index: search.Index) -> Starlette:
         body = b""
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MOST_BODY:
+            if len(body) > MAX_FORM:
                 return HTMLResponse("the form is too long", status_code=413)
         try:
             found = parse_qs(body.decode("ascii"), errors="strict", max_num_fields=10)
@@ -74,32 +66,33 @@ def make_app(index: search.Index) -> Starlette:
         if not hmac.compare_digest(fields.get("token", "").encode(), token.encode()):
             return HTMLResponse("the form is not from this page: load it anew", status_code=403)
         query = fields.get("q", "")
-        try:
-            match request.url.path:
-                case "/upvote":
-                    index.upvote(query, fields.get("id", ""))
-                    note = f"Learned: {fields['id']} answers “{query}”."
-                case "/associate":
-                    source, target = fields.get("source", ""), fields.get("target", "")
-                    index.associate(source, target)
-                    note = f"Learned: “{source}” means “{target}”."
-                case _:
-                    index.undo()
-                    note = "Undone."
-        except (ValueError, KeyError) as error:
-            note = str(error.args[0])
+        # Learning takes a while, and the disk.
+        note = await run_in_threadpool(learn, index, request.url.path, query, fields)
         # A reload must not send the form again.
         return RedirectResponse(f"/?q={quote(query)}&note={quote(note)}", status_code=303)
 
-    return Starlette(
-        routes=[
-            Route("/", home),
-            *(Route(path, change, methods=["POST"]) for path in ("/upvote", "/associate", "/undo")),
-        ],
-        middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),
-        ],
-    )
+    return [
+        Route("/", home),
+        *(Route(path, change, methods=["POST"]) for path in ("/upvote", "/associate", "/undo")),
+    ]
+
+
+def learn(index: search.Index, path: str, query: str, fields: dict[str, str]) -> str:
+    """Does what a form asks for, and says what that was."""
+    try:
+        match path:
+            case "/upvote":
+                index.upvote(query, fields.get("id", ""))
+                return f"Learned: {fields['id']} answers “{query}”."
+            case "/associate":
+                source, target = fields.get("source", ""), fields.get("target", "")
+                index.associate(source, target)
+                return f"Learned: “{source}” means “{target}”."
+            case _:
+                index.undo()
+                return "Undone."
+    except (ValueError, KeyError) as error:
+        return str(error.args[0])
 
 
 def page(
@@ -167,33 +160,8 @@ def sample() -> list[search.Document]:
     return [search.Document(**json.loads(line)) for line in text.splitlines()]
 
 
-def open_index(path: str) -> search.Index:
-    """The index in a directory; made of the sample if there is none."""
-    if not (Path(path) / "manifest.json").exists():
-        print(f"{path} holds no index: making one of the sample")
-        with search.init(sample()) as made:
-            made.save(path)
-    return search.load(path)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until interrupted; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="serve.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("dir", nargs="?", default="search-index", help="(search-index)")
-    parser.add_argument("--port", type=int, default=8765, help="(8765)")
-    args = parser.parse_args(argv)
-    try:
-        index = open_index(args.dir)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    with index:
-        print(f"http://127.0.0.1:{args.port}")
-        uvicorn.run(make_app(index), host="127.0.0.1", port=args.port, log_level="warning")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def make_sample_index(path: Path) -> None:
+    """Makes an index of the sample in a directory that holds none."""
+    print(f"{path} holds no index: making one of the sample")
+    with search.fit(sample()) as made:
+        made.save(path)

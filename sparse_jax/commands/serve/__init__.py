@@ -1,0 +1,136 @@
+"""Serve a kept model to programs on this computer, and an index as a page, too.
+
+    sparse-jax serve MODEL             a classifier or an index, at http://127.0.0.1:8765
+    python scripts/serve.py            a search page over a sample of packages
+    python scripts/serve.py DIR        with the index in DIR; made of the sample if there is none
+
+Programs ask in JSON, for many points at once:
+
+    curl http://127.0.0.1:8765/health
+    curl http://127.0.0.1:8765/predict -d '{"texts": ["red apples"], "top_k": 3}'
+    curl http://127.0.0.1:8765/search -d '{"queries": ["red apples"], "top_k": 3}'
+
+The server listens on the loopback address and answers to no other host name, unless told otherwise.
+It stops on Ctrl-C or SIGTERM, after the requests it has begun.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from sparse_jax.commands.serve.api import is_loopback, make_app
+from sparse_jax.commands.serve.models import Served, open_model
+
+DEFAULT = "search-index"
+GRACE = 30  # seconds that requests have to finish once the server stops
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("model", nargs="?", metavar="MODEL", help=f"directory ({DEFAULT}, made if missing)")
+    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    add("--port", type=int, default=8765, help="0 for any that is free (8765)")
+    args = parser.parse_args(argv)
+    if not 0 <= args.port <= 65535:
+        parser.error(f"--port {args.port}: must be from 0 to 65535")
+    return args
+
+
+def main(argv: Sequence[str] | None = None, *, sample: bool = False) -> int:
+    """Serves until interrupted; returns the exit status.
+
+    Args:
+      argv: the command line; None for the process's own.
+      sample: makes an index of a sample where the directory is missing or empty, as always happens
+        where none is named.
+    """
+    args = parse_args(argv)
+    path = Path(args.model or DEFAULT)
+    try:
+        served = _open(path, sample or args.model is None)
+        try:
+            return _serve(served, args.host, args.port)
+        finally:
+            served.close()
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # before the server ran
+        return 130
+
+
+def _open(path: Path, sample: bool) -> Served:
+    if sample and not (path.exists() and (path.is_file() or any(path.iterdir()))):
+        from sparse_jax.commands.serve.page import make_sample_index
+
+        make_sample_index(path)
+    return open_model(path)
+
+
+def _serve(served: Served, host: str, port: int) -> int:
+    listener = _listen(host, port)
+    if not is_loopback(host):
+        print(
+            f"warning: --host {host}: whoever reaches this machine can ask the model, and teach an "
+            "index; use 127.0.0.1 to keep it to yourself",
+            file=sys.stderr,
+        )
+    shown = f"[{host}]" if ":" in host else host
+    print(f"http://{shown}:{listener.getsockname()[1]}", flush=True)
+    app = make_app(served, host=host)
+    try:
+        run(app, listener)
+    finally:
+        app.state.worker.close()
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that accepts connections.
+
+    Raises:
+      OSError: if the address is not of this machine, or the port is taken.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address[:2], family=family, backlog=1024)
+    except OSError as error:
+        what = f"--host {host} --port {port}: can't listen there ({error}); choose another"
+        raise OSError(what) from None
+
+
+def run(app: Starlette, listener: socket.socket) -> None:
+    """Serves until SIGINT or SIGTERM, then finishes what was begun."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    server = uvicorn.Server(config)
+    if threading.current_thread() is not threading.main_thread():
+        return server.run(sockets=[listener])
+    # uvicorn passes signals on to the handlers it found once it has stopped: to itself, or they
+    # would end the process before its files are closed.
+    before = {s: signal.signal(s, server.handle_exit) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,185 @@
+"""The JSON service over a model: its routes, its limits, and what it says when it refuses.
+
+    GET  /health     {"status": "ok", "kind": …, "sizes": {…}, "waiting": 0}
+    POST /predict    of a classifier: {"texts": […]} or {"features": [{…}]}, "top_k", "threshold"
+    POST /search     of an index: {"queries": […]}, "top_k"
+
+Whatever is wrong with a request is said in JSON, {"error": …, "argument": …, "value": …,
+"cure": …}, with a status from 400 to 503.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sparse_jax.commands.serve.models import Served
+from sparse_jax.commands.serve.reading import MAX_SHOWN, Refusal, encode
+from sparse_jax.commands.serve.worker import Worker
+
+MAX_BODY = 4 << 20
+"""Bytes of a request."""
+_MAX_DISCARDED = 64 << 20  # read of one that is too long, so that its client hears why
+_log = logging.getLogger("uvicorn.error")
+
+
+def make_app(served: Served, *, host: str = "127.0.0.1") -> Starlette:
+    """The service over a model.
+
+    Args:
+      served: of `models.open_model`.
+      host: the address it listens on: requests for other host names are refused.
+
+    Returns:
+      An ASGI application; `app.state.worker` is the model's thread, for `close`.
+    """
+    worker = Worker(served.read, served.answer)
+
+    async def health(_: Request) -> Response:
+        about = {"status": "ok", "kind": served.kind, "sizes": served.sizes()}
+        return reply({**about, "waiting": worker.waiting})
+
+    async def ask(request: Request) -> Response:
+        try:
+            body = await read_body(request)
+            return Response(
+                await asyncio.wrap_future(worker.ask(body)), media_type="application/json"
+            )
+        except Refusal as refusal:
+            return refuse(refusal)
+        except ClientDisconnect:
+            raise
+        except Exception:
+            _log.exception("%s failed", served.door)
+            error = "the model could not answer this request; the server's log says why"
+            return reply({"error": error}, 500)
+
+    routes = [
+        Route("/health", health),
+        Route(served.door, ask, methods=["POST"]),
+        *served.routes(),
+    ]
+    listed = ", ".join(
+        f"{method} {r.path}"
+        for r in routes
+        if isinstance(r, Route)
+        for method in sorted(r.methods or ())
+        if method != "HEAD"
+    )
+
+    async def wrong(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path, method = request.url.path, request.method
+        if error.status_code == 405:
+            must = f"be one of {(error.headers or {}).get('Allow', '')} for {path[:MAX_SHOWN]}"
+            refusal = Refusal("method", method, must, f"the routes are {listed}", status=405)
+        else:
+            status = error.status_code
+            refusal = Refusal("path", path, "be a route", f"the routes are {listed}", status=status)
+        return refuse(refusal, error.headers)
+
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=400)  # nobody reads it
+
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(HostCheck, host=host)],
+        exception_handlers={HTTPException: wrong, ClientDisconnect: gone},
+    )
+    app.router.redirect_slashes = False
+    app.state.worker = worker
+    return app
+
+
+def reply(record: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return Response(encode(record), status, headers, media_type="application/json")
+
+
+def refuse(refusal: Refusal, headers: Mapping[str, str] | None = None) -> Response:
+    """A refusal as an answer."""
+    more = {"Retry-After": "1"} if refusal.status == 503 else {}
+    return reply(refusal.record, refusal.status, {**(headers or {}), **more})
+
+
+async def read_body(request: Request) -> bytes:
+    """The body of a request.
+
+    Raises:
+      Refusal: with status 413 if it is longer than `MAX_BODY`. What comes beyond is not kept, but
+        read on for a while: a connection closed in the middle would lose the answer.
+    """
+    body = bytearray()
+    length = 0
+    async for chunk in request.stream():
+        length += len(chunk)
+        if length <= MAX_BODY:
+            body += chunk
+        elif length > _MAX_DISCARDED:
+            break
+    if length > MAX_BODY:
+        must, cure = f"have at most {MAX_BODY:,} bytes", "send fewer points in each request"
+        raise Refusal("body", f"{length:,} bytes", must, cure, status=413)
+    return bytes(body)
+
+
+class HostCheck:
+    """Refuses requests for other host names, as those of a page that rebinds a name of its own.
+
+    On the loopback address that leaves `localhost` and loopback addresses; on another one, the
+    name it was given, the machine's own, and any address, which can't be rebound.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self.app = app
+        self.loopback = is_loopback(host)
+        self.names = {"localhost"}
+        if not self.loopback:
+            self.names |= {host.lower(), socket.gethostname().lower()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self.allows(Request(scope).headers.get("host", "")):
+            name = Request(scope).headers.get("host", "")
+            cure = "ask for the address that the server printed when it started"
+            refusal = Refusal("Host", name, "name this machine", cure, status=400)
+            await refuse(refusal)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def allows(self, header: str) -> bool:
+        """Whether a Host header names this machine."""
+        found = re.fullmatch(r"(\[[^\[\]]*\]|[^:]*)(:\d*)?", header)
+        name = found[1].strip("[]").lower() if found else ""
+        if name in self.names:
+            return True
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(name).is_loopback or not self.loopback
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is of this machine alone.
+
+    Example:
+      >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "box")]
+      [True, True, True, False, False]
+    """
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False

@@ -1,0 +1,86 @@
+"""What can be served: a table of kinds.
+
+A new kind is a class with what `Served` lists, in a file of its own, and an entry in `KINDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from starlette.routing import BaseRoute
+
+from sparse_jax.runtime import saved
+
+
+class Served(Protocol):
+    """What the server asks of a model."""
+
+    kind: str
+    door: str  # the path that requests are posted to
+
+    def sizes(self) -> dict[str, Any]:
+        """What `/health` says of it: JSON values."""
+
+    def read(self, body: dict[str, Any]) -> Any:
+        """A request with a `size`; raises `Refusal`. In the model's thread, as `answer`."""
+
+    def answer(self, requests: Sequence[Any]) -> list[dict[str, Any]]:
+        """One answer for each request, JSON values; all are computed together."""
+
+    def routes(self) -> list[BaseRoute]:
+        """Pages for people, if there are any."""
+
+    def close(self) -> None:
+        """Lets go of its files."""
+
+
+def _open_classifier(path: Path) -> Served:
+    from sparse_jax import xmc
+    from sparse_jax.commands.serve.classifier import Classifier
+
+    return Classifier(xmc.load(path))
+
+
+def _open_index(path: Path) -> Served:
+    from sparse_jax import search
+    from sparse_jax.commands.serve.index import SearchIndex
+
+    return SearchIndex(search.load(path))
+
+
+class Kind(NamedTuple):
+    """A kind of model, and how one is opened."""
+
+    about: str
+    open: Callable[[Path], Served]
+
+
+KINDS = {
+    "xmc": Kind("a classifier, of `sparse-jax xmc train`", _open_classifier),
+    "search": Kind("an index, of `sparse-jax search index`", _open_index),
+}
+"""By the kind that `model.json` names; an index has a manifest of its own."""
+
+
+def open_model(path: Path) -> Served:
+    """The model in a directory, of whichever kind it is.
+
+    Raises:
+      ValueError: if there is none that can be served, or it is damaged. OSError: if it can't be
+        read, or another process writes to it.
+    """
+    if (path / saved.MANIFEST).exists():
+        kind = str(saved.read_manifest(path)["kind"])
+        found = f"a model of kind {kind!r}"
+    elif (path / "manifest.json").exists():
+        kind, found = "search", "an index"
+    else:
+        kind, found = "", "no model" if path.is_dir() else "a file" if path.exists() else "nothing"
+    if kind not in KINDS:
+        served = "; ".join(f"{name}, {k.about}" for name, k in KINDS.items())
+        raise ValueError(
+            f"MODEL = {path}: must hold a kind that is served ({served}); found {found}"
+        )
+    return KINDS[kind].open(path)
