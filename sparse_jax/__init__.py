@@ -7,13 +7,17 @@ gather them; Optax updates them and nothing else.
 from __future__ import annotations
 
 import importlib
+from importlib import metadata
 from typing import Any
 
 from sparse_jax import data, layers, optim, retrieval, rows
 from sparse_jax.optim import rowwise
 from sparse_jax.rows import RowSparse, add_rows, embedding_bag, set_rows, take_rows, unique_ids
 
-__version__ = "0.1.0"
+try:
+    __version__ = metadata.version("sparse_jax")
+except metadata.PackageNotFoundError:  # a source tree that isn't installed
+    __version__ = "0"
 
 # Rooms that need what a research step does not: imported when first asked for.
 _LAZY = ("lm", "nn", "runtime", "search", "sklearn", "summarize", "text", "xmc")
