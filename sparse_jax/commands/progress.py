@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from tqdm import tqdm
@@ -23,8 +22,9 @@ class Bars:
             self.close()
             self.stage = stage
             self.bar = tqdm(total=total, desc=stage, disable=None, dynamic_ncols=True)
-            if note.startswith("resumed"):
-                print(f"{stage}: {note}", file=sys.stderr)
+        if note.startswith("resumed"):
+            tqdm.write(f"{stage}: {note}")
+            return
         self.bar.update(done - self.bar.n)
         if note:
             self.bar.set_postfix_str(note, refresh=False)

@@ -17,6 +17,7 @@ from sparse_jax.data import XmcData
 from sparse_jax.data.weighting import Weighting
 from sparse_jax.data.weighting import apply as apply_weighting
 from sparse_jax.data.weighting import fit as weighting_of
+from sparse_jax.data.xmc import fingerprint
 from sparse_jax.ops.label_tree import LabelTree, Svm
 from sparse_jax.runtime import checkpoint
 from sparse_jax.runtime.interrupt import Interrupt
@@ -228,18 +229,24 @@ def _fit_wide_twice(
     epochs, done = job.preset.epochs(points, model), 0
     counts["wide"] = (epochs, np.diff(np.asarray(model.offsets)))
     directory = job.place("wide")
-    fixed = {"seed": job.seed, "preset": job.preset.about, "epochs": epochs}
+    fixed = {
+        "seed": job.seed,
+        "preset": job.preset.about,
+        "epochs": epochs,
+        "data": fingerprint(points),
+    }
     if job.resume and directory is not None:
         found = checkpoint.restore(directory, (model, model))
-        if found is not None:
-            (before, model), extra = found
-            if extra["fixed"] != fixed:
-                raise ValueError(
-                    f"the checkpoint in {directory} was made with {extra['fixed']}: must be "
-                    f"{fixed}; resume with the same options"
-                )
-            done = extra["epoch"]
-            job.progress("wide", done, epochs, f"resumed at epoch {done} of {epochs}")
+        if found is None:
+            raise ValueError(f"nothing is saved in {job.directory} yet: start without resuming")
+        (before, model), extra = found
+        if extra["fixed"] != fixed:
+            raise ValueError(
+                f"the checkpoint in {directory} was made with {extra['fixed']}: must be {fixed}; "
+                "resume with the same data and options"
+            )
+        done = extra["epoch"]
+        job.progress("wide", done, epochs, f"resumed at epoch {done} of {epochs}")
     capacity = wide.plan((points, early), epochs=epochs, seed=job.seed)
 
     def run(points: XmcData, model: wide.WideModel, first: int, last: int) -> wide.WideModel:
@@ -318,8 +325,9 @@ def _with_networks(
             run = NetworkRun(options, points, steps=steps, directory=directory)
         else:
             run = run.again(number, directory=directory)
-        if job.resume and directory is not None:
-            run.resume()
+        if job.resume and directory is not None and run.resume():
+            step, total = run.clock.step, run.total_steps
+            job.progress("network", step, total, f"resumed at step {step} of {total}")
         run.fit(interrupt=job.interrupt, progress=job.progress)
         networks.append(run.state.params)
         counts.setdefault("networks", []).append(run.costs())

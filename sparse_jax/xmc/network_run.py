@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from sparse_jax import data
+from sparse_jax.data.xmc import fingerprint
 from sparse_jax.optim import fused, rates
 from sparse_jax.retrieval import hashing, schedules
 from sparse_jax.retrieval.index import IndexConfig
@@ -194,6 +195,7 @@ class NetworkRun:
         assert self.directory is not None
         extra = {
             "options": dataclasses.asdict(self.options),
+            "data": fingerprint(self.points),
             "clock": self.clock.record(),
             "history": self.history,
         }
@@ -211,6 +213,11 @@ class NetworkRun:
             return False
         state, extra = found
         here = dataclasses.asdict(self.options)
+        if extra["data"] != fingerprint(self.points):
+            raise ValueError(
+                f"the checkpoint in {self.directory} was made with other data: resume with the "
+                "same training file, or start in a new directory"
+            )
         differ = sorted(k for k in here if extra["options"].get(k) != here[k])
         if differ:
             was = ", ".join(f"{k} = {extra['options'].get(k)}" for k in differ)

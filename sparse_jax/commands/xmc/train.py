@@ -85,15 +85,18 @@ def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> 
         )
         if args.weighting == "auto":
             print(weighting.choose(train).reason)
-        interrupt = Interrupt(args.max_seconds)
+        # A network alone has its time for steps; a preset for all of it.
+        interrupt = Interrupt(args.max_seconds if args.preset else None)
         with interrupt, Bars() as bars:
             if args.preset:
                 model, history, costs = _fit_preset(args, train, interrupt, bars)
             else:
                 model, history, costs = _fit_network(args, train, interrupt, bars)
         if interrupt.asked:
-            where = f"; what is done is in {args.checkpoint}" if args.checkpoint else ""
-            print(f"\ninterrupted{where}", file=sys.stderr)
+            where = f"; what is done is saved in {args.checkpoint}" if args.checkpoint else ""
+            print(f"\ninterrupted{where}")
+        elif interrupt.ended:
+            print(f"stopped after {args.max_seconds:g} s: the model is what there was by then")
         if args.model:
             xmc.save(model, args.model)
             print(f"kept in {args.model}")
@@ -107,7 +110,7 @@ def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> 
         print(f"no network was trained: {args.plot}, its curve, is not drawn")
     elif args.plot:
         draw(args.plot, history, results)
-    return 130 if interrupt.asked else 0
+    return 0
 
 
 Fitted = tuple[xmc.Model, list[dict[str, float]], dict[str, Any]]
@@ -166,9 +169,9 @@ def _fit_network(
     )
     if args.resume:
         if not run.resume():
-            raise ValueError(f"nothing saved in {args.checkpoint} yet: start without --resume")
+            raise ValueError(f"nothing is saved in {args.checkpoint} yet: start without --resume")
         print(f"resumed at step {run.clock.step} of {run.total_steps}")
-    run.fit(interrupt=interrupt, progress=bars)
+    run.fit(interrupt=interrupt, max_seconds=args.max_seconds, progress=bars)
     model = network_alone(run, train, chosen, **_names(args, train))
     return model, run.history, run.costs()
 
