@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
@@ -34,10 +37,29 @@ def _choose_copy() -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
 
 
+def _share_a_folder() -> Path:
+    """A folder for this session, its workers and what they start; what they compile lies in it.
+
+    Most of the suite's time would go into compiling the same programs again, in each process and
+    after each `jax.clear_caches`. With JAX_COMPILATION_CACHE_DIR set, the next session has them,
+    too; only leave the number of threads as it is (see `threads.environment`).
+    """
+    if "SPARSE_JAX_SESSION" not in os.environ:
+        os.environ["SPARSE_JAX_SESSION"] = tempfile.mkdtemp(prefix="sparse_jax-tests-")
+        atexit.register(shutil.rmtree, os.environ["SPARSE_JAX_SESSION"], ignore_errors=True)
+    folder = Path(os.environ["SPARSE_JAX_SESSION"])
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    return folder
+
+
 _choose_copy()
+_SESSION = _share_a_folder()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
+import threads  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -53,6 +75,12 @@ _WHY_NO_KERNELS = (
     if os.environ.get("SPARSE_JAX_PURE") == "1"
     else "the extension is not built: pip install ."
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "threads(program, *, counts): what `printed` runs, and with how many threads"
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -92,3 +120,32 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         pytest.skip(f"no C++ kernels: {_WHY_NO_KERNELS}")
     monkeypatch.setattr(ffi, "AVAILABLE", request.param == "ffi")
     yield request.param
+
+
+@pytest.fixture(scope="session")
+def _all_printed(request: pytest.FixtureRequest) -> threads.Printed:
+    programs: dict[int, threads.Programs] = {}
+    for item in request.session.items:
+        for mark in item.iter_markers("threads"):
+            for count in mark.kwargs["counts"]:
+                programs.setdefault(count, {})[item.nodeid] = mark.args[0]
+    return threads.run_once(_SESSION, programs)
+
+
+@pytest.fixture
+def printed(request: pytest.FixtureRequest, _all_printed: threads.Printed) -> dict[int, str]:
+    """What the program of the mark `threads` prints, by the number of threads."""
+    mark = request.node.get_closest_marker("threads")
+    out = {}
+    for count in mark.kwargs["counts"]:
+        found = _all_printed[count][request.node.nodeid]
+        assert not found.raised, f"with {count} threads: {found.raised}"
+        out[count] = found.printed
+    return out
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory() -> Iterator[None]:
+    """No module pays for what another compiled."""
+    yield
+    jax.clear_caches()

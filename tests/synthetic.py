@@ -1,14 +1,8 @@
-"""Random data for tests of training, and a training run whose weights are hashed.
-
-`python tests/synthetic.py STRATEGY MODE LOSS` prints the SHA-256 of all that the run leaves.
-"""
+"""Random data for tests of training, and a training run whose weights are hashed."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -94,19 +88,7 @@ def digest(tree: Any) -> str:
     return total.hexdigest()
 
 
-def printed(program: str, threads: str) -> str:
-    """What a program prints in a process of its own, with this many threads."""
-    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "NPROC": threads, "PYTHONPATH": path},
-    ).stdout
-
-
-def main(strategy: str, mode: str, loss: str) -> None:
+def train_and_print(strategy: str, mode: str, loss: str) -> None:
     """Seven steps at sizes at which XLA divides its work among threads."""
     shared = mode == "shared"
     batch_size = 128 if shared else 64
@@ -131,7 +113,3 @@ def main(strategy: str, mode: str, loss: str) -> None:
         assert int(state.index.rebuilds) == 1 and int(state.index.rehashed) > 0
     for name, tree in (("params", state.params), ("all", (state, losses))):
         print(name, digest(tree))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import threads
 from in_process import call
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ def test_a_killed_run_resumes_to_the_same_bits(model, text, tmp_path, capsys):
     options = [text, *SMALL, "--checkpoint", f"{tmp_path}/c", "--save-every", "10"]
     command = [sys.executable, str(ROOT / "scripts" / "train_lm.py"), *options]
     # One thread here, as many as there are in this process. Its compiler must be this one's, too.
-    env = os.environ | {"NPROC": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    env = threads.environment(1) | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env
     ) as child:

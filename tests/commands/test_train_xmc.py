@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import threads
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "train_xmc.py"
@@ -104,14 +105,14 @@ def test_times_ours_until_it_equals_dense(tmp_path):
 
 def test_one_thread_or_two_and_a_resumed_run_give_the_same_weights(tmp_path):
     out, checkpoint = f"{tmp_path}/r.json", f"{tmp_path}/checkpoint"
-    whole = run("--epochs", "2", "--rehash", "10", "--json", out, env={"NPROC": "1"})
+    whole = run("--epochs", "2", "--rehash", "10", "--json", out, env=threads.environment(1))
     assert whole.returncode == 0, whole.stderr
     expected = json.loads(Path(out).read_text())["weights_sha256"]
 
     options = ["--epochs", "2", "--rehash", "10", "--checkpoint", checkpoint, "--save-every", "10"]
-    first = run(*options, "--max-seconds", "0.03", env={"NPROC": "2"})
+    first = run(*options, "--max-seconds", "0.03", env=threads.environment(2))
     assert first.returncode == 0, first.stderr
-    rest = run(*options, "--resume", "--json", out, env={"NPROC": "2"})
+    rest = run(*options, "--resume", "--json", out, env=threads.environment(2))
     assert rest.returncode == 0, rest.stderr
     assert "resumed at step" in rest.stdout
     assert json.loads(Path(out).read_text())["weights_sha256"] == expected

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -229,19 +225,9 @@ print(digest.hexdigest())
 """
 
 
-def test_outputs_and_gradients_have_the_same_bits_at_any_thread_count():
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", SCRIPT],
-            env=os.environ | {"NPROC": threads, "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for threads in ("1", "2", "5")
-    ]
-    digests = [child.communicate(timeout=300)[0] for child in children]
-    assert all(child.returncode == 0 for child in children)
-    assert len(digests[0].strip()) == 64 and len(set(digests)) == 1
+@pytest.mark.threads(SCRIPT, counts=(1, 2, 5))
+def test_outputs_and_gradients_have_the_same_bits_at_any_thread_count(printed):
+    assert len(printed[1].strip()) == 64 and printed[1] == printed[2] == printed[5]
 
 
 # softmax_head ------------------------------------------------------------------------------------

@@ -5,10 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -144,17 +140,9 @@ for name, codes in everything(jax.random.key(0), x, sets, w).items():
 """
 
 
-def test_same_bits_with_one_thread_and_two():
-    root = str(Path(hashing.__file__).parents[3])
-    children = []
-    for threads in ("1", "2"):
-        path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
-        env = os.environ | {"NPROC": threads, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
-        args = [sys.executable, "-c", SCRIPT]
-        children.append(subprocess.Popen(args, env=env, stdout=subprocess.PIPE, text=True))
-    outputs = [child.communicate()[0] for child in children]
-    assert all(child.returncode == 0 for child in children)
-    assert outputs[0] == outputs[1] and len(outputs[0].splitlines()) == 6
+@pytest.mark.threads(SCRIPT, counts=(1, 2))
+def test_same_bits_with_one_thread_and_two(printed):
+    assert printed[1] == printed[2] and len(printed[1].splitlines()) == 6
 
 
 # ---- packing -----------------------------------------------------------------------------------

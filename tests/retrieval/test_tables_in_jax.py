@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,21 +144,11 @@ print(ffi.AVAILABLE, digest.hexdigest())
 """
 
 
-def test_identical_bits_at_any_thread_count():
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", HASH_SCRIPT],
-            env=os.environ | {"NPROC": threads},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for threads in ("1", "2", "5")
-    ]
-    results = [child.communicate(timeout=300)[0] for child in children]
-    assert all(child.returncode == 0 for child in children)
+@pytest.mark.threads(HASH_SCRIPT, counts=(1, 2, 5))
+def test_identical_bits_at_any_thread_count(printed):
     # With the kernels if this process has them: the children found the same package.
-    assert results[0].split()[0] == str(ffi.AVAILABLE)
-    assert len(set(results)) == 1
+    assert printed[1].split()[0] == str(ffi.AVAILABLE)
+    assert printed[1] == printed[2] == printed[5]
 
 
 # --- the door to the kernels ---------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import numpy as np
 import optax
 import pytest
 import synthetic
+import threads
 
 from sparse_jax import data, optim
 from sparse_jax.retrieval import schedules
@@ -231,7 +231,7 @@ def test_killed_at_any_moment_a_whole_checkpoint_is_left(tmp_path: Path) -> None
         child = subprocess.Popen(
             [sys.executable, "-c", SAVE_IN_A_LOOP, str(tmp_path)],
             stdout=subprocess.PIPE,
-            env={**os.environ, "NPROC": "1"},
+            env=threads.environment(1),
         )
         assert child.stdout is not None
         last = 0

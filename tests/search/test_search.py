@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 
 import bm25s
 import jax
@@ -286,18 +283,9 @@ print(hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in leaves)).hexdiges
 """
 
 
-def test_bits_do_not_depend_on_the_number_of_threads():
-    found = [
-        subprocess.run(
-            [sys.executable, "-c", BITS],
-            env={**os.environ, "NPROC": n},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for n in ("1", "2")
-    ]
-    assert len(found[0]) == 65 and found[0] == found[1]
+@pytest.mark.threads(BITS, counts=(1, 2))
+def test_bits_do_not_depend_on_the_number_of_threads(printed):
+    assert len(printed[1]) == 65 and printed[1] == printed[2]
 
 
 # ------------------------------------------------------------------------------------------- index

@@ -242,5 +242,6 @@ print(synthetic.digest((tree, label_tree.scores(tree, synthetic.make_batches(poi
 """
 
 
-def test_bits_do_not_depend_on_threads():
-    assert synthetic.printed(_PROGRAM, "1") == synthetic.printed(_PROGRAM, "3") != ""
+@pytest.mark.threads(_PROGRAM, counts=(1, 5))
+def test_bits_do_not_depend_on_threads(printed):
+    assert printed[1] == printed[5] != ""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -312,22 +309,16 @@ def test_learns_and_predicts_through_the_tables() -> None:
     assert score(sparse) > 0.6 * score(dense) > baseline
 
 
+def _run(mode: str, loss: str, counts: tuple[int, ...]) -> Any:
+    program = f"import synthetic; synthetic.train_and_print('lsh', {mode!r}, {loss!r})"
+    return pytest.param(counts, marks=pytest.mark.threads(program, counts=counts), id=mode)
+
+
 @pytest.mark.parametrize(
-    ("mode", "loss", "counts"),
-    [("shared", "softmax", ("1", "2", "5")), ("per_example", "bce", ("1", "5"))],
+    "counts", [_run("shared", "softmax", (1, 2, 5)), _run("per_example", "bce", (1, 5))]
 )
-def test_same_bits_at_any_number_of_threads(mode: str, loss: str, counts: tuple[str, ...]) -> None:
-    """NPROC is how many threads XLA:CPU starts."""
-    script = Path(synthetic.__file__)
-    children = [
-        subprocess.Popen(
-            [sys.executable, str(script), "lsh", mode, loss],
-            stdout=subprocess.PIPE,
-            env={**os.environ, "NPROC": threads},
-            text=True,
-        )
-        for threads in counts
-    ]
-    told = [child.communicate()[0] for child in children]
-    assert all(child.returncode == 0 for child in children)
-    assert told[0].startswith("params ") and len(set(told)) == 1
+def test_same_bits_at_any_number_of_threads(
+    counts: tuple[int, ...], printed: dict[int, str]
+) -> None:
+    assert printed[1].startswith("params ")
+    assert all(printed[count] == printed[1] for count in counts)

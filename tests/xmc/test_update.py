@@ -61,7 +61,7 @@ def test_new_labels_are_learned_and_old_ones_kept(parts):
 
 
 def test_the_model_before_stays_as_it_was(parts):
-    _, first, more, test = parts
+    _, first, more, _ = parts
     model = xmc.fit(first)
     copied = jax.tree.map(np.array, model)
     xmc.update(model, more)
