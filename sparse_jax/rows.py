@@ -345,7 +345,7 @@ def embedding_bag(
       combiner: ``"sum"``, ``"mean"`` or ``"sqrtn"``.
 
     Returns:
-      Array ``[num_segments, d]`` of the rows' dtype.
+      Array ``[num_segments, d]`` of the rows' dtype; narrow ones are summed in float32.
 
     Raises:
       TypeError: if ``positions`` or ``segments`` is not an int32 array.
@@ -377,6 +377,10 @@ def embedding_bag(
             f"{tuple(weights.shape)}."
         )
     rows, positions, segments = jnp.asarray(rows), jnp.asarray(positions), jnp.asarray(segments)
+    given = rows.dtype
+    if given in (jnp.bfloat16, jnp.float16):
+        # A sum in bfloat16 stops at 256 ones: sums and gradients are taken in float32.
+        rows = rows.astype(jnp.float32)
     valid = (positions >= 0) & (positions < rows.shape[0])
     valid &= (segments >= 0) & (segments < num_segments)
     if weights is None:
@@ -385,7 +389,7 @@ def embedding_bag(
         w = jnp.where(valid, jnp.asarray(weights).astype(rows.dtype), jnp.zeros((), rows.dtype))
     total = weighted_sum(rows, jnp.where(valid, positions, -1), segments, w, num_segments)
     if combiner == "sum":
-        return total
+        return total.astype(given)
     bag = jnp.where(valid, segments, num_segments)
     parts = w if combiner == "mean" else w * w
     norm = jnp.zeros(num_segments, rows.dtype).at[bag].add(parts, mode="drop")
@@ -393,4 +397,5 @@ def embedding_bag(
     # Guard the denominator, not only the quotient, or the gradient of an empty bag is NaN.
     norm = jnp.where(empty, jnp.ones((), norm.dtype), norm)
     norm = norm if combiner == "mean" else jnp.sqrt(norm)
-    return jnp.where(empty[:, None], jnp.zeros((), total.dtype), total / norm[:, None])
+    mean = jnp.where(empty[:, None], jnp.zeros((), total.dtype), total / norm[:, None])
+    return mean.astype(given)

@@ -40,7 +40,10 @@ class Level(NamedTuple):
 
 
 class Svm(NamedTuple):
-    """How a classifier is trained: squared hinge, L2 penalty on weights and bias."""
+    """How a classifier is trained: squared hinge, L2 penalty on weights and bias.
+
+    Meant for rows of about unit length, to which `xmc.label_tree.fit` scales others.
+    """
 
     cost: float = 1.0  # C
     iterations: int = 5  # passes over its points, at most: more teach nothing that lasts

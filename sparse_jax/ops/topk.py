@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_jax.ops import ffi
 
@@ -11,6 +15,7 @@ TopK = tuple[jax.Array, jax.Array]
 """(scores float32 [B, k], ids int32 [B, k]), best first; -inf and -1 behind the last."""
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def topk_rows(queries: jax.Array, weights: jax.Array, bias: jax.Array, k: int) -> TopK:
     """The k rows with the largest w·x + b, over all N: see `retrieval.topk.rows`."""
     if ffi.AVAILABLE:
@@ -22,6 +27,21 @@ def topk_rows(queries: jax.Array, weights: jax.Array, bias: jax.Array, k: int) -
     return best(scores, jnp.broadcast_to(ids, scores.shape), k)
 
 
+def _rows_forward(queries: jax.Array, weights: jax.Array, bias: jax.Array, k: int) -> Any:
+    scores, ids = topk_rows(queries, weights, bias, k)
+    return (scores, ids), (queries, weights, bias, ids)
+
+
+def _rows_backward(k: int, saved: tuple[jax.Array, ...], cotangents: tuple[jax.Array, Any]) -> Any:
+    *operands, ids = saved
+    _, pull = jax.vjp(lambda q, w, b: _scores_of(q, w, b, ids), *operands)
+    return pull(cotangents[0])
+
+
+topk_rows.defvjp(_rows_forward, _rows_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def topk_among(
     queries: jax.Array, weights: jax.Array, bias: jax.Array, ids: jax.Array, k: int
 ) -> TopK:
@@ -29,10 +49,33 @@ def topk_among(
     if ffi.AVAILABLE:
         scores, ids = ffi.call("topk_among", _results(queries, k))(queries, weights, bias, ids)
         return scores, ids
+    return best(_scores_of(queries, weights, bias, ids), ids, k)
+
+
+def _among_forward(
+    queries: jax.Array, weights: jax.Array, bias: jax.Array, ids: jax.Array, k: int
+) -> Any:
+    scores, found = topk_among(queries, weights, bias, ids, k)
+    return (scores, found), (queries, weights, bias, found, ids)
+
+
+def _among_backward(k: int, saved: tuple[jax.Array, ...], cotangents: tuple[jax.Array, Any]) -> Any:
+    *operands, found, ids = saved
+    _, pull = jax.vjp(lambda q, w, b: _scores_of(q, w, b, found), *operands)
+    return (*pull(cotangents[0]), np.zeros(ids.shape, jax.dtypes.float0))
+
+
+topk_among.defvjp(_among_forward, _among_backward)
+
+
+def _scores_of(
+    queries: jax.Array, weights: jax.Array, bias: jax.Array, ids: jax.Array
+) -> jax.Array:
+    """w·x + b of the rows `ids` [B, m], -inf for those out of range; the kernels' gradient."""
     valid = (ids >= 0) & (ids < weights.shape[0])
     some = jnp.take(weights, ids, axis=0, mode="clip").astype(jnp.float32)
     scores = jnp.einsum("bmd,bd->bm", some, queries) + jnp.take(bias, ids, mode="clip")
-    return best(jnp.where(valid, scores, -jnp.inf), ids, k)
+    return jnp.where(valid, scores, -jnp.inf)
 
 
 def _results(queries: jax.Array, k: int) -> list[jax.ShapeDtypeStruct]:

@@ -278,7 +278,7 @@ def _hash_rows(
 def _rehash(index: LshIndex, weights: jax.Array, bias: jax.Array | None) -> LshIndex:
     num_rows = weights.shape[0]
     few, chunk = min(_FEW, num_rows), min(_CHUNK, num_rows)
-    count = jnp.sum(index.changed.astype(jnp.int32))
+    count = jnp.sum(index.changed, dtype=jnp.int32)
     every = jnp.arange(num_rows, dtype=jnp.int32)
     # XLA:CPU's `nonzero` takes longer than all the rest.
     ids, _, _ = unique_ids(

@@ -25,7 +25,7 @@ from scipy import sparse  # type: ignore[import-untyped]
 
 from sparse_jax.data import Batch, XmcData
 from sparse_jax.ops.label_tree import LabelTree, Level, Svm, fit_tree_level, tree_scores
-from sparse_jax.xmc.wide import entries
+from sparse_jax.xmc.wide import entries, row_scale
 
 _BRANCH = 3  # log2 of an inner node's children
 _PROJECTED = 128  # dimensions that centroids are clustered in
@@ -77,7 +77,9 @@ def fit(
     point = np.repeat(np.arange(train.num_points), np.diff(train.label_offsets))
     held = [_points_of(place[train.label_ids], point, start, train.num_points) for start in starts]
     held[0] = _all_points(train)
-    points = (train.feature_offsets, train.feature_ids, train.feature_values)
+    scale = row_scale(train)
+    values = train.feature_values if scale == 1 else train.feature_values / scale
+    points = (train.feature_offsets, train.feature_ids, values)
     features, nodes, weights, bias = [], [], [], [np.zeros(1, np.float32)]
     for d, below in enumerate(children):
         level = Level(*held[d], below - first[d + 1], *held[d + 1])
@@ -88,7 +90,7 @@ def fit(
         )
         features.append(feature)
         nodes.append(child + np.int32(first[d + 1]))
-        weights.append(weight)
+        weights.append(weight if scale == 1 else weight / scale)
         bias.append(own_bias)
     # Into rows by feature, in which the nodes keep their order.
     triples = (np.concatenate(weights), (np.concatenate(features), np.concatenate(nodes)))

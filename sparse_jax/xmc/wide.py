@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.data import Batch, Capacity, XmcData, batches, num_batches, plan_capacity, prefetch
+from sparse_jax.data.xmc import with_values
 from sparse_jax.ops.fixed_order import weighted_total
 from sparse_jax.ops.wide import Entries, co_occurring, wide_scores, wide_step
 from sparse_jax.runtime import loop
@@ -30,6 +31,7 @@ from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.xmc.progress import Progress, silent
 
 _FIRST_BIAS = -1.0  # the margin: labels without evidence stay there
+UNSEEN = -100.0  # of a label without a training point: it comes behind all others
 _FIRST_SLOT = 1.0  # of Adagrad: large, so that a rare pair is not learned by heart at once
 
 
@@ -56,7 +58,7 @@ def zeros(points: XmcData, *, min_share: float = 0.002) -> WideModel:
         0 keeps every pair.
 
     Returns:
-      A `WideModel`.
+      A `WideModel`. Labels that no point has get the bias `UNSEEN`.
 
     Raises:
       ValueError: if min_share is not in [0, 1), or the pairs exceed 2^31 - 1.
@@ -79,12 +81,13 @@ def zeros(points: XmcData, *, min_share: float = 0.002) -> WideModel:
         points.num_labels,
         min_share,
     )
+    seen = np.bincount(points.label_ids, minlength=points.num_labels) > 0
     return WideModel(
         offsets=jnp.asarray(offsets),
         label_ids=jnp.asarray(label_ids),
         weights=jnp.asarray(np.zeros(label_ids.size, np.float32)),
         slots=jnp.asarray(np.full(label_ids.size, _FIRST_SLOT, np.float32)),
-        bias=jnp.asarray(np.full(points.num_labels, _FIRST_BIAS, np.float32)),
+        bias=jnp.asarray(np.where(seen, np.float32(_FIRST_BIAS), np.float32(UNSEEN))),
         bias_slots=jnp.asarray(np.full(points.num_labels, _FIRST_SLOT, np.float32)),
     )
 
@@ -156,22 +159,9 @@ def step(
     return WideModel(model.offsets, model.label_ids, *state), mean
 
 
-UNSEEN = -100.0
-"""Bias of a label without a training point: it comes behind all others."""
-
-
 def is_unseen(bias: np.ndarray) -> np.ndarray:
     """Which labels have had no training point, bool [N]."""
     return np.asarray(bias <= UNSEEN)
-
-
-def unseen_last(model: WideModel, points: XmcData) -> WideModel:
-    """The model with the bias `UNSEEN` for labels that none of its points has had."""
-    seen = np.bincount(points.label_ids, minlength=points.num_labels) > 0
-    if seen.all():
-        return model
-    bias = np.asarray(model.bias)
-    return dataclasses.replace(model, bias=jnp.asarray(np.where(seen, bias, np.float32(UNSEEN))))
 
 
 def zeros_like(model: WideModel) -> WideModel:
@@ -232,6 +222,19 @@ def _rows(model: WideModel) -> np.ndarray:
     return np.repeat(np.arange(model.offsets.size - 1), np.diff(np.asarray(model.offsets)))
 
 
+def row_scale(points: XmcData) -> np.float32:
+    """What rows are divided by to be of about unit length; 1 if they are.
+
+    Steps, the penalty's strength and the threshold below which a tree's weights are cut are made
+    for such rows: the same rows times 100 should give the same model.
+    """
+    squares = points.feature_values.astype(np.float64) ** 2
+    rows = np.repeat(np.arange(points.num_points), np.diff(points.feature_offsets))
+    lengths = np.sqrt(np.bincount(rows, squares, minlength=points.num_points))
+    usual = float(np.median(lengths[lengths > 0])) if (lengths > 0).any() else 1.0
+    return np.float32(1 if 0.5 < usual < 2 else usual)
+
+
 BATCH, LEARNING_RATE = 256, 0.3
 """Of `fit`."""
 
@@ -284,6 +287,10 @@ def fit(
     Returns:
       The trained model.
     """
+    scale = row_scale(points)
+    if scale != 1:
+        points = with_values(points, points.feature_values / scale)
+        model = _rescaled(model, scale)
     capacity = capacity or plan_capacity(points, BATCH, seed=seed, epochs=epochs)
     per_epoch = num_batches(points.num_points, BATCH)
     total = per_epoch * epochs
@@ -310,12 +317,12 @@ def fit(
 
     def validate(model: WideModel) -> bool:
         if watch is not None and clock.step * looks // total > (clock.step - 1) * looks // total:
-            watch(model)
+            watch(_rescaled(model, 1 / scale))
         return False
 
     def save(model: WideModel) -> None:
         if on_epoch is not None and clock.step % per_epoch == 0:
-            on_epoch(model, clock.step // per_epoch)
+            on_epoch(_rescaled(model, 1 / scale), clock.step // per_epoch)
 
     clock = loop.Clock(step=first_epoch * per_epoch)
     outcome = loop.train(
@@ -332,5 +339,12 @@ def fit(
         save=save if on_epoch else None,
         save_every=per_epoch,
     )
-    trained: WideModel = outcome.state
-    return trained
+    return _rescaled(outcome.state, 1 / scale)
+
+
+def _rescaled(model: WideModel, factor: float | np.floating) -> WideModel:
+    """The model for rows that are divided by the factor."""
+    if factor == 1:
+        return model
+    weights = np.asarray(model.weights) * np.float32(factor)
+    return dataclasses.replace(model, weights=jnp.asarray(weights))

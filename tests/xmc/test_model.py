@@ -330,3 +330,12 @@ def test_calibration_of_few_points_still_orders():
     curve = calibration.fit(np.zeros((3, 2), np.float32), np.zeros((3, 2), bool))
     chance = calibration.chances(jnp.array([[2.0, 1.0, -jnp.inf]]), jnp.asarray(curve))
     assert 1 > chance[0, 0] > chance[0, 1] > chance[0, 2] == 0
+
+
+def test_orbax_keeps_a_model(model, tmp_path):
+    from sparse_jax.runtime import checkpoint
+
+    checkpoint.save(tmp_path / "c", model, step=1, extra={})
+    found = checkpoint.restore(tmp_path / "c", model)
+    assert found is not None
+    jax.tree.map(np.testing.assert_array_equal, found[0], model)

@@ -37,15 +37,28 @@ __all__ = [
     "wta",
 ]
 
+# A new family is one entry here: its module, and what its `init` returns.
+_ALL: tuple[tuple[ModuleType, type], ...] = (
+    (simhash, simhash.SimHash),
+    (srp, srp.SparseProjection),
+    (wta, wta.WTA),
+    (dwta, dwta.DWTA),
+    (minhash, minhash.MinHash),
+    (fastsrp, fastsrp.FastSRP),
+)
+
 #: Family modules by name.
-FAMILIES: dict[str, ModuleType] = {
-    "simhash": simhash,
-    "srp": srp,
-    "wta": wta,
-    "dwta": dwta,
-    "minhash": minhash,
-    "fastsrp": fastsrp,
-}
+FAMILIES: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module, _ in _ALL}
+
+
+def about(name: str) -> str:
+    """What a family is, in the first line of its module's words; for --help.
+
+    Example:
+      >>> about("simhash").startswith("SimHash")
+      True
+    """
+    return (FAMILIES[name].__doc__ or "").strip().splitlines()[0]
 
 
 @functools.singledispatch
@@ -84,13 +97,6 @@ def _unknown(params: Any) -> str:
     )
 
 
-for _module, _type in (
-    (simhash, simhash.SimHash),
-    (srp, srp.SparseProjection),
-    (wta, wta.WTA),
-    (dwta, dwta.DWTA),
-    (minhash, minhash.MinHash),
-    (fastsrp, fastsrp.FastSRP),
-):
+for _module, _type in _ALL:
     hash.register(_type)(_module.hash)
     madds.register(_type)(_module.madds)

@@ -1,0 +1,214 @@
+"""Faults that public bug reports of other tools led to, in the classifier and the engine.
+
+| row | kind | test |
+|---|---|---|
+| 8a | resumed on other data | test_resuming_on_renumbered_labels_is_refused |
+| 12 | divergence goes unnoticed | test_divergence_stops_with_a_cure_and_keeps_the_last_save |
+| 17 | labels never trained rank first | test_labels_without_a_point_come_last_in_every_part |
+| 18 | a threshold on weights | test_rows_times_a_hundred_give_the_same_model_but_for_scale |
+| 19 | jax_enable_x64 | test_an_index_lives_under_x64 |
+| 20 | nothing to train on, or to test on | tests/commands/test_xmc.py, tests/xmc/test_model.py |
+| 33 | few labels, negative or ready features | tests/xmc/test_model.py |
+| 40 | bfloat16 accumulated in bfloat16 | test_bags_of_narrow_rows_are_summed_in_float32 |
+| 43 | differentiable in the fallback only | test_exact_topk_has_the_same_gradient_on_both_paths |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from in_process import call
+
+from sparse_jax import data
+from sparse_jax.commands import main as program
+from sparse_jax.retrieval import topk
+from sparse_jax.rows import embedding_bag
+from sparse_jax.runtime import checkpoint
+from sparse_jax.xmc import label_tree, metrics, wide
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+TRAIN, TEST = (str(FIXTURES / f"xmc_tiny_{part}.txt") for part in ("train", "test"))
+SMALL = ["--hidden", "8", "--active", "6", "--batch-size", "8", "--lr", "0.03"]
+
+
+def labelled(path: Path, label) -> str:
+    """60 points of 20 features, each with one of six labels."""
+    lines = [f"{label(i % 6)} {i % 6}:1 {6 + i % 7}:1" for i in range(60)]
+    path.write_text("60 20 6\n" + "\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_resuming_on_renumbered_labels_is_refused(tmp_path, capsys):
+    one = labelled(tmp_path / "a.txt", lambda x: x)
+    other = labelled(tmp_path / "b.txt", lambda x: 5 - x)
+    options = [*SMALL, "--epochs", "2", "--checkpoint", str(tmp_path / "c")]
+    assert call(program, capsys, "xmc", "train", one, one, *options)[0] == 0
+    status, _, err = call(program, capsys, "xmc", "train", other, other, *options, "--resume")
+    assert status == 2 and "made with other data" in err
+    status, out, _ = call(program, capsys, "xmc", "train", one, one, *options, "--resume")
+    assert status == 0 and "resumed at step 16 of 16" in out
+
+
+def test_divergence_stops_with_a_cure_and_keeps_the_last_save(tmp_path, capsys):
+    place = str(tmp_path / "c")
+    options = ["--hidden", "16", "--active", "200", "--batch-size", "64", "--epochs", "1"]
+    files = ["xmc", "train", TRAIN, TEST]
+    assert call(program, capsys, *files, *options, "--checkpoint", place)[0] == 0
+    before = sorted(p.name for p in Path(place).iterdir())
+    out = tmp_path / "r.json"
+    status, _, err = call(
+        program, capsys, *files, *options, "--lr", "1e30", "--checkpoint", place, "--json", str(out)
+    )
+    assert status == 2 and "learning rate" in err and "step" in err
+    assert not out.exists() and sorted(p.name for p in Path(place).iterdir()) == before
+
+
+@pytest.fixture(scope="module")
+def weighted():
+    train, test = data.read_xmc(TRAIN), data.read_xmc(TEST)
+    chosen = data.weighting.fit(train, "tfidf")
+    return data.weighting.apply(chosen, train), data.weighting.apply(chosen, test)
+
+
+def test_labels_without_a_point_come_last_in_every_part(weighted):
+    train, test = weighted
+    train = data.with_sizes(train, num_labels=520)
+    seen = np.bincount(train.label_ids, minlength=520) > 0
+    assert not seen[500:].any()
+    model = wide.fit(train, wide.zeros(train), epochs=3)
+    batch = next(data.batches(data.with_sizes(test, num_labels=520), 64))
+    scores = np.asarray(wide.scores(model, batch))
+    assert scores[:, ~seen].max() < scores[:, seen].min()
+
+
+@pytest.mark.parametrize("factor", [100.0, 0.01])
+def test_rows_times_a_hundred_give_the_same_model_but_for_scale(weighted, factor):
+    train, test = weighted
+
+    def times(points):
+        return dataclasses.replace(
+            points, feature_values=points.feature_values * np.float32(factor)
+        )
+
+    def precision(score, points):
+        found = []
+        capacity = data.plan_capacity(points, 64, seed=None, epochs=1)
+        for batch in data.batches(points, 64, capacity=capacity):
+            found.append(np.asarray(jax.lax.top_k(score(batch), 1)[1]))
+        found = np.concatenate(found)[: points.num_points]
+        return metrics.precision_at_k(found, points.label_offsets, points.label_ids, 1)
+
+    plain, scaled = label_tree.fit(train), label_tree.fit(times(train))
+    assert abs(plain.weights.size - scaled.weights.size) < 0.02 * plain.weights.size
+    a = precision(lambda b: label_tree.scores(plain, b), test)
+    b = precision(lambda b: label_tree.scores(scaled, b), times(test))
+    assert a > 0.4 and abs(a - b) < 0.01
+    one = wide.fit(train, wide.zeros(train), epochs=2)
+    other = wide.fit(times(train), wide.zeros(train), epochs=2)
+    a = precision(lambda b: wide.scores(one, b), test)
+    b = precision(lambda b: wide.scores(other, b), times(test))
+    assert a > 0.4 and abs(a - b) < 0.01
+
+
+X64 = """
+import jax
+jax.config.update("jax_enable_x64", True)
+import jax.numpy as jnp
+import numpy as np
+import optax
+from sparse_jax import data, optim, xmc
+from sparse_jax.retrieval import hashing, index
+weights = jax.random.normal(jax.random.key(0), (1000, 16), jnp.float32)
+for family in hashing.FAMILIES:
+    if family == "minhash":
+        continue
+    config = index.IndexConfig(family=family, num_tables=4, num_bits=6)
+    lsh = index.init(jax.random.key(1), weights, config=config)
+    lsh = index.mark(lsh, jnp.arange(10, dtype=jnp.int32))
+    lsh = index.maintain(lsh, jnp.int32(100), weights, config=config)
+    assert index.candidates(lsh, weights[:4], config=config).ids.dtype == jnp.int32
+points = data.XmcData(
+    np.arange(61), np.tile(np.arange(2, dtype=np.int32), 30), np.ones(60, np.float32),
+    np.arange(61), np.tile(np.arange(2, dtype=np.int32), 30), num_features=2, num_labels=2)
+for preset in ("fast", "accurate"):
+    assert (xmc.predict(xmc.fit(points, preset=preset), points, k=1).labels[:2, 0] == [0, 1]).all()
+print("fine")
+"""
+
+
+def test_an_index_lives_under_x64():
+    done = subprocess.run([sys.executable, "-c", X64], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "fine", done.stderr
+
+
+def test_bags_of_narrow_rows_are_summed_in_float32():
+    ones = jnp.ones((1, 1), jnp.bfloat16)
+    zeros = jnp.zeros(1000, jnp.int32)
+    total = embedding_bag(ones, zeros, zeros, num_segments=1)
+    assert total.dtype == jnp.bfloat16 and float(total[0, 0]) == 1000
+    rows = jnp.array([[1.0], [2.0]], jnp.bfloat16)
+    which = jnp.asarray(np.repeat([0, 1], [900, 100]), jnp.int32)
+    mean = embedding_bag(rows, which, zeros, num_segments=1, combiner="mean")
+    assert abs(float(mean[0, 0]) - 1.1) < 0.005
+    weights = jnp.full(1000, 1.001, jnp.float32)  # bfloat16 makes 1 of it
+    weighted_total = embedding_bag(ones, zeros, zeros, weights, num_segments=1)
+    assert abs(float(weighted_total[0, 0]) - 1001) <= 2
+
+    def loss(rows):
+        bag = embedding_bag(rows, zeros, zeros, num_segments=1)
+        return jnp.sum(bag.astype(jnp.float32))
+
+    grad = jax.grad(loss)(ones)
+    assert grad.dtype == jnp.bfloat16 and float(grad[0, 0]) == 1000
+
+
+def test_exact_topk_has_the_same_gradient_on_both_paths(kernels):
+    keys = jax.random.split(jax.random.key(0), 4)
+    queries = jax.random.normal(keys[0], (6, 5))
+    weights, bias = jax.random.normal(keys[1], (30, 5)), jax.random.normal(keys[2], (30,))
+    some = jnp.tile(jnp.arange(0, 20, 2, dtype=jnp.int32), (6, 1)).at[0, 3].set(-1)
+
+    def dense(q, w, b, allowed):
+        scores = q @ w.T + b[None, :]
+        scores = jnp.where(allowed, scores, -jnp.inf)
+        return jnp.sum(jnp.sin(jnp.sort(scores, axis=1)[:, -4:]))
+
+    everything = jnp.ones((6, 30), bool)
+    chosen = jnp.zeros((6, 30), bool).at[jnp.arange(6)[:, None], some].set(some >= 0)
+    ours = [
+        lambda q, w, b: topk.rows(q, w, b, k=4).scores,
+        lambda q, w, b: topk.among(q, w, b, some, k=4).scores,
+    ]
+    operands = (queries, weights, bias)
+    for found, allowed in zip(ours, (everything, chosen), strict=True):
+        grads = jax.grad(lambda *x, f=found: jnp.sum(jnp.sin(f(*x))), argnums=(0, 1, 2))
+        plain = jax.grad(lambda *x, a=allowed: dense(*x, a), argnums=(0, 1, 2))
+        for a, b in zip(grads(*operands), plain(*operands), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_results_are_json_that_every_parser_takes(tmp_path):
+    from sparse_jax.runtime.files import write_json
+
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "r.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
+    write_json(tmp_path / "r.json", {"loss": 1.5})
+    assert json.loads((tmp_path / "r.json").read_text()) == {"loss": 1.5}
+
+
+def test_checkpoints_of_other_programs_are_named(tmp_path, capsys):
+    """A folder that another program saved into is refused with a message, not a traceback."""
+    checkpoint.save(tmp_path / "c" / "wide", {"w": jnp.ones(3)}, step=1, extra={"other": 1})
+    status, _, err = call(
+        program, capsys, "xmc", "train", TRAIN, "--checkpoint", str(tmp_path / "c"), "--resume"
+    )
+    assert status == 2 and "doesn't fit" in err
