@@ -13,6 +13,8 @@ from sparse_jax.xmc.negatives import STRATEGIES
 from sparse_jax.xmc.network_run import Options
 from sparse_jax.xmc.presets import PRESETS
 
+LSH_FAMILIES = [f for f in hashing.FAMILIES if f != "minhash"]  # minhash is for sets
+
 # Options of a network that is trained alone, and their names in `Options`. They are None until
 # given, so that one without effect can be told from one that was left alone.
 NETWORK: dict[str, tuple[str, dict[str, Any]]] = {
@@ -22,7 +24,7 @@ NETWORK: dict[str, tuple[str, dict[str, Any]]] = {
     "hidden": ("hidden", {"type": int, "metavar": "D"}),
     "loss": ("loss", {"choices": ("softmax", "bce")}),
     "correction": ("correction", {"choices": ("none", "logq", "lsh")}),
-    "hash": ("family", {"choices": [f for f in hashing.FAMILIES if f != "minhash"]}),
+    "hash": ("family", {"choices": LSH_FAMILIES}),
     "transform": ("transform", {"choices": hashing.transforms.NAMES}),
     "tables": ("tables", {"type": int, "metavar": "L"}),
     "bits": ("bits", {"type": int, "metavar": "K"}),
@@ -35,13 +37,14 @@ NETWORK: dict[str, tuple[str, dict[str, Any]]] = {
 }
 HELP = {
     "strategy": "where an active set's negatives come from: "
-    + "; ".join(f"{name}, {s.about}" for name, s in STRATEGIES.items()),
+    + "; ".join(f"{name}, {s.about}" for name, s in STRATEGIES.items())
+    + "; lsh where an option of the tables is given",
     "mode": "one active set for a batch, or one for each example",
     "active": "size of the active set; by default what the data need",
     "hidden": "hidden width",
     "loss": "over the active set",
     "correction": "of logits for the chance of being sampled",
-    "hash": "LSH family",
+    "hash": "LSH family: " + "; ".join(f"{n}, {hashing.about(n)}" for n in LSH_FAMILIES),
     "transform": "of the keys that are hashed",
     "tables": "hash tables",
     "bits": "of a bucket id",
@@ -94,7 +97,7 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
     group = parser.add_argument_group(
         "a network alone, instead of a preset", "Any of these trains one network by active sets."
     )
-    defaults = Options(strategy="lsh")
+    defaults = Options()
     for name, (field, kind) in NETWORK.items():
         default = getattr(defaults, field)
         shown = "" if default is None else f" (default: {default})"
@@ -108,8 +111,10 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
 def network_options(args: argparse.Namespace) -> Options:
     """What a network alone is, from the options given."""
     given = {field: getattr(args, name) for name, (field, _) in NETWORK.items()}
-    given = {"strategy": "lsh", **{k: v for k, v in given.items() if v is not None}}
-    return Options(**given, seed=args.seed)
+    given = {k: v for k, v in given.items() if v is not None}
+    # Options of the tables ask for them; else uniform negatives serve best (docs/negatives.md).
+    tables = _given(args, NEEDS_TABLES) or args.correction == "lsh"
+    return Options(**{"strategy": "lsh" if tables else "uniform", **given}, seed=args.seed)
 
 
 def _given(args: argparse.Namespace, names: Sequence[str] = tuple(NETWORK)) -> list[str]:

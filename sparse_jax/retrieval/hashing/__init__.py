@@ -58,7 +58,7 @@ def about(name: str) -> str:
       >>> about("simhash").startswith("SimHash")
       True
     """
-    return (FAMILIES[name].__doc__ or "").strip().splitlines()[0]
+    return (FAMILIES[name].__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 
 @functools.singledispatch
