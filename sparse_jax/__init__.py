@@ -12,7 +12,11 @@ from typing import Any
 
 from sparse_jax import data, layers, optim, retrieval, rows
 from sparse_jax.optim import rowwise
-from sparse_jax.rows import RowSparse, add_rows, embedding_bag, set_rows, take_rows, unique_ids
+from sparse_jax.rows import RowSparse, take_rows
+from sparse_jax.rows import add_rows as add_rows  # these four are listed in `rows`
+from sparse_jax.rows import embedding_bag as embedding_bag
+from sparse_jax.rows import set_rows as set_rows
+from sparse_jax.rows import unique_ids as unique_ids
 
 try:
     __version__ = metadata.version("sparse_jax")
@@ -24,9 +28,7 @@ _LAZY = ("lm", "nn", "runtime", "search", "sklearn", "summarize", "text", "xmc")
 
 __all__ = [
     "RowSparse",
-    "add_rows",
     "data",
-    "embedding_bag",
     "layers",
     "lm",
     "nn",
@@ -35,11 +37,9 @@ __all__ = [
     "rows",
     "rowwise",
     "search",
-    "set_rows",
     "sklearn",
     "summarize",
     "take_rows",
-    "unique_ids",
     "xmc",
 ]
 

@@ -23,10 +23,7 @@ from sparse_jax.ops.bf16 import add_bf16, take_bf16
 __all__ = [
     "RowSparse",
     "add_rows",
-    "draw_rows",
     "embedding_bag",
-    "set_rows",
-    "slice_rows",
     "take_rows",
     "unique_ids",
 ]
@@ -254,11 +251,22 @@ class RowSparse:
         return self.rows.dtype
 
     def map(self, f: Callable[[jax.Array], jax.Array]) -> RowSparse:
-        """Applies ``f`` to the rows ``[n, ...]`` and keeps the ids."""
+        """Applies a function to the rows and keeps the ids.
+
+        Args:
+          f: maps the rows ``[n, ...]``.
+
+        Returns:
+          A RowSparse with the rows that ``f`` returned.
+        """
         return RowSparse(self.ids, f(self.rows), num_rows=self.num_rows)
 
     def to_dense(self) -> jax.Array:
-        """The table ``[num_rows, ...]``. Costs O(num_rows): for tests and small tables."""
+        """The whole table. Costs O(num_rows): for tests and small tables.
+
+        Returns:
+          The table ``[num_rows, ...]``.
+        """
         return add_rows(jnp.zeros(self.shape, self.dtype), self.ids, self.rows)
 
     def __add__(self, table: Any) -> jax.Array:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import collections
+import mmap
 import os
 import shutil
 import sys
@@ -70,21 +72,27 @@ with warnings.catch_warnings():
     import sparse_jax
     from sparse_jax.ops import ffi
 
+_least_memory, _MORE_MEMORY = 600_000_000, 500_000_000  # bytes
+_PURE = os.environ.get("SPARSE_JAX_PURE") == "1"
 _WHY_NO_KERNELS = (
-    "switched off by SPARSE_JAX_PURE=1"
-    if os.environ.get("SPARSE_JAX_PURE") == "1"
-    else "the extension is not built: pip install ."
+    "switched off by SPARSE_JAX_PURE=1" if _PURE else "the extension is not built: pip install ."
 )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "threads(program, *, counts): what `printed` runs, and with how many threads"
-    )
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, lest a worker end with them alone."""
+    first = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in first)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says what was tested: a suite that passes without the kernels has not shown them right."""
+    reasons = collections.Counter(
+        report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        for report in terminalreporter.stats.get("skipped", [])
+    )
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
     kernels = "with C++ kernels" if ffi.AVAILABLE else f"NO C++ kernels: {_WHY_NO_KERNELS}"
     terminalreporter.write_line(f"tested {Path(sparse_jax.__file__).parent}, {kernels}")
 
@@ -144,8 +152,25 @@ def printed(request: pytest.FixtureRequest, _all_printed: threads.Printed) -> di
     return out
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _bounded_memory() -> Iterator[None]:
-    """No module pays for what another compiled."""
+@pytest.fixture(autouse=True)
+def _pure_is_pure() -> Iterator[None]:
     yield
-    jax.clear_caches()
+    assert not (_PURE and "sparse_jax._kernels" in sys.modules), "SPARSE_JAX_PURE=1 runs our C++"
+
+
+@pytest.fixture(autouse=True)
+def _bounded_memory() -> Iterator[None]:
+    """Gives back what was compiled, about a megabyte a program, before it fills the machine."""
+    yield
+    global _least_memory
+    if _resident_bytes() > _least_memory + _MORE_MEMORY:
+        jax.clear_caches()
+        _least_memory = _resident_bytes()
+
+
+def _resident_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # not on Linux
+        return 0
+    return pages * mmap.PAGESIZE

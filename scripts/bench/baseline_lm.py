@@ -24,12 +24,28 @@ from kneser_ney import KneserNey
 from tqdm import tqdm
 
 from sparse_jax import optim
+from sparse_jax.commands import checks
 from sparse_jax.commands.report import tell
 from sparse_jax.lm import batching, evaluate
 from sparse_jax.lm import corpus as lm_data
 from sparse_jax.lm.text import DOCUMENT
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.machine import peak_rss_bytes
+
+MODELS = {"kn": "n-gram model", "transformer": "transformer"}
+OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
+    "kn": {"order": (5, "order")},
+    "transformer": {
+        "width": (192, "width"),
+        "depth": (3, "blocks"),
+        "heads": (4, "heads"),
+        "window": (128, "tokens of context"),
+        "runs": (8, "windows a step"),
+        "active": (1536, "sampled softmax, 0 for the full one,"),
+        "lr": (2e-3, "peak rate of Adam"),
+        "epochs": (3, "epochs"),
+    },
+}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -42,21 +58,33 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("files", nargs="*", metavar="FILE", help="as for train_lm.py")
     add("--test", action="append", default=[], metavar="FILE")
     add("--vocabulary", choices=("word", "bpe"), default="word", help="(word)")
-    add("--min-count", type=int, default=5, help="(5)")
-    add("--bpe-size", type=int, default=32_768, help="(32768)")
-    add("--order", type=int, default=5, help="of the n-gram model (5)")
-    add("--width", type=int, default=192, help="of the transformer (192)")
-    add("--depth", type=int, default=3, help="blocks (3)")
-    add("--heads", type=int, default=4, help="(4)")
-    add("--window", type=int, default=128, help="tokens of context (128)")
-    add("--runs", type=int, default=8, help="windows a step (8)")
-    add("--active", type=int, default=1536, help="sampled softmax; 0 is the full one (1536)")
-    add("--lr", type=float, default=2e-3, help="peak rate of Adam (2e-3)")
-    add("--epochs", type=int, default=3, help="(3)")
-    add("--max-seconds", type=float, metavar="S", help="as for train_lm.py")
+    add("--min-count", type=int, help="(5)")
+    add("--bpe-size", type=int, help="(32768)")
+    for model, options in OPTIONS.items():
+        for name, (default, about) in options.items():
+            shown = f"{about} of the {MODELS[model]} ({default})"
+            add(checks.flag(name), type=type(default), help=shown)
+    add("--max-seconds", type=float, metavar="S", help="of the transformer, as for train_lm.py")
     add("--seed", type=int, default=0, help="(0)")
     add("--json", metavar="FILE", help="write the results here")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for model, options in OPTIONS.items():
+        if model != args.model:
+            checks.no_effect(parser, args, options, f"on the model {args.model}")
+        checks.fill(args, {name: default for name, (default, _) in options.items()})
+    if args.model == "kn":
+        checks.no_effect(parser, args, ("max_seconds",), "on the model kn")
+    unused = "bpe_size" if args.vocabulary == "word" else "min_count"
+    checks.no_effect(parser, args, (unused,), f"with --vocabulary {args.vocabulary}")
+    checks.fill(args, {"min_count": 5, "bpe_size": 32_768})
+    whole = ("min_count", "order", "width", "depth", "heads", "window", "runs", "epochs")
+    checks.at_least(parser, args, 1, whole)
+    checks.at_least(parser, args, 0, ("active",))
+    checks.positive(parser, args, ("lr", "max_seconds"))
+    checks.seeds(parser, args)
+    if args.width % args.heads:
+        parser.error(f"--width {args.width}: must be a multiple of --heads {args.heads}")
+    return args
 
 
 def run_kneser_ney(args: argparse.Namespace, data: lm_data.Data) -> dict[str, Any]:
@@ -115,7 +143,9 @@ def run_transformer(args: argparse.Namespace, data: lm_data.Data) -> dict[str, A
                     value = float(loss)
                     spent += time.perf_counter() - stamp
                     stamp = time.perf_counter()
-                    bar.set_postfix_str(f"perplexity {math.exp(value):.2f}")
+                    if not math.isfinite(value):
+                        raise ValueError(f"the loss of step {done} is {value}: lower --lr")
+                    bar.set_postfix_str(f"perplexity {evaluate.perplexity(value):.2f}")
                     bar.update(20)
                 if args.max_seconds is not None and spent >= args.max_seconds:
                     total = done
@@ -153,12 +183,15 @@ def main(argv: list[str] | None = None) -> int:
             min_count=args.min_count,
             bpe_size=args.bpe_size,
         )
+        for note in data.notes:
+            print(f"note: {note}", file=sys.stderr)
         run = run_kneser_ney if args.model == "kn" else run_transformer
         results = {"model": args.model, **run(args, data)}
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     results |= {
+        "test_unknown_share": data.test.unknown_share,
         "vocabulary": data.vocabulary.size,
         "train_tokens": data.train.tokens.size,
         "peak_rss_bytes": peak_rss_bytes(),

@@ -28,18 +28,27 @@ class KneserNey:
     Args:
       tokens: int [n]; `document` ends each document and is the context of the next one's start.
       vocabulary: V, number of ids; all are predicted.
-      order: n.
+      order: n, or the longest that a document has grams of, if that is less.
       document: the id that ends a document, or None.
+
+    Raises:
+      ValueError: if there are no tokens, or order is below 1.
     """
 
     def __init__(
         self, tokens: np.ndarray, *, vocabulary: int, order: int = 5, document: int | None = None
     ) -> None:
-        self.vocabulary, self.order, self.document = vocabulary, order, document
+        self.vocabulary, self.document = vocabulary, document
         tokens = np.asarray(tokens, np.int64)
+        if order < 1 or not tokens.size:
+            raise ValueError(f"order = {order}, {tokens.size} tokens: must be at least 1 each")
         grams = [self._fit_grams(tokens, tokens, 1)]
         for n in range(2, order + 1):
-            grams.append(self._fit_grams(tokens, grams[-1][1], n))
+            longer = self._fit_grams(tokens, grams[-1][1], n)
+            if not longer[0].size:  # no document is as long
+                break
+            grams.append(longer)
+        self.order = order = len(grams)
         self.num_grams = [keys.size for keys, _, _ in grams]
         self.orders: list[_Order] = []
         for n in range(1, order + 1):

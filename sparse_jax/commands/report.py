@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sparse_jax.runtime.files import write_atomically, write_json
+from sparse_jax.xmc import metrics
 
 
 def tell(results: Any, path: str | None) -> None:
     """A script's last line, which programs read; and the same in a file, if asked for."""
-    print(json.dumps(results))
+    results = finite(results)
+    print(json.dumps(results, allow_nan=False))
     if path:
         write_json(path, results)
+
+
+def finite(value: Any) -> Any:
+    """A value with what JSON hasn't as what every parser takes: NaN is null, infinities are text.
+
+    Example:
+      >>> finite({"loss": [1.5, float("nan")], "perplexity": float("inf")})
+      {'loss': [1.5, None], 'perplexity': 'Infinity'}
+    """
+    if isinstance(value, dict):
+        return {name: finite(x) for name, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(x) for x in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def save_figure(path: str, figure: Any) -> None:
@@ -47,6 +68,46 @@ def draw(path: str, history: list[dict[str, float]], results: dict[str, Any]) ->
         f"{results['strategy']}: {results['active_fraction']:.1%} of the outputs a step, "
         f"{results['madds_saved']:.1%} of multiply-adds saved"
     )
+    save_figure(path, figure)
+
+
+def draw_model(path: str, predicted: Any, test: Any, frequency: np.ndarray) -> None:
+    """How honest a model's chances are, and which labels it finds.
+
+    Args:
+      path: of the picture.
+      predicted: `xmc.Predictions` of the test points.
+      test: the test points.
+      frequency: int [N], how many training points have each label.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    hits = metrics.hits(predicted.labels, test.label_offsets, test.label_ids)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    bins = np.minimum((predicted.scores * 10).astype(int), 9).ravel()
+    sizes = np.maximum(np.bincount(bins, minlength=10), 1)
+    chance = np.bincount(bins, predicted.scores.ravel(), minlength=10) / sizes
+    share = np.bincount(bins, hits.ravel(), minlength=10) / sizes
+    shown = np.bincount(bins, minlength=10) > 0
+    left.plot([0, 1], [0, 1], color="gray", linewidth=1)
+    left.plot(chance[shown], share[shown], marker="o")
+    left.set(xlabel="chance a prediction states", ylabel="share that is true", ylim=(0, 1))
+
+    # Of the true labels, how many are among the first few, by how often training showed them.
+    rows = np.repeat(np.arange(test.num_points), np.diff(test.label_offsets))
+    found = (predicted.labels[rows] == test.label_ids[:, None]).any(axis=1)
+    group = np.log2(np.maximum(frequency[test.label_ids], 1)).astype(int)
+    counts = np.bincount(group)
+    kept = counts > 0
+    recall = np.bincount(group, found)[kept] / counts[kept]
+    right.bar(np.flatnonzero(kept), recall)
+    ticks = np.flatnonzero(kept)[:: max(1, int(kept.sum()) // 6)]
+    right.set_xticks(ticks, [f"{1 << t:,}" for t in ticks])
+    k = predicted.labels.shape[1]
+    right.set(xlabel="training points of a label, at least", ylabel=f"found in the first {k}")
     save_figure(path, figure)
 
 

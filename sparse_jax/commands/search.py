@@ -9,13 +9,15 @@
     python scripts/search.py save DIR                fold the log into a new snapshot
     python scripts/search.py evaluate FILE --json OUT
 
-A line of FILE is {"id": …, "text": …}, with "title" (a strong field) and "metadata" (strings and
-numbers to filter by) if you like. FILE may be gzipped.
+A line of FILE is {"id": …, "text": …}, with "title" (a strong field) and "metadata" (strings,
+numbers, booleans and null to filter by) if you like. The id may be called "_id", and be a whole
+number. FILE may be gzipped.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -43,6 +45,9 @@ protocol of `evaluate`:
   rows whose kind ends in "query" are queries, with "rel" or graded "qrels"; a doc's "question" is
   a query of its own group, neither indexed nor trained on. All queries are scored, unless --sample
   is given.
+  "_id" stands for "id", and whole numbers for their digits. A judged document that isn't in the
+  file is left out, and a query that has no other with it: "missing_answers" and "skipped_queries"
+  count them. No ranking holds a document twice.
   The cold start trains on runs of 4 to 12 words of what is indexed, words dropped at random,
   towards the document they come from. BM25 (k1 1.2, b 0.75, by bm25s) sees the same fields, and
   ranks the same documents. Equal scores are ranked in order of the file, for both.
@@ -77,6 +82,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         return command
 
     index = add("index", "dir", "file", help="make an index of a JSONL file, or add to it")
+    index.add_argument(
+        "--replace",
+        action="store_true",
+        help="documents take the place of those that have their ids, instead of being refused",
+    )
     query = add("query", "dir", "query", help="search")
     query.add_argument("-k", type=int, default=10, help="how many documents (10)")
     query.add_argument(
@@ -84,7 +94,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="only documents with this metadata; repeat a key for one of several values",
+        help="only documents with this metadata: 1, true and null mean what they mean in JSON, and "
+        "the same letters as a string; true is not 1. Repeat a key for one of several values",
     )
     query.add_argument("--explain", action="store_true", help="say what each word added")
     query.add_argument("--json", action="store_true", help="one JSON object a document")
@@ -123,13 +134,14 @@ def documents_of(path: str) -> list[search.Document]:
     """The documents of a JSONL file, all checked."""
     found = []
     for line, row in search.read_jsonl(path):
-        unknown = row.keys() - {"id", "text", "title", "metadata"}
+        unknown = row.keys() - {"id", "_id", "text", "title", "metadata"}
         try:
             if unknown:
                 raise ValueError(
                     f"unknown field(s) {sorted(unknown)}: known are id, text, title, metadata"
                 )
-            found.append(search.Document(**row))
+            fields = {name: value for name, value in row.items() if name != "_id"}
+            found.append(search.Document(**{**fields, "id": evaluation.row_id(row)}))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}, line {line}: {error}") from None
     if not found:
@@ -143,7 +155,10 @@ def make_index(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     if (Path(args.dir) / "manifest.json").exists():
         with search.load(args.dir) as index:
-            index.insert(documents)
+            (index.upsert if args.replace else index.insert)(documents)
+            # Else each command that opens the index would do it again.
+            if index.refresh():
+                index.save()
             count = len(index)
     else:
         with search.fit(documents, config=search.Config(seed=args.seed)) as index:
@@ -161,15 +176,27 @@ def ask(args: argparse.Namespace) -> None:
         if not equals:
             raise ValueError(f"--where {item}: must be KEY=VALUE")
         where.setdefault(key, []).append(value)
-        try:  # metadata may be numbers and booleans; their text means them, too
-            where[key].append(json.loads(value))
-        except ValueError:
-            pass
+        # Metadata may be numbers, booleans and null: their text means them, too.
+        with contextlib.suppress(ValueError):
+            parsed = json.loads(value)
+            if isinstance(parsed, int | float | bool | None):
+                where[key].append(parsed)
     with search.load(args.dir, read_only=True) as index:
-        for place, found in enumerate(index.search(args.query, k=args.k, where=where), 1):
+        results = index.search(args.query, k=args.k, where=where)
+        if results and not any(found.is_matched for found in results):
+            print(
+                "no document found holds a word of the query: parts of words, and what was "
+                "learned, speak for these",
+                file=sys.stderr,
+            )
+        for place, found in enumerate(results, 1):
             words = index.explain(args.query, found.id) if args.explain else []
             if args.json:
-                record = {"score": found.score, **found.document.record()}
+                record = {
+                    "score": found.score,
+                    "matched": found.words,
+                    **found.document.record(),
+                }
                 print(json.dumps(record | ({"words": words} if words else {}), ensure_ascii=False))
                 continue
             title = found.document.title or found.document.text[:70]
@@ -209,6 +236,11 @@ def evaluate(args: argparse.Namespace) -> None:
         f"{len(dataset.documents):,} documents, {len(dataset.queries):,} queries: "
         + ", ".join(f"{g} {len(dataset.of(g)):,}" for g in groups)
     )
+    if dataset.missing_answers:
+        print(
+            f"left out: {dataset.missing_answers:,} judgements of documents that aren't there, "
+            f"{dataset.skipped_queries:,} queries without another answer"
+        )
     baseline = evaluation.bm25_baseline(dataset.documents)
     bm25 = {g: run(baseline, q, f"BM25, {g}") for g, q in judged.items()}
     started = time.perf_counter()
@@ -226,6 +258,8 @@ def evaluate(args: argparse.Namespace) -> None:
         "query_ms_p95": statistics.quantiles(times, n=20)[-1] if len(times) > 1 else times[0],
         "documents": len(dataset.documents),
         "queries": len(judged[main_group]),
+        "missing_answers": dataset.missing_answers,
+        "skipped_queries": dataset.skipped_queries,
         "group": main_group,
         "groups": {g: hybrid[g] | {f"bm25_{k}": v for k, v in bm25[g].items()} for g in groups},
         "seed": args.seed,

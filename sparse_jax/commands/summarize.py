@@ -25,12 +25,16 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from sparse_jax import search, summarize
+from sparse_jax import summarize
+from sparse_jax.commands import checks
 from sparse_jax.commands.report import tell
+from sparse_jax.data import plain, read_jsonl
 from sparse_jax.runtime import loop
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.interrupt import Interrupt
+from sparse_jax.runtime.lock import locked
 from sparse_jax.runtime.machine import peak_rss_bytes, sha256
+from sparse_jax.text.segments import words
 
 EVALUATION = """\
 protocol of `evaluate`:
@@ -38,8 +42,10 @@ protocol of `evaluate`:
   --split package: a pair's group is its id. --split family: packages whose texts begin with the
   same eight words, or whose summaries are equal, are one group, and so is what they link; its name
   is its first id. The model never sees a test pair, nor looks anything up in one.
-  ROUGE is rouge-score's F1, without stemming: small letters, runs of a-z and 0-9. "lead1" is the
-  text's first sentence, "nearest" the summary of the most similar training text, unchanged.
+  ROUGE is rouge-score's F1, without stemming: small letters, runs of letters and digits of any
+  script with their accents and vowel signs (of plain English the words are those of rouge-score),
+  and where words have no spaces between them, as in Chinese or Thai, each character. "lead1" is
+  the text's first sentence, "nearest" the summary of the most similar training text, unchanged.
 """
 GROUP_WORDS = 8
 SHOWN = 20
@@ -67,9 +73,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if command == "show":
         add("file", help="a text, - for standard input; or a command: train, evaluate")
         add("--model", metavar="DIR", help="write one line with this trained model")
-        add("--max-words", type=int, default=50, help="of an extractive summary (50)")
+        add("--max-words", type=int, help="of an extractive summary (50)")
         args = parser.parse_args(given)
         args.command = command
+        checks.at_least(parser, args, 1, ("max_words",))
+        if args.model:
+            reason = "with --model, which writes one line"
+            checks.no_effect(parser, args, ("max_words",), reason)
+        checks.fill(args, {"max_words": 50})
         return args
     add("command", choices=(command,))
     add("file", help="JSONL of pairs")
@@ -89,18 +100,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="(0)")
     add("--max-seconds", type=float, metavar="S", help="train no longer; the rate ends on time")
     args = parser.parse_args(given)
-    for name, least in (("neighbours", 0), ("epochs", 1), ("seed", 0)):
-        if getattr(args, name) < least:
-            parser.error(f"--{name} {getattr(args, name)}: must be at least {least}")
-    if args.max_seconds is not None and not args.max_seconds > 0:
-        parser.error(f"--max-seconds {args.max_seconds}: must be above 0")
+    checks.at_least(parser, args, 0, ("neighbours",))
+    checks.at_least(parser, args, 1, ("epochs",))
+    checks.positive(parser, args, ("max_seconds",))
+    checks.seeds(parser, args)
     return args
 
 
 def read_pairs(path: str) -> list[Pair]:
     """The pairs of a JSONL file, all checked."""
     found = []
-    for line, row in search.read_jsonl(path):
+    for line, row in read_jsonl(path):
         text, summary = row.get("text"), row.get("title")
         if "source" in row and isinstance(row.get("target"), list) and row["target"]:
             text, summary = " ".join(map(str, row["source"])), row["target"][0]
@@ -149,12 +159,19 @@ def divide(pairs: Sequence[Pair], by: str) -> tuple[list[Pair], list[Pair]]:
     return train, test
 
 
+class _AnyScript:
+    """Words of a text, for ROUGE: of plain ASCII text the same as rouge-score's own."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text.lower())
+
+
 def rouge(references: Sequence[str], summaries: Sequence[str], name: str = "") -> dict[str, float]:
     """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L, in percent."""
     from rouge_score import rouge_scorer
 
     kinds = ["rouge1", "rouge2", "rougeL"]
-    scorer = rouge_scorer.RougeScorer(kinds, use_stemmer=False)
+    scorer = rouge_scorer.RougeScorer(kinds, tokenizer=_AnyScript())
     found = [scorer.score(r, s) for r, s in zip(references, summaries, strict=True)]
     return {name + k: 100 * float(np.mean([f[k].fmeasure for f in found])) for k in kinds}
 
@@ -166,7 +183,7 @@ def learn(pairs: Sequence[Pair], args: argparse.Namespace) -> tuple[summarize.Su
 
     def look(seen: loop.Look) -> None:
         bar.total = seen.total
-        bar.set_postfix_str(f"perplexity {np.exp(seen.metrics['loss']):.2f}")
+        bar.set_postfix_str(f"loss {seen.metrics['loss']:.3f} a word")
         bar.update(seen.steps)
 
     with bar, stop:
@@ -187,9 +204,11 @@ def learn(pairs: Sequence[Pair], args: argparse.Namespace) -> tuple[summarize.Su
 def train(args: argparse.Namespace) -> None:
     """train FILE --out DIR."""
     pairs = read_pairs(args.file)
+    checks.check_target(args.out, kind="summarize")
     started = time.perf_counter()
-    model, _ = learn(pairs, args)
-    summarize.save(model, args.out)
+    with locked(args.out):
+        model, _ = learn(pairs, args)
+        summarize.save(model, args.out)
     seconds = time.perf_counter() - started
     print(f"{len(pairs):,} pairs in {seconds:.1f} s; the model is in {args.out}")
 
@@ -264,8 +283,12 @@ def print_table(
 
 def show(args: argparse.Namespace) -> None:
     """Sums up one text."""
-    content = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
-    text = content.decode("utf-8", errors="replace")
+    if args.file == "-":
+        text, replaced = plain.decode_text(sys.stdin.buffer.read(), "standard input")
+    else:
+        text, replaced = plain.read(args.file)
+    if replaced:
+        print(f"note: {replaced:,} bytes are no UTF-8 and became U+FFFD", file=sys.stderr)
     if not text.strip():
         raise ValueError(f"{args.file}: nothing in it to sum up")
     if args.model:

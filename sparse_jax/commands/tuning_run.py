@@ -6,9 +6,9 @@ import argparse
 import dataclasses
 import functools
 import itertools
-from collections import deque
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,9 +18,7 @@ import optax
 from tqdm import tqdm
 
 from sparse_jax import lm, optim
-from sparse_jax.commands.lm import train as train_lm
 from sparse_jax.lm import batching, evaluate, text
-from sparse_jax.lm import corpus as lm_data
 from sparse_jax.lm.batching import Batch
 from sparse_jax.lm.preference import dpo, pairs, policy, reward, tuning
 from sparse_jax.optim import rates
@@ -34,38 +32,11 @@ LOOK_EVERY, LATEST = 10, 5  # steps between looks; looks that the reported loss 
 ORDINARY, ANCHOR = 8, 2.0  # runs of ordinary text beside DPO's pairs, and their weight
 RLOO_STEPS = 100
 MAX_TEST = 1000  # pairs that judge
-WINDOW = 16  # words the trunk reads: enough to see from an answer back into its question
-
-
-def train_base(args: argparse.Namespace, data: pairs.Preferences) -> lm.LanguageModel:
-    """A model trained on answers alone."""
-    texts = data.texts + (list(text.read_documents(args.files)) if args.files else [])
-    corpora = lm_data.split(texts, data.held_out)
-    options = train_lm.parse_args(
-        [
-            "--rows",
-            str(args.rows),
-            "--seed",
-            str(args.seed),
-            "--max-seconds",
-            str(args.base_seconds),
-        ]
-    )
-    options.batch_size = train_lm.choose_batch_size(corpora.train.tokens.size)
-    base = train_lm.Run(options, corpora)
-    base.config = dataclasses.replace(base.config, window=WINDOW)
-    print(
-        f"base: {corpora.train.tokens.size:,} tokens of answers, {corpora.vocabulary.size:,} words",
-        flush=True,
-    )
-    base.start()
-    if base.fit():
-        raise KeyboardInterrupt
-    return base.model(())
+SHOWN = 8  # pairs that a note names
 
 
 class Tuner:
-    """The base model, the encoded pairs, and what each method has corpora of them."""
+    """The base model, the encoded pairs, and what each method makes of them."""
 
     def __init__(
         self,
@@ -82,6 +53,10 @@ class Tuner:
         judges = [data.test[i] for i in order]
         self.train, self.prompts = pairs.encode(data.train, self.vocabulary, **size)
         self.test, self.test_prompts = pairs.encode(judges, self.vocabulary, **size)
+        self.alike = {
+            "train_pairs_alike": self._alike("to learn from", self.train, data.train),
+            "test_pairs_alike": self._alike("to be judged by", self.test, judges),
+        }
         self.text = text.encode_corpus(self.vocabulary, data.texts)
         self.ordinary = text.encode_corpus(self.vocabulary, data.held_out)
         self.tx = optim.rowwise(optax.scale_by_adam())
@@ -90,14 +65,42 @@ class Tuner:
         self.perplexity = self._perplexity()
 
     def about(self) -> dict[str, Any]:
-        """What the figures are corpora of."""
+        """What the figures are of."""
         return {
             "seed": self.args.seed,
             "train_pairs": len(self.prompts),
             "test_pairs": len(self.test_prompts),
+            **self.alike,
             "vocabulary": self.config.vocabulary,
             "perplexity_before": self.perplexity,
+            "unknown_share": self.ordinary.unknown_share,
         }
+
+    def _alike(self, what: str, batch: Batch, given: Sequence[pairs.Pair]) -> int:
+        """How many pairs have one answer twice, which is told; that all have is refused."""
+        found = np.flatnonzero(pairs.alike(batch)).tolist()
+        if not found:
+            return 0
+        why = Counter(self._why_alike(given[i]) for i in found)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in why.most_common())
+        lines = [str(given[i].line or repr(given[i].prompt[:40])) for i in found[:SHOWN]]
+        more = ", …" if len(found) > SHOWN else ""
+        message = (
+            f"{len(found):,} of {len(given):,} pairs {what} have two answers that are alike "
+            f"({reasons}): lines {', '.join(lines)}{more}"
+        )
+        if len(found) == len(given):
+            raise ValueError(f"{message}; raise --length, or give other pairs")
+        print(f"note: {message}: they teach nothing and count as draws", file=sys.stderr)
+        return len(found)
+
+    def _why_alike(self, pair: pairs.Pair) -> str:
+        if pair.chosen.split() == pair.rejected.split():
+            return "are the same text"
+        one, other = (self.vocabulary.encode(answer) for answer in (pair.chosen, pair.rejected))
+        if np.array_equal(one, other):
+            return "differ in unknown words only"
+        return f"differ after --length {self.args.length} tokens only"
 
     # Figures -------------------------------------------------------------------------------------
 
@@ -327,9 +330,9 @@ class Tuner:
                 epoch=epoch,
             )
 
-    def save(self, directory: str) -> None:
+    def tuned(self) -> lm.LanguageModel:
         """The model as it now is."""
-        save(self._model(self.policy), directory, self.args)
+        return self._model(self.policy)
 
     def _model(self, state: Any) -> lm.LanguageModel:
         """The base with other weights."""
@@ -354,22 +357,3 @@ def win_rate(scores: np.ndarray) -> float:
     """Share of pairs whose first score is the higher; ties count one half."""
     chosen, rejected = scores[0::2], scores[1::2]
     return float(np.mean((chosen > rejected) + 0.5 * (chosen == rejected)))
-
-
-def start(args: argparse.Namespace, stop: Interrupt) -> Tuner:
-    """Reads the pairs and trains or loads the base."""
-    data = pairs.read(args.pairs, seed=args.seed)
-    if args.checkpoint:
-        base = lm.load(args.checkpoint)
-        counted = str(Path(args.pairs).resolve()) in base.files
-        return Tuner(args, stop, data, base, counted)
-    base = train_base(args, data)
-    if args.save_base:
-        save(base, args.save_base, args)
-    return Tuner(args, stop, data, base, counted=True)
-
-
-def save(model: lm.LanguageModel, directory: str, args: argparse.Namespace) -> None:
-    """A model, as train_lm.py saves one; it names the files of this run."""
-    files = tuple(str(Path(f).resolve()) for f in [args.pairs, *args.files])
-    lm.save(dataclasses.replace(model, files=files), directory)

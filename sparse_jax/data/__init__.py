@@ -1,46 +1,35 @@
 """Reading, weighting and batching of sparse training data."""
 
-from sparse_jax.data import weighting
-from sparse_jax.data.batching import (
-    Batch,
-    Capacity,
-    batches,
-    epoch_order,
-    make_batch,
-    num_batches,
-    plan_capacity,
-    stack,
-)
-from sparse_jax.data.csr import concatenate, from_csr, to_csr, with_sizes
-from sparse_jax.data.jsonl import read_jsonl
-from sparse_jax.data.names import read_names
-from sparse_jax.data.prefetch import prefetch
-from sparse_jax.data.tfidf import apply_tfidf, fit_idf
+from sparse_jax.data import batching, weighting
+
+# Not listed in `__all__`, but kept under these names: most also stand in a module that is.
+from sparse_jax.data.batching import Batch as Batch
+from sparse_jax.data.batching import Capacity as Capacity
+from sparse_jax.data.batching import batches as batches
+from sparse_jax.data.batching import epoch_order as epoch_order
+from sparse_jax.data.batching import make_batch as make_batch
+from sparse_jax.data.batching import num_batches as num_batches
+from sparse_jax.data.batching import plan_capacity as plan_capacity
+from sparse_jax.data.batching import stack as stack
+from sparse_jax.data.csr import concatenate as concatenate
+from sparse_jax.data.csr import from_csr
+from sparse_jax.data.csr import to_csr as to_csr
+from sparse_jax.data.csr import with_sizes as with_sizes
+from sparse_jax.data.jsonl import read_jsonl as read_jsonl
+from sparse_jax.data.names import read_names as read_names
+from sparse_jax.data.prefetch import prefetch as prefetch
+from sparse_jax.data.tfidf import apply_tfidf as apply_tfidf
+from sparse_jax.data.tfidf import fit_idf as fit_idf
 from sparse_jax.data.vocabulary import Vocabulary
-from sparse_jax.data.xmc import XmcData, XmcFormatError, read_xmc, write_xmc
+from sparse_jax.data.xmc import XmcData, read_xmc, write_xmc
+from sparse_jax.data.xmc import XmcFormatError as XmcFormatError
 
 __all__ = [
-    "Batch",
-    "Capacity",
     "Vocabulary",
     "XmcData",
-    "XmcFormatError",
-    "apply_tfidf",
-    "batches",
-    "concatenate",
-    "epoch_order",
-    "fit_idf",
+    "batching",
     "from_csr",
-    "make_batch",
-    "num_batches",
-    "plan_capacity",
-    "prefetch",
-    "read_jsonl",
-    "read_names",
     "read_xmc",
-    "stack",
-    "to_csr",
     "weighting",
-    "with_sizes",
     "write_xmc",
 ]

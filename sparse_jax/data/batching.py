@@ -11,6 +11,17 @@ import numpy as np
 
 from sparse_jax.data.xmc import XmcData, gather_index
 
+__all__ = [
+    "Batch",
+    "Capacity",
+    "batches",
+    "epoch_order",
+    "make_batch",
+    "num_batches",
+    "plan_capacity",
+    "stack",
+]
+
 # Capacities are multiples of this, so that nearly equal data share one compiled step.
 _ROUND_TO = 64
 
@@ -18,7 +29,7 @@ _ROUND_TO = 64
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """`B` points as flat lists of entries, sorted by row, padded to a static shape.
+    """`B` points as lists of entries, sorted by row, padded to one shape; `batches` makes it.
 
     Padding entries have id -1, value 0 and row `B - 1`, so that rows never decrease. Points
     beyond the last one of a short batch have no entries and `row_mask` false.
@@ -35,7 +46,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Capacity:
-    """What the fullest batch holds: sizes for arrays that lose nothing.
+    """What the fullest batch holds, sizes for arrays that lose nothing; `plan_capacity` finds it.
 
     Args:
         features: feature entries of a batch, a multiple of 64.
@@ -61,6 +72,9 @@ def num_batches(num_points: int, batch_size: int, *, drop_remainder: bool = Fals
     Returns:
         `num_points / batch_size`, rounded up, or down if the remainder is dropped.
 
+    Raises:
+        ValueError: batch_size below 1.
+
     Example:
         >>> num_batches(10, 4), num_batches(10, 4, drop_remainder=True)
         (3, 2)
@@ -83,6 +97,9 @@ def epoch_order(num_points: int, *, seed: int | None, epoch: int) -> np.ndarray:
 
     Returns:
         int64 [num_points], a permutation.
+
+    Raises:
+        ValueError: a seed or an epoch below 0.
 
     Example:
         >>> epoch_order(4, seed=None, epoch=3).tolist()
@@ -214,7 +231,7 @@ def make_batch(data: XmcData, rows: np.ndarray, batch_size: int, capacity: Capac
 
     Args:
         data: the points.
-        rows: int64, at most `batch_size` indices of points.
+        rows: int64 [n], at most `batch_size` indices of points.
         batch_size: points of the batch, B.
         capacity: sizes of its arrays.
 

@@ -10,6 +10,15 @@ import numpy as np
 from sparse_jax.data.tfidf import apply_tfidf, check_counts, fit_idf, to_unit_length
 from sparse_jax.data.xmc import XmcData, check_finite, with_values
 
+__all__ = [
+    "NAMES",
+    "Choice",
+    "Weighting",
+    "apply",
+    "choose",
+    "fit",
+]
+
 NAMES = ("auto", "tfidf", "none")
 """What `fit` takes."""
 
@@ -28,7 +37,7 @@ class Choice(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weighting:
-    """How to weigh the features of any points, as learned from the training points.
+    """How to weigh the features of any points, as `fit` learns it from the training points.
 
     Args:
         idf: float32 [num_features] for TF-IDF; None leaves the values' proportions as they are.

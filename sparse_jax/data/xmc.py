@@ -123,7 +123,14 @@ class XmcData:
         return self.feature_offsets.size - 1
 
     def take(self, rows: Any) -> XmcData:
-        """The points at `rows` (any one-dimensional NumPy index: integers, mask, slice)."""
+        """Some of the points.
+
+        Args:
+            rows: any one-dimensional NumPy index: integers, a mask, a slice.
+
+        Returns:
+            Points of the same features and labels.
+        """
         index = rows if isinstance(rows, slice) else np.asarray(rows)
         if not isinstance(index, slice) and index.size == 0:
             index = index.astype(np.int64)  # an empty list is an array of float

@@ -1,24 +1,19 @@
 """What is computed on active rows: which rows, dense and sparse products, losses over them."""
 
 from sparse_jax.layers import active, losses
-from sparse_jax.layers.dense import (
-    SparseActivation,
-    normalize,
-    read_sparse,
-    sparse_dense,
-    sparse_dense_init,
-    sparse_hidden,
-)
+
+# Not listed in `__all__`, but kept under these names.
+from sparse_jax.layers.dense import SparseActivation as SparseActivation
+from sparse_jax.layers.dense import normalize as normalize
+from sparse_jax.layers.dense import read_sparse as read_sparse
+from sparse_jax.layers.dense import sparse_dense, sparse_dense_init
+from sparse_jax.layers.dense import sparse_hidden as sparse_hidden
 from sparse_jax.layers.sampled_softmax import softmax_head
 
 __all__ = [
-    "SparseActivation",
     "active",
     "losses",
-    "normalize",
-    "read_sparse",
     "softmax_head",
     "sparse_dense",
     "sparse_dense_init",
-    "sparse_hidden",
 ]

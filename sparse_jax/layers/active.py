@@ -34,7 +34,14 @@ __all__ = [
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ActiveSet:
-    """Distinct rows, and where the labels stand among them; [A] shared or [B, A] per example."""
+    """Distinct rows, and where the labels are among them; `shared_set` and the like make it.
+
+    Attributes:
+      ids: int32 [A] or [B, A], distinct; -1 only where A exceeds the rows there are.
+      positions: int32 [P], the place of each label entry in its set; -1 = padding, or dropped.
+      sources: int8 [A] or [B, A]: LABEL, CANDIDATE, FILL, or PADDING.
+      dropped: int32 [], label entries that found no place; 0 when A is large enough.
+    """
 
     ids: jax.Array  # int32 [A] or [B, A]; distinct; -1 only where A exceeds the rows there are
     positions: jax.Array  # int32 [P]; place of each label entry in its set, -1 = padding, dropped
@@ -159,6 +166,13 @@ def per_example_sets(
 def full_set(labels: jax.Array, *, num_rows: int) -> ActiveSet:
     """The active set of the dense layer: all rows in order, each label at its own id.
 
+    Args:
+      labels: int32 [P], the label entries of the batch; −1 is padding.
+      num_rows: N.
+
+    Returns:
+      An `ActiveSet` with ids [N].
+
     Example:
       >>> full_set(jnp.array([2, -1], jnp.int32), num_rows=3).positions.tolist()
       [2, -1]
@@ -183,7 +197,7 @@ def log_inclusion(active: ActiveSet, *, num_rows: int) -> jax.Array:
       num_rows: N.
 
     Returns:
-      float32, as `active.ids`.
+      float32 [A] or [B, A], as `active.ids`.
 
     Example:
       >>> active = shared_set(jax.random.key(0), jnp.array([3], jnp.int32), size=4, num_rows=10)
@@ -205,12 +219,12 @@ def lsh_log_inclusion(cosines: jax.Array, *, num_bits: int, num_tables: int) -> 
     by (Spring & Shrivastava 2017, "A New Unbiased and Efficient Class of LSH-Based Samplers").
 
     Args:
-      cosines: float32, any shape.
+      cosines: float32 [...], of any shape.
       num_bits: K.
       num_tables: L.
 
     Returns:
-      float32, the same shape; at least log(1e-6), which bounds the weights.
+      float32 [...], of the same shape; at least log(1e-6), which bounds the weights.
 
     Example:
       >>> float(lsh_log_inclusion(jnp.float32(1.0), num_bits=4, num_tables=2))

@@ -34,6 +34,15 @@ def sparse_dense_init(
 
     A unit is a row, so that its weights lie together. They have the dtype given, the bias float32.
 
+    Args:
+      key: PRNG key.
+      in_dim: d, width of the input.
+      num_units: N.
+      dtype: of the weights: jnp.float32 or jnp.bfloat16.
+
+    Returns:
+      {"weights": [N, d], "bias": float32 [N]}.
+
     Example:
       >>> sparse_dense_init(jax.random.key(0), 8, 100)["weights"].shape
       (100, 8)

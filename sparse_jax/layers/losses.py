@@ -9,6 +9,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+__all__ = [
+    "binary_cross_entropy",
+    "softmax_cross_entropy",
+]
+
 
 def softmax_cross_entropy(
     logits: jax.Array,

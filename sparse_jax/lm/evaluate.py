@@ -19,10 +19,30 @@ from sparse_jax.lm.text import Corpus
 from sparse_jax.ops.fixed_order import matmul_rows
 from sparse_jax.retrieval import index
 
+__all__ = [
+    "Score",
+    "TargetScores",
+    "log_likelihood",
+    "score",
+]
+
+
+def perplexity(nats: float) -> float:
+    """e to the loss of a token; infinite where it is more than a float holds.
+
+    Example:
+      >>> perplexity(0.0), perplexity(800.0)
+      (1.0, inf)
+    """
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Sums over a text; perplexities come from the exact log likelihood."""
+    """Sums over a text, as `score` returns them; perplexities come from the exact likelihood."""
 
     nats: float  # minus the log likelihood
     tokens: int
@@ -31,8 +51,8 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """Of a token."""
-        return math.exp(self.nats / max(self.tokens, 1))
+        """Of a token; infinite where it is more than a float holds."""
+        return perplexity(self.nats / max(self.tokens, 1))
 
     @property
     def bits_per_byte(self) -> float:
@@ -41,7 +61,7 @@ class Score:
 
 
 class TargetScores(NamedTuple):
-    """log p of each target of a batch; 0 for padding."""
+    """log p of each target of a batch, as `log_likelihood` returns it; 0 for padding."""
 
     log_p: jax.Array  # float32 [S, T], of the model
     log_softmax: jax.Array  # float32 [S, T], of its softmax alone
@@ -57,7 +77,27 @@ def log_likelihood(
     lsh: index.LshIndex | None = None,
     config: model.Config,
 ) -> TargetScores:
-    """Exact log p of each target of a batch; `lsh` is the state's, for the key-value memory."""
+    """The exact log p of each target of a batch.
+
+    Args:
+      params: of the model.
+      memory: of the model, or None where its configuration has none.
+      tokens: int32 [S, C + T], C tokens of history, then the targets.
+      since: int32 [S, T], tokens of its document before each target; -1 = padding.
+      lsh: of the state, which the key-value memory needs.
+      config: the model's; static.
+
+    Returns:
+      `TargetScores`, float32 [S, T] each.
+
+    Example:
+      >>> config = model.Config(vocabulary=9, rows=0, hidden=8, inner=8, evidence=False)
+      >>> params, memory = model.init(jax.random.key(0), config=config)
+      >>> tokens = jnp.ones((1, config.history + 2), jnp.int32)
+      >>> since = jnp.array([[0, 1]], jnp.int32)
+      >>> log_likelihood(params, memory, tokens, since, config=config).log_p.shape
+      (1, 2)
+    """
     at = positions(tokens, since)
     _, inputs = find_inputs(memory, at, config=config, claim=False)
     output = infer(params, memory, inputs, lsh, config=config)
@@ -104,6 +144,17 @@ def score(
       max_batches: stop early, for a look during training; spread evenly over the text.
       lsh: of the state, which the key-value memory needs.
       config: the model's.
+
+    Returns:
+      A `Score`.
+
+    Example:
+      >>> config = model.Config(vocabulary=9, rows=0, hidden=8, inner=8, evidence=False)
+      >>> params, memory = model.init(jax.random.key(0), config=config)
+      >>> corpus = Corpus(np.array([5, 6, 1], np.int32), num_documents=1, num_bytes=4)
+      >>> found = score(params, memory, corpus, runs=1, length=4, config=config)
+      >>> found.tokens, found.perplexity > 1
+      (3, True)
     """
     total, count = 0.0, 0
     for batch in _spread(corpus, runs, length, config.history, max_batches):

@@ -15,34 +15,19 @@ from sparse_jax.lm import memory as mem
 from sparse_jax.lm import model, sparse_head
 from sparse_jax.lm.batching import Positions
 from sparse_jax.lm.reading import Forward, Inputs, find_inputs, infer
+from sparse_jax.lm.sampling import Sampling, adjust
 from sparse_jax.lm.saved import LanguageModel
-from sparse_jax.lm.text import DOCUMENT, UNKNOWN
+from sparse_jax.lm.text import DOCUMENT
 from sparse_jax.ops.fixed_order import matmul_rows
 from sparse_jax.retrieval import index
 
-NUCLEUS = 1024
-"""At most this many words are what top-k and top-p choose from."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How the next word is drawn. The defaults draw from the model's own distribution."""
-
-    temperature: float = 1.0  # 0 takes the likeliest
-    top_k: int = 0  # 0 = all
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0  # log p of words in the history is multiplied by it
-    unknown: bool = False  # whether the unknown word may be drawn
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature = {self.temperature}: must be at least 0")
-        if not 0 <= self.top_k <= NUCLEUS:
-            raise ValueError(f"top_k = {self.top_k}: must be 0 to {NUCLEUS}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p = {self.top_p}: must be above 0 and at most 1")
-        if self.repetition_penalty < 1:
-            raise ValueError(f"repetition_penalty = {self.repetition_penalty}: must be at least 1")
+__all__ = [
+    "Sampling",
+    "beam_search",
+    "make_head",
+    "next_log_probs",
+    "stream",
+]
 
 
 def pack_history(prompt: Any, *, config: model.Config) -> tuple[np.ndarray, int]:
@@ -103,6 +88,15 @@ def next_log_probs(
 
     Returns:
       float32 [B, V], each row normalized.
+
+    Example:
+      >>> config = model.Config(vocabulary=9, rows=0, hidden=8, inner=8, evidence=False)
+      >>> params, memory = model.init(jax.random.key(0), config=config)
+      >>> history, known = pack_history([7, 8], config=config)
+      >>> history, known = jnp.asarray(history)[None], jnp.array([known], jnp.int32)
+      >>> log_p = next_log_probs(params, memory, history, known, config=config)
+      >>> log_p.shape, round(float(jnp.exp(log_p).sum()), 3)
+      ((1, 9), 1.0)
     """
     output, inputs = next_forward(params, memory, history, known, config=config, lsh=lsh)
     if head is None:
@@ -130,31 +124,6 @@ def mix_all(
     rows = jnp.arange(p.shape[0], dtype=jnp.int32)[:, None]
     p = p.at[rows, jnp.concatenate(words, 1)].add(jnp.concatenate(weights, 1))
     return jnp.log(jnp.maximum(p, jnp.float32(1e-37)))
-
-
-def adjust(log_p: jax.Array, history: jax.Array, known: jax.Array, how: Sampling) -> jax.Array:
-    """Scores to draw from, [B, V]: penalties, then top-k and top-p, −inf for what is left out."""
-    rows = jnp.arange(log_p.shape[0], dtype=jnp.int32)[:, None]
-    if not how.unknown:
-        log_p = log_p.at[:, UNKNOWN].set(-jnp.inf)
-    if how.repetition_penalty > 1:
-        age = jnp.arange(history.shape[1], 0, -1, dtype=jnp.int32)
-        words = jnp.where(age[None, :] <= known[:, None], history, log_p.shape[1])
-        seen = jnp.zeros(log_p.shape, bool).at[rows, words].set(True, mode="drop")
-        log_p = jnp.where(seen, log_p * jnp.float32(how.repetition_penalty), log_p)
-    if how.temperature not in (0.0, 1.0):
-        log_p = log_p / jnp.float32(how.temperature)
-    if how.top_k == 0 and how.top_p == 1.0:
-        return log_p
-    size = min(how.top_k or NUCLEUS, log_p.shape[1])
-    # Behind the barrier top_k stays one pass and doesn't become a sort.
-    best, words = jax.lax.optimization_barrier(jax.lax.top_k(log_p, size))
-    whole = best if how.top_k else log_p
-    share = jnp.exp(best - jax.nn.logsumexp(whole, axis=1, keepdims=True))
-    # A word is in if the likelier ones sum to less than top_p: the first always is.
-    kept = jnp.cumsum(share, axis=1) - share < jnp.float32(how.top_p)
-    scores = jnp.where(kept, best, -jnp.inf)
-    return jnp.full_like(log_p, -jnp.inf).at[rows, words].set(scores)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "how"))
@@ -209,6 +178,19 @@ def stream(
       head: as for `next_log_probs`.
       lsh: as for `next_log_probs`.
       config: the model's.
+
+    Returns:
+      An iterator of int32 [B].
+
+    Raises:
+      ValueError: if there is no prompt, when the first token is asked for.
+
+    Example:
+      >>> config = model.Config(vocabulary=9, rows=0, hidden=8, inner=8, evidence=False)
+      >>> params, memory = model.init(jax.random.key(0), config=config)
+      >>> tokens = stream(params, memory, [[7, 8], []], how=Sampling(temperature=0), config=config)
+      >>> next(tokens).shape, next(tokens).shape
+      ((2,), (2,))
     """
     if not prompts:
         raise ValueError("prompts is empty: give at least one, which may be an empty list")
@@ -261,12 +243,32 @@ def beam_search(
     lsh: index.LshIndex | None = None,
     config: model.Config,
 ) -> list[tuple[float, list[int]]]:
-    """The likeliest continuations that a beam finds, best first: (log p, token ids).
+    """The likeliest continuations that a beam finds.
 
     A continuation ends at the end of the document, which isn't in its ids.
 
+    Args:
+      params: of the model.
+      memory: of the model.
+      prompt: token ids, which may be none.
+      tokens: of a continuation, at most.
+      beams: continuations that are followed.
+      how: adjusts log p as for `stream`; its temperature has no effect.
+      lsh: as for `next_log_probs`.
+      config: the model's.
+
+    Returns:
+      At most `beams` pairs of (log p, token ids), best first.
+
     Raises:
       ValueError: if beams or tokens is not positive.
+
+    Example:
+      >>> config = model.Config(vocabulary=9, rows=0, hidden=8, inner=8, evidence=False)
+      >>> params, memory = model.init(jax.random.key(0), config=config)
+      >>> found = beam_search(params, memory, [7], tokens=2, beams=2, config=config)
+      >>> len(found), found[0][0] >= found[1][0]
+      (2, True)
     """
     if beams < 1 or tokens < 1:
         raise ValueError(f"beams = {beams}, tokens = {tokens}: both must be at least 1")
@@ -307,6 +309,18 @@ def make_head(
       language_model: a finished model.
       tables: of the index, as for `sparse_head.init`.
       popular: P, words scored always.
+
+    Returns:
+      A `sparse_head.SparseHead`, for `stream` and `next_log_probs`.
+
+    Example:
+      >>> config = model.Config(vocabulary=64, rows=0, hidden=8, inner=8, evidence=False)
+      >>> params, memory = model.init(jax.random.key(0), config=config)
+      >>> unigram, popular = jnp.full(64, 1 / 64), jnp.arange(4, dtype=jnp.int32)
+      >>> trained = LanguageModel(params, memory, unigram, popular, None, config, vocabulary=None)
+      >>> head = make_head(trained, popular=8)
+      >>> next(stream(params, memory, [[5]], head=head, config=config)).shape
+      (1,)
     """
     params, memory, lsh = language_model.params, language_model.memory, language_model.lsh
     config = language_model.config

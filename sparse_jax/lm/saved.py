@@ -12,6 +12,7 @@ import numpy as np
 
 from sparse_jax.lm import bpe, keyvalue, model, training
 from sparse_jax.lm import memory as mem
+from sparse_jax.lm.corpus import NO_RECORD, Record
 from sparse_jax.retrieval import index
 from sparse_jax.runtime import saved, trees
 
@@ -31,7 +32,8 @@ class LanguageModel:
     lsh: index.LshIndex | None  # of the keys of the key-value memory
     config: model.Config
     vocabulary: Any  # of `text` or `bpe`
-    files: tuple[str, ...] = ()  # that it was trained on
+    record: Record = NO_RECORD  # of what it was trained and tested on
+    spelling: np.ndarray | None = None  # of unknown words, for bits per byte
 
     def arrays(self) -> dict[str, Any]:
         """The arrays as one tree."""
@@ -42,18 +44,30 @@ _ARRAYS = ("params", "memory", "unigram", "popular", "lsh")
 
 
 def from_state(
-    state: training.LMState, *, vocabulary: Any, files: tuple[str, ...] = (), config: model.Config
+    state: training.LMState,
+    *,
+    vocabulary: Any,
+    record: Record | None = None,
+    spelling: np.ndarray | None = None,
+    config: model.Config,
 ) -> LanguageModel:
     """The model of a training state, without what only training needs.
 
     Args:
       state: its arrays are shared, not copied.
       vocabulary: of `text` or `bpe`.
-      files: that it was trained on.
+      record: of what it was trained and tested on.
+      spelling: of `spelling.fit_spelling`; without it bits per byte are not known.
       config: the model's.
     """
     arrays = {name: getattr(state, name) for name in _ARRAYS}
-    return LanguageModel(**arrays, config=config, vocabulary=vocabulary, files=files)
+    return LanguageModel(
+        **arrays,
+        config=config,
+        vocabulary=vocabulary,
+        record=record or NO_RECORD,
+        spelling=spelling,
+    )
 
 
 def save(model: LanguageModel, path: str | os.PathLike[str]) -> None:
@@ -65,14 +79,30 @@ def save(model: LanguageModel, path: str | os.PathLike[str]) -> None:
 
     Raises:
       OSError: if it can't be written; the model that was there is then as it was.
+
+    Example:
+      >>> import tempfile
+      >>> from sparse_jax import lm
+      >>> words = lm.text.WordVocabulary.fit(["a b a b"], min_count=2)
+      >>> config = model.Config(vocabulary=words.size, rows=0, hidden=8, inner=8)
+      >>> params, memory = model.init(jax.random.key(0), config=config)
+      >>> unigram, popular = jnp.full(words.size, 1 / words.size), jnp.arange(4, dtype=jnp.int32)
+      >>> trained = LanguageModel(params, memory, unigram, popular, None, config, words)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save(trained, folder)
+      ...     load(folder).vocabulary.words == words.words
+      True
     """
     config = {
         "model": dataclasses.asdict(model.config),
         "vocabulary": model.vocabulary.state(),
-        "files": list(model.files),
+        "record": model.record.as_json(),
         "popular": int(model.popular.size),
     }
-    saved.save(path, kind=KIND, config=config, arrays=trees.to_arrays(model.arrays()))
+    arrays = trees.to_arrays(model.arrays())
+    if model.spelling is not None:
+        arrays["spelling"] = model.spelling
+    saved.save(path, kind=KIND, config=config, arrays=arrays)
 
 
 def load(path: str | os.PathLike[str]) -> LanguageModel:
@@ -81,14 +111,22 @@ def load(path: str | os.PathLike[str]) -> LanguageModel:
     Args:
       path: of the directory.
 
+    Returns:
+      A `LanguageModel`, which scores and writes as the saved one did, bit for bit.
+
     Raises:
       ValueError: if there is no model, it is of another kind or version, or it is damaged.
+
+    Example:
+      >>> load("no such folder")
+      Traceback (most recent call last):
+      ValueError: ...
     """
     about, arrays = saved.load(path, kind=KIND)
     fields = {field.name for field in dataclasses.fields(model.Config)}
     given = about["model"]
-    if given.keys() != fields:
-        differ = ", ".join(sorted(given.keys() ^ fields))
+    if given.keys() != fields or "record" not in about:
+        differ = ", ".join(sorted(given.keys() ^ fields)) or "what it was trained on"
         raise ValueError(f"{path} was saved by another version ({differ}): train the model anew")
     config = model.Config(**given | {"orders": tuple(given["orders"])})
     try:
@@ -99,7 +137,8 @@ def load(path: str | os.PathLike[str]) -> LanguageModel:
         **tree,
         config=config,
         vocabulary=bpe.load_vocabulary(about["vocabulary"]),
-        files=tuple(about["files"]),
+        record=Record.from_json(about["record"]),
+        spelling=arrays.get("spelling"),
     )
 
 

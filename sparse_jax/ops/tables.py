@@ -20,7 +20,7 @@ _TIES = 0xFFFFFFFF  # the "table" whose priorities order equal counts
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class HashTables:
-    """L hash tables over N rows. Make one with `init`."""
+    """L hash tables over N rows; `tables.init` makes them."""
 
     buckets: jax.Array  # int32 [L, num_buckets, capacity]; -1 behind the last member
     sizes: jax.Array  # int32 [L, num_buckets]; members, those without a place included

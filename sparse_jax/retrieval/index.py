@@ -18,6 +18,17 @@ from sparse_jax.retrieval import hashing, schedules, tables
 from sparse_jax.retrieval.hashing import transforms
 from sparse_jax.rows import slice_rows, take_rows, unique_ids
 
+__all__ = [
+    "IndexConfig",
+    "LshIndex",
+    "candidates",
+    "init",
+    "maintain",
+    "mark",
+    "measure_drift",
+    "observe",
+]
+
 _CHUNK = 1024  # rows hashed at a time, so that their projections stay in the cache
 _FEW = 4096  # rows moved from bucket to bucket; when more have changed, tables are filled anew
 _SAMPLE = 2**16  # rows that a mean is taken of
@@ -25,7 +36,23 @@ _SAMPLE = 2**16  # rows that a mean is taken of
 
 @dataclasses.dataclass(frozen=True)
 class IndexConfig:
-    """How to index. The defaults suit a hidden width of about 128."""
+    """How to index. The defaults suit a hidden width of about 128.
+
+    Attributes:
+      family: of hash functions, a key of `hashing.FAMILIES`, but for "minhash".
+      transform: of rows before they are hashed, one of `hashing.transforms.NAMES`.
+      num_tables: L. More find more and cost more.
+      num_bits: K; a table has 2**K buckets. More make buckets smaller and a query faster.
+      capacity: places in a bucket; None: four times the mean bucket, from 8 to 128.
+      policy: which rows a full bucket keeps; see `tables`.
+      max_candidates: ranked rows for each query.
+      rehash: when rows that have changed are hashed anew.
+      rebuild: when new functions are drawn and all rows are hashed.
+
+    Example:
+      >>> IndexConfig(num_tables=32, num_bits=8, max_candidates=4).bucket_capacity(5_000)
+      78
+    """
 
     family: str = "simhash"
     transform: str = "centred"
@@ -42,7 +69,14 @@ class IndexConfig:
     )
 
     def bucket_capacity(self, num_rows: int) -> int:
-        """Places in a bucket for this many rows."""
+        """Places in a bucket for this many rows.
+
+        Args:
+          num_rows: N.
+
+        Returns:
+          `capacity`, or what its None stands for.
+        """
         if self.capacity is not None:
             return self.capacity
         return int(min(max(8, 4 * num_rows / 2**self.num_bits), 128))
@@ -51,7 +85,7 @@ class IndexConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LshIndex:
-    """The state of an index over N rows."""
+    """The state of an index over N rows; `init` makes one."""
 
     tables: tables.HashTables
     hash_params: Any  # of the family
@@ -142,6 +176,13 @@ def candidates(index: LshIndex, queries: jax.Array, *, config: IndexConfig) -> t
 
     Returns:
       `tables.Candidates`, ids and counts [B, max_candidates].
+
+    Example:
+      >>> rows = jax.random.normal(jax.random.key(0), (100, 16))
+      >>> config = IndexConfig(num_tables=16, num_bits=4, max_candidates=3)
+      >>> found = candidates(init(jax.random.key(1), rows, config=config), rows[7:8], config=config)
+      >>> found.ids.shape, int(found.ids[0, 0])
+      ((1, 3), 7)
     """
     centred = queries - index.centre[None, :]
     codes = hashing.hash(index.hash_params, transforms.queries(index.transform, centred))
@@ -149,9 +190,22 @@ def candidates(index: LshIndex, queries: jax.Array, *, config: IndexConfig) -> t
 
 
 def observe(index: LshIndex, queries: jax.Array) -> LshIndex:
-    """Takes a batch of queries, float32 [B, d], into their running mean.
+    """Takes a batch of queries into the running mean that is subtracted before they are hashed.
 
     A plain mean over the first 100 batches, then an exponential one over about as many.
+
+    Args:
+      index: the index.
+      queries: float32 [B, d], the activations that a step looks up; call this before `candidates`.
+
+    Returns:
+      The index with a new `centre`.
+
+    Example:
+      >>> config = IndexConfig(num_tables=2, num_bits=4)
+      >>> index = init(jax.random.key(0), jnp.eye(4), config=config)
+      >>> observe(index, jnp.ones((8, 4))).centre.tolist()
+      [1.0, 1.0, 1.0, 1.0]
     """
     # A product with ones, since XLA:CPU's sum over the batch depends on the number of threads.
     ones = jnp.full((1, queries.shape[0]), 1.0 / queries.shape[0], jnp.float32)
@@ -163,7 +217,21 @@ def observe(index: LshIndex, queries: jax.Array) -> LshIndex:
 
 
 def mark(index: LshIndex, ids: jax.Array) -> LshIndex:
-    """Notes that rows `ids` (int32 [n], −1 is padding) have changed since they were hashed."""
+    """Notes that rows have changed since they were hashed.
+
+    Args:
+      index: the index.
+      ids: int32 [n], the rows that a step has updated; −1 is padding.
+
+    Returns:
+      The index, which looks up the old rows until `maintain` hashes these anew.
+
+    Example:
+      >>> config = IndexConfig(num_tables=2, num_bits=4)
+      >>> index = init(jax.random.key(0), jnp.eye(4), config=config)
+      >>> mark(index, jnp.array([2, -1], jnp.int32)).changed.tolist()
+      [False, False, True, False]
+    """
     at = jnp.where(ids < 0, index.changed.size, ids)
     return dataclasses.replace(index, changed=index.changed.at[at].set(True, mode="drop"))
 
@@ -178,6 +246,9 @@ def maintain(
 ) -> LshIndex:
     """Re-hashes the changed rows, or rebuilds with new functions, if a schedule says so now.
 
+    Call it every few steps, jitted on its own with the index donated: XLA:CPU copies the tables at
+    each call, due or not, and so would every step that it is a part of.
+
     Args:
       index: donated, so that the tables stay where they are.
       step: int32 [], steps done.
@@ -187,6 +258,14 @@ def maintain(
 
     Returns:
       The index, with its schedules advanced.
+
+    Example:
+      >>> config = IndexConfig(num_tables=4, num_bits=4, rehash=schedules.fixed(10))
+      >>> rows = jax.random.normal(jax.random.key(0), (100, 16))
+      >>> index = mark(init(jax.random.key(1), rows, config=config), jnp.array([3], jnp.int32))
+      >>> index = maintain(index, jnp.int32(10), rows.at[3].set(-rows[3]), config=config)
+      >>> int(index.rehashed), bool(index.changed.any())
+      (1, False)
     """
 
     def drift() -> jax.Array:
@@ -215,7 +294,25 @@ def measure_drift(
     config: IndexConfig,
     sample: int = 256,
 ) -> jax.Array:
-    """Fraction of code bits that `sample` evenly spaced rows would change if hashed now."""
+    """The fraction of code bits that would change if rows were hashed now.
+
+    Args:
+      index: the index.
+      weights: float32 or bfloat16 [N, d], as they are now.
+      bias: float32 [N] or None.
+      config: as in `init`.
+      sample: rows to look at, evenly spaced.
+
+    Returns:
+      float32 [], from 0 to 1.
+
+    Example:
+      >>> config = IndexConfig(num_tables=4, num_bits=4)
+      >>> rows = jax.random.normal(jax.random.key(0), (100, 16))
+      >>> index = init(jax.random.key(1), rows, config=config)
+      >>> float(measure_drift(index, rows, config=config))
+      0.0
+    """
     num_rows = weights.shape[0]
     spacing = max(1, num_rows // sample)
     ids = jnp.arange(0, num_rows, spacing, dtype=jnp.int32)

@@ -28,6 +28,15 @@ from sparse_jax.retrieval.hashing import _common as common
 from sparse_jax.retrieval.topk import TopK
 from sparse_jax.rows import take_rows
 
+__all__ = [
+    "QuantizedIndex",
+    "default_subspaces",
+    "fit",
+    "memory_bytes",
+    "search",
+    "update",
+]
+
 CODEWORDS = 16
 MAX_SUBSPACES = 256  # sums of so many bytes fit 16 bits
 _CHUNK = 8192  # rows coded at a time
@@ -57,7 +66,13 @@ class QuantizedIndex:
 
 
 def default_subspaces(dim: int) -> int:
-    """An even number near d / 2: two bits a coordinate.
+    """An even number of subspaces near d / 2: two bits a coordinate.
+
+    Args:
+      dim: d.
+
+    Returns:
+      M, from 2 to 256.
 
     Example:
       >>> default_subspaces(128)
@@ -215,6 +230,14 @@ def search(
     Raises:
       ValueError: if a size is out of range or the shapes don't fit together.
 
+    Example:
+      >>> w = jax.random.normal(jax.random.key(0), (200, 8))
+      >>> index = fit(jax.random.key(1), w, jnp.zeros(200), w)
+      >>> found = search(index, w[:3], w, jnp.zeros(200), k=2, rescored=200)  # all: exact
+      >>> exact = topk.rows(w[:3], w, jnp.zeros(200), k=2)
+      >>> bool(jnp.array_equal(found.ids, exact.ids))
+      True
+
     Reference:
       André, Kermarrec & Le Scouarnec, "Cache locality is not enough: high-performance nearest
       neighbor search with product quantization fast scan", VLDB 2015.
@@ -236,6 +259,14 @@ def search(
 
 def memory_bytes(num_rows: int, dim: int, *, subspaces: int) -> int:
     """Bytes of an index that `fit` makes: M / 2 + 8 a row, and three matrices.
+
+    Args:
+      num_rows: N.
+      dim: d.
+      subspaces: M.
+
+    Returns:
+      Bytes.
 
     Example:
       >>> memory_bytes(670_091, 128, subspaces=32)

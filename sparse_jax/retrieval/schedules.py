@@ -12,16 +12,29 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+__all__ = [
+    "Schedule",
+    "ScheduleState",
+    "drifted",
+    "exponential",
+    "fixed",
+    "hamming",
+    "never",
+]
+
 
 class ScheduleState(NamedTuple):
-    """When the next event or check is due."""
+    """When the next event or check is due; `init` of a schedule, such as `fixed`, makes one."""
 
     next_step: jax.Array  # int32 []
     interval: jax.Array  # float32 []
 
 
 class Schedule(NamedTuple):
-    """An init/update pair; `update(state, step, drift)` calls `drift()` only if it needs to."""
+    """A pair of pure functions; `fixed`, `exponential`, `drifted` and `never` make one.
+
+    `update(state, step, drift)` gives (due bool [], new state), and calls `drift()` if it needs to.
+    """
 
     init: Callable[[], ScheduleState]
     update: Callable[
@@ -31,6 +44,15 @@ class Schedule(NamedTuple):
 
 def fixed(interval: int) -> Schedule:
     """Every `interval` steps.
+
+    Args:
+      interval: steps.
+
+    Returns:
+      A `Schedule`.
+
+    Raises:
+      ValueError: if interval is below 1.
 
     Example:
       >>> schedule = fixed(3)
@@ -49,8 +71,24 @@ def exponential(interval: int, *, growth: float) -> Schedule:
 
     As SLIDE does: weights move less as training goes on (Chen et al. 2020, section 4.2).
 
+    Args:
+      interval: steps to the first event.
+      growth: what each interval is multiplied by for the next, at least 1.
+
+    Returns:
+      A `Schedule`.
+
     Raises:
       ValueError: if interval or growth is below 1.
+
+    Example:
+      >>> schedule = exponential(2, growth=2.0)
+      >>> state, dues = schedule.init(), []
+      >>> for step in range(1, 16):
+      ...     due, state = schedule.update(state, jnp.int32(step), lambda: jnp.float32(0))
+      ...     dues += [step] if due else []
+      >>> dues
+      [2, 6, 14]
     """
     _check("interval", interval)
     if growth < 1:
@@ -78,8 +116,23 @@ def drifted(threshold: float, *, check_every: int) -> Schedule:
     and those the rows have now; `hamming` measures it. (MONGOOSE, Chen et al. 2021, section 3.1;
     comparing codes as integers, as its code does, would weigh the bits by their place.)
 
+    Args:
+      threshold: fraction of the bits, in (0, 1), beyond which codes count as drifted.
+      check_every: steps between measurements.
+
+    Returns:
+      A `Schedule`.
+
     Raises:
       ValueError: if threshold is not in (0, 1) or check_every is below 1.
+
+    Example:
+      >>> schedule = drifted(0.1, check_every=5)
+      >>> state = schedule.init()
+      >>> bool(schedule.update(state, jnp.int32(5), lambda: jnp.float32(0.2))[0])
+      True
+      >>> bool(schedule.update(state, jnp.int32(5), lambda: jnp.float32(0.05))[0])
+      False
     """
     _check("check_every", check_every)
     if not 0 < threshold < 1:
@@ -100,7 +153,16 @@ def drifted(threshold: float, *, check_every: int) -> Schedule:
 
 
 def never() -> Schedule:
-    """Not once: for strategies without tables, and to leave the functions as drawn."""
+    """Not once: for strategies without tables, and to leave the functions as drawn.
+
+    Returns:
+      A `Schedule`.
+
+    Example:
+      >>> schedule = never()
+      >>> bool(schedule.update(schedule.init(), jnp.int32(10**9), lambda: jnp.float32(1))[0])
+      False
+    """
     return fixed(2**31 - 2)
 
 
@@ -108,8 +170,12 @@ def hamming(codes: jax.Array, others: jax.Array, *, num_bits: int) -> jax.Array:
     """Mean Hamming distance of codes as a fraction of their bits, float32 [].
 
     Args:
-      codes, others: int32, of one shape; pairs with an absent code (−1) don't count.
+      codes: int32 [...]; a pair with an absent code (−1) doesn't count.
+      others: int32 [...], of the same shape.
       num_bits: bits of a code.
+
+    Returns:
+      float32 [], from 0 to 1.
 
     Example:
       >>> float(hamming(jnp.array([0b1100], jnp.int32), jnp.array([0b1001], jnp.int32), num_bits=4))

@@ -32,9 +32,24 @@ from sparse_jax.ops.tables import (
     tables_write,
 )
 
+__all__ = [
+    "Candidates",
+    "HashTables",
+    "TableStats",
+    "build",
+    "init",
+    "insert",
+    "memory_bytes",
+    "query",
+    "remove",
+    "stats",
+    "update",
+    "update_many",
+]
+
 
 class Candidates(NamedTuple):
-    """Ranked candidates of a batch of queries; see `query`."""
+    """Ranked candidates of a batch of queries, as `query` returns them."""
 
     ids: jax.Array  # int32 [B, max_candidates]; most collisions first, -1 = none
     counts: jax.Array  # int32 [B, max_candidates]; tables in which the id shares the bucket
@@ -42,7 +57,7 @@ class Candidates(NamedTuple):
 
 
 class TableStats(NamedTuple):
-    """Occupancy; see `stats`."""
+    """Occupancy, as `stats` returns it."""
 
     members: jax.Array  # int32 []; (row, table) pairs present
     dropped: jax.Array  # int32 []; those of them that found no place
@@ -174,6 +189,18 @@ def update(tables: HashTables, ids: jax.Array, codes: jax.Array) -> HashTables:
     As `insert`, but the age of a row stays. A bucket that loses a member while others wait outside
     for a place takes the best of them in, which costs one pass over its table's codes.
 
+    Args:
+      tables: donated to keep this in place.
+      ids: int32 [n]; −1 is padding.
+      codes: int32 [n, L].
+
+    Returns:
+      The new tables.
+
+    Raises:
+      TypeError: if ids or codes are not int32.
+      ValueError: on a wrong shape, or, outside `jit`, on an id or code out of range.
+
     Example:
       >>> tables = build(init(2, num_tables=1, num_buckets=4), jnp.array([[0], [1]], jnp.int32))
       >>> moved = update(tables, jnp.array([0], jnp.int32), jnp.array([[1]], jnp.int32))
@@ -186,6 +213,17 @@ def update(tables: HashTables, ids: jax.Array, codes: jax.Array) -> HashTables:
 
 def update_many(tables: HashTables, codes: jax.Array) -> HashTables:
     """As `update` with all rows' codes [L, N], by a build: cheaper where many rows have moved.
+
+    Args:
+      tables: donated to keep this in place.
+      codes: int32 [L, N], of all rows as they are now.
+
+    Returns:
+      The new tables.
+
+    Raises:
+      TypeError: if codes is not int32.
+      ValueError: if its shape is not [L, N].
 
     Example:
       >>> tables = build(init(2, num_tables=1, num_buckets=4), jnp.array([[0], [1]], jnp.int32))
@@ -202,6 +240,13 @@ def remove(tables: HashTables, ids: jax.Array) -> HashTables:
     Args:
       tables: donated to keep this in place.
       ids: int32 [n]; −1 is padding.
+
+    Returns:
+      The new tables.
+
+    Raises:
+      TypeError: if ids is not int32.
+      ValueError: if it is not [n], or, outside `jit`, holds an id out of range.
 
     Example:
       >>> tables = build(init(2, num_tables=1, num_buckets=4), jnp.array([[0], [1]], jnp.int32))
@@ -248,6 +293,12 @@ def query(tables: HashTables, codes: jax.Array, *, max_candidates: int) -> Candi
 def stats(tables: HashTables) -> TableStats:
     """Occupancy of the tables: what is in, what found no place, how uneven the buckets are.
 
+    Args:
+      tables: the tables.
+
+    Returns:
+      `TableStats`, scalars.
+
     Example:
       >>> tables = init(3, num_tables=1, num_buckets=2, capacity=2)
       >>> tables = build(tables, jnp.zeros((3, 1), jnp.int32))
@@ -266,6 +317,15 @@ def stats(tables: HashTables) -> TableStats:
 
 def memory_bytes(num_rows: int, *, num_tables: int, num_buckets: int, capacity: int = 16) -> int:
     """Bytes of the tables that `init` makes with these arguments.
+
+    Args:
+      num_rows: N.
+      num_tables: L.
+      num_buckets: buckets of one table.
+      capacity: ids a bucket can hold.
+
+    Returns:
+      Bytes.
 
     Example:
       >>> memory_bytes(10, num_tables=2, num_buckets=4, capacity=3)

@@ -14,9 +14,15 @@ import jax.numpy as jnp
 
 from sparse_jax.ops import topk as ops
 
+__all__ = [
+    "TopK",
+    "among",
+    "rows",
+]
+
 
 class TopK(NamedTuple):
-    """The k best rows of each of B queries."""
+    """The k best rows of each of B queries, as `rows` and `among` return them."""
 
     scores: jax.Array  # float32 [B, k], best first; -inf behind the last
     ids: jax.Array  # int32 [B, k]; -1 behind the last

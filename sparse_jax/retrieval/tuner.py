@@ -24,12 +24,23 @@ from sparse_jax.retrieval import hashing, index, tables, topk
 from sparse_jax.retrieval.hashing import transforms
 from sparse_jax.retrieval.index import IndexConfig
 
+__all__ = [
+    "Measured",
+    "Plan",
+    "Sample",
+    "as_dict",
+    "measure",
+    "plan",
+    "predict_bytes",
+    "sample",
+]
+
 _DRAWS = 256  # tables hashed to estimate how often a pair shares a bucket
 _GRID = 2048  # steps of that chance, in the table of binomial tails
 
 
 class Sample(NamedTuple):
-    """What predictions rest on; make it with `sample`."""
+    """What predictions rest on; `sample` makes it."""
 
     rows: np.ndarray  # float32 [S, d]; random rows of the layer
     mean: np.ndarray  # float32 [d]; of all rows
@@ -40,7 +51,7 @@ class Sample(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A configuration, and what it should give."""
+    """A configuration, and what it should give; `plan` makes it."""
 
     config: IndexConfig
     predicted_bytes: int
@@ -49,7 +60,7 @@ class Plan(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a plan gives in truth."""
+    """What a plan gives in truth; `measure` finds it."""
 
     bytes: int
     recall: float
@@ -78,6 +89,12 @@ def sample(
 
     Returns:
       A `Sample`.
+
+    Example:
+      >>> rows = jax.random.normal(jax.random.key(0), (400, 16))
+      >>> drawn = sample(jax.random.key(1), rows, jnp.zeros(400), rows[:50], k=3, num_queries=8)
+      >>> drawn.best.shape, drawn.num_rows
+      ((8, 3, 16), 400)
     """
     total = weights.shape[0]
     row_key, query_key = jax.random.split(key)
@@ -174,6 +191,14 @@ def plan(
 def predict_bytes(num_rows: int, dim: int, *, config: IndexConfig) -> int:
     """Bytes of the tables and hash functions of an index over [num_rows, dim].
 
+    Args:
+      num_rows: N.
+      dim: d.
+      config: of the index.
+
+    Returns:
+      Bytes.
+
     Example:
       >>> predict_bytes(1000, 8, config=IndexConfig(num_tables=2, num_bits=4, capacity=100))
       25196
@@ -208,6 +233,13 @@ def measure(
 
     Returns:
       `Measured`.
+
+    Example:
+      >>> rows = jax.random.normal(jax.random.key(0), (200, 8))
+      >>> config = IndexConfig(num_tables=32, num_bits=3, max_candidates=100)
+      >>> bias, queries = jnp.zeros(200), rows[:20]
+      >>> measure(jax.random.key(1), rows, bias, queries, config=config, k=1).recall > 0.9
+      True
     """
     made = jax.jit(lambda key, w: index.init(key, w, config=config))(key, weights)
     made = index.observe(made, queries)
@@ -304,6 +336,12 @@ def _tails(p: np.ndarray, n: int) -> np.ndarray:
 
 def as_dict(chosen: Plan) -> dict[str, Any]:
     """A plan for a report: the choices, without the schedules.
+
+    Args:
+      chosen: of `plan`.
+
+    Returns:
+      Numbers and strings by name.
 
     Example:
       >>> as_dict(Plan(IndexConfig(capacity=8), 10, 0.5, 3))["num_tables"]

@@ -142,6 +142,28 @@ def restore(directory: str | Path, like_state: Any) -> tuple[Any, dict[str, Any]
     return jax.tree.unflatten(jax.tree.structure(like_state), restored), about["extra"]
 
 
+def read_extra(directory: str | Path) -> dict[str, Any] | None:
+    """What `save` was given as `extra`, of the last checkpoint; None if there is none.
+
+    To be asked before `restore`: it says of which run the arrays are, whatever their shapes.
+
+    Raises:
+      ImportError: if Orbax is missing.
+      ValueError: if the checkpoint is damaged.
+
+    Example:
+      >>> read_extra("no/such/directory") is None
+      True
+    """
+    done = _finished(Path(directory).resolve())
+    if not done:
+        return None
+    ocp = _orbax()
+    with _checkpointer(ocp) as reader:
+        about: dict[str, Any] = _read(reader, done[-1][1], about=ocp.args.JsonRestore())["about"]
+    return about["extra"]
+
+
 def _orbax() -> Any:
     try:
         import orbax.checkpoint as ocp

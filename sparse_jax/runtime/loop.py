@@ -180,8 +180,8 @@ def train(
       An `Outcome`. Its reason is "steps", "batches", "time", "interrupt" or "callback".
 
     Raises:
-      Divergence: if a loss, or a weight that was to be saved, is NaN or infinite. Nothing is saved
-        then.
+      Divergence: if a loss is NaN or infinite, or a weight at the end or when it was to be saved.
+        Nothing is saved then.
 
     Example:
       >>> def step(w, x):
@@ -204,14 +204,14 @@ def train(
 
     def store(state: Any) -> None:
         nonlocal last_saved
+        if not is_finite(state):
+            raise Divergence(
+                f"the weights after step {clock.step} of {steps} hold NaN or infinities: "
+                "nothing was saved over the last save; lower the learning rate"
+            )
         if save is not None:
-            if not is_finite(state):
-                raise Divergence(
-                    f"the weights after step {clock.step} of {steps} hold NaN or infinities: "
-                    "nothing was saved over the last save; lower the learning rate"
-                )
             save(state)
-            last_saved = clock.step
+        last_saved = clock.step
 
     reason: Reason = "steps"
     if interrupt is not None:

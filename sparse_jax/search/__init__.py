@@ -2,8 +2,8 @@
 
 A sparse network from hashed features of text (words, n-grams, pairs of words) to documents, BM25
 beside it, and a fixed fusion of the two. `fit` makes an index and trains it on the documents
-themselves; `Index.insert`, `search`, `delete`, `upvote`, `associate`, `undo` and `save` do what
-they say; `load` opens what `save` wrote. Needs ``pip install 'sparse_jax[search]'``.
+themselves; `Index.insert`, `upsert`, `search`, `delete`, `upvote`, `associate`, `undo` and `save`
+do what they say; `load` opens what `save` wrote. Needs ``pip install 'sparse_jax[search]'``.
 
 Example:
   >>> from sparse_jax import search
@@ -15,20 +15,14 @@ Example:
   ['c']
 """
 
-from sparse_jax.data import read_jsonl
+# Not listed in `__all__`, but kept under these names: `X as X`.
+from sparse_jax.data import read_jsonl as read_jsonl
 from sparse_jax.search.config import Config
-from sparse_jax.search.documents import MAX_QUERY, Document
-from sparse_jax.search.index import Index, Result, fit, load
-from sparse_jax.search.journal import LockError
+from sparse_jax.search.documents import MAX_QUERY as MAX_QUERY
+from sparse_jax.search.documents import Document
+from sparse_jax.search.index import Index
+from sparse_jax.search.journal import LockError as LockError
+from sparse_jax.search.opening import fit, load
+from sparse_jax.search.result import Result as Result
 
-__all__ = [
-    "MAX_QUERY",
-    "Config",
-    "Document",
-    "Index",
-    "LockError",
-    "Result",
-    "fit",
-    "load",
-    "read_jsonl",
-]
+__all__ = ["Config", "Document", "Index", "fit", "load"]

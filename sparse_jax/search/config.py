@@ -7,7 +7,12 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What an index computes. Saved with it; the defaults are what docs/benchmarks.md measured."""
+    """What an index computes. Saved with it; the defaults are what docs/benchmarks.md measured.
+
+    Example:
+      >>> Config(num_features=1 << 12, dim=8, cold_steps=2).seed  # small, for a test
+      0
+    """
 
     num_features: int = 1 << 18  # features are hashed into so many
     dim: int = 128  # width of the network
@@ -19,6 +24,7 @@ class Config:
     bm25_weight: float = 0.1  # in the fused score; the hashed features have weight 1
     deep_weight: float = 0.3
     strong: float = 2.0  # a word of the title counts as so many of the text
+    train_from: int = 1000  # documents; the network of fewer is not trained
     cold_steps: int = 1500  # training steps at the start; fewer where documents are few
     cold_batch: int = 512
     seed: int = 0

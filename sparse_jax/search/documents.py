@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +16,9 @@ __all__ = [
     "MAX_QUERY",
     "Document",
     "Documents",
+    "check_distinct",
     "check_documents",
+    "check_k",
     "check_query",
     "check_text",
 ]
@@ -27,7 +31,22 @@ MAX_QUERY = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """What an index keeps: a weak field (text), a strong one (title), and metadata to filter by."""
+    """What an index keeps: a weak field (text), a strong one (title), and metadata to filter by.
+
+    Args:
+      id: not blank, of its own.
+      text: what it says.
+      title: words that count more than those of the text.
+      metadata: JSON values by name, to filter by.
+
+    Raises:
+      TypeError: if a text is no string.
+      ValueError: if the id is blank, a text too long, or metadata of another kind.
+
+    Example:
+      >>> Document("a", "red apples grow", metadata={"kind": "fruit"}).record()["metadata"]
+      {'kind': 'fruit'}
+    """
 
     id: str
     text: str
@@ -47,9 +66,18 @@ class Document:
                     f"metadata[{key!r}] = {value!r} of document {self.id!r}: keys must be strings, "
                     f"values strings, numbers, booleans or None"
                 )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(
+                    f"metadata[{key!r}] = {value!r} of document {self.id!r}: must be finite, as "
+                    f"numbers in JSON are; leave it out or write it as a string"
+                )
 
     def record(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Plain JSON.
+
+        Returns:
+          The fields by name.
+        """
         return dataclasses.asdict(self)
 
 
@@ -88,6 +116,12 @@ def check_query(query: str, name: str = "query") -> str:
     return query
 
 
+def check_k(k: int) -> None:
+    """Refuses a number of documents that can't be asked for."""
+    if k < 1:
+        raise ValueError(f"k = {k}: must be at least 1")
+
+
 def check_documents(documents: Iterable[Document]) -> list[Document]:
     """Refuses what is no `Document`."""
     new = list(documents)
@@ -97,27 +131,37 @@ def check_documents(documents: Iterable[Document]) -> list[Document]:
     return new
 
 
+def check_distinct(documents: Iterable[Document]) -> None:
+    """Refuses ids that come twice."""
+    seen: set[str] = set()
+    for document in documents:
+        if document.id in seen:
+            raise ValueError(f"id {document.id!r} comes twice: give each document one of its own")
+        seen.add(document.id)
+
+
 class Documents:
-    """Documents by number and by id; deleted ones keep their number."""
+    """Documents by number and by id; deleted ones keep their number until `compact`."""
 
     def __init__(self) -> None:
         self.items: list[Document | None] = []
         self.numbers: dict[str, int] = {}
         self.alive = np.zeros(0, np.bool_)
+        self.digests = np.zeros(0, np.uint64)  # of what is searched of each
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def check_new(self, documents: Iterable[Document]) -> None:
         """Refuses ids that are taken or given twice."""
-        seen: set[str] = set()
-        for document in documents:
-            if document.id in self.numbers or document.id in seen:
+        new = list(documents)
+        for document in new:
+            if document.id in self.numbers:
                 raise ValueError(
-                    f"id {document.id!r} is already in the index: delete it first, or give the "
-                    f"document another id"
+                    f"id {document.id!r} is already in the index: delete it first, use upsert, or "
+                    f"give the document another id"
                 )
-            seen.add(document.id)
+        check_distinct(new)
 
     def add(self, documents: Iterable[Document]) -> None:
         new = list(documents)
@@ -125,14 +169,19 @@ class Documents:
             self.numbers[document.id] = number
         self.items += new
         self.alive = np.concatenate([self.alive, np.ones(len(new), np.bool_)])
+        digests = np.array([_digest(document) for document in new], np.uint64)
+        self.digests = np.concatenate([self.digests, digests])
 
-    def restore(self, items: list[Document | None]) -> None:
-        """Takes documents by number, None for those deleted."""
-        self.items = items
-        self.numbers = {item.id: n for n, item in enumerate(items) if item is not None}
-        self.alive = np.array([item is not None for item in items], np.bool_)
-        if len(self.numbers) != int(self.alive.sum()):
-            raise ValueError("two documents have one id")
+    def living(self) -> list[Document]:
+        """The documents alive, in order of number, which is that of insertion."""
+        return [item for item in self.items if item is not None]
+
+    def compact(self) -> None:
+        """Numbers the documents alive anew, in order."""
+        self.items = list(self.living())
+        self.numbers = {item.id: n for n, item in enumerate(self.items) if item is not None}
+        self.digests = self.digests[self.alive]
+        self.alive = np.ones(len(self.items), np.bool_)
 
     def number(self, identifier: str) -> int:
         """The number of an id.
@@ -158,13 +207,12 @@ class Documents:
 
         Args:
           where: for each key the value, or a list, tuple or set of values, one of which it must be.
+            Values are equal as in JSON: 1 is 1.0, but neither True nor "1"; None is null, and no
+            document without the key has it.
         """
         if not where:
             return self.alive
-        allowed = {
-            key: tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)
-            for key, value in where.items()
-        }
+        allowed = {key: _allowed(key, value) for key, value in where.items()}
         known = {key for item in self.items if item is not None for key in item.metadata}
         for key in allowed:
             if known and key not in known:
@@ -172,7 +220,32 @@ class Documents:
         out = np.zeros(len(self.items), np.bool_)
         for number, item in enumerate(self.items):
             out[number] = item is not None and all(
-                key in item.metadata and item.metadata[key] in values
+                key in item.metadata and _typed(item.metadata[key]) in values
                 for key, values in allowed.items()
             )
         return out
+
+
+def _typed(value: Any) -> tuple[bool, Any]:
+    """What two values must have equal to be one: Python's True is 1 as well, JSON's is not."""
+    return isinstance(value, bool), value
+
+
+def _allowed(key: str, value: Any) -> set[tuple[bool, Any]]:
+    """Values of which a document must have one."""
+    several = isinstance(value, list | tuple | set | frozenset)
+    values = [v.item() if isinstance(v, np.generic) else v for v in (value if several else [value])]
+    for one in values:
+        if not isinstance(one, str | int | float | bool | None):
+            raise TypeError(
+                f"where[{key!r}] = {one!r}: must be a string, a number, a boolean or None, or a "
+                f"list of these; metadata holds nothing else"
+            )
+    return {_typed(one) for one in values}
+
+
+def _digest(document: Document) -> int:
+    """64 bits of id, title and text: what a network can have learned of a document."""
+    parts = (document.id, document.title, document.text)
+    data = b"".join(len(p).to_bytes(8) + p for p in (part.encode() for part in parts))
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())

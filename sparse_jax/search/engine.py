@@ -2,28 +2,27 @@
 
 Each part is divided by what the query could reach at most, so that a query whose words no document
 has leaves the decision to the network, which may have learned what they mean.
+
+The first two parts are functions of the documents alive alone: see `text.postings`. The network,
+with the weights of features in its bag, is one of the documents it was laid on (`Engine.lay`):
+`state` says when it is laid anew.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.search import cold, fusion, network
-from sparse_jax.search.bm25 import bm25_rows
 from sparse_jax.search.config import Config
-from sparse_jax.text.features import PAIR, WORD, Features, Hasher, extract, normalize, tokenize
-from sparse_jax.text.postings import (
-    Postings,
-    inverse_document_frequency,
-    lengths,
-    saturate,
-)
+from sparse_jax.text.features import WORD, Features, Hasher, Tokens, extract, tokenize
+from sparse_jax.text.postings import Postings, inverse_document_frequency
 
 __all__ = ["Engine", "Query"]
 
@@ -46,43 +45,111 @@ class Query:
     deep_values: np.ndarray  # float32 [n], of the features in the bag; unit length
 
 
+class Extracted(NamedTuple):
+    """What is read of documents."""
+
+    features: Features  # words of titles count more
+    plain_counts: np.ndarray  # float32 [nnz], as often as they come
+    hasher: Hasher
+
+
 class Engine:
     """Everything that scores, without names, storage or feedback: documents are numbers."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.wide = Postings(config.num_features)
-        self.bm25 = Postings(config.num_features)
-        self.mean_length = 0.0
-        self.deep_idf = np.zeros(config.num_features, np.float32)  # frozen at the cold start
-        self.network = network.init(
-            jax.random.key(config.seed),
-            num_features=config.num_features,
-            dim=config.dim,
-            capacity=1,
-        )
+        self.wide = Postings(config.num_features, k1=config.k1, b=config.b)
+        self.bm25 = Postings(config.num_features, k1=config.bm25_k1, b=config.bm25_b)
+        self.deep_idf = np.zeros(config.num_features, np.float32)  # of what it was laid on
+        self.pristine = True  # the embedding is as it was drawn: neither trained nor taught
+        self.trained = False
+        self.network = self._untrained(1)
 
     @property
     def num_documents(self) -> int:
+        """Numbers given so far, those of dead documents among them until `compact`."""
         return self.wide.num_documents
 
-    def fit(self, texts: Sequence[str], titles: Sequence[str]) -> None:
-        """Takes the first documents and trains the network on them."""
-        features, hasher = self._add_postings(texts, titles)
-        self.deep_idf = inverse_document_frequency(self.wide.document_frequency, self.num_documents)
-        self._grow(self.num_documents)
-        self._encode_rows(features, 0)
-        self.network = cold.fit(
-            self.network, hasher, lambda f: self._deep_values(f), config=self.config
-        )
-        self._encode_rows(features, 0)
+    def fit(
+        self,
+        texts: Sequence[str],
+        titles: Sequence[str],
+        *,
+        order: np.ndarray | None = None,
+        train: bool = True,
+    ) -> None:
+        """Takes the first documents and lays the network on them, as `lay` does."""
+        self._lay(self._add(texts, titles), np.arange(len(texts)), order=order, train=train)
 
     def insert(self, texts: Sequence[str], titles: Sequence[str]) -> None:
-        """Takes more documents; trains nothing."""
+        """Takes more documents; trains nothing. An untrained network waits for `lay`."""
         first = self.num_documents
-        features, _ = self._add_postings(texts, titles)
-        self._grow(self.num_documents)
-        self._encode_rows(features, first)
+        found = self._add(texts, titles)
+        self._grow()
+        if not self.pristine:
+            self._set_rows(found.features, np.arange(first, self.num_documents))
+
+    def delete(self, number: int, text: str, title: str) -> None:
+        """Takes a document, whose text and title these are, out of all statistics."""
+        features = self._extract([text], [title]).features
+        self.wide.remove(number, features.ids)
+        self.bm25.remove(number, features.ids[features.kinds == WORD])
+
+    def compact(self) -> np.ndarray:
+        """Forgets dead documents; returns new numbers as `Postings.compact` does."""
+        alive = np.flatnonzero(self.wide.alive)
+        numbers = self.wide.compact()
+        self.bm25.compact()
+        capacity = self.network.output.shape[0]
+        if capacity > 4 * alive.size:
+            capacity = max(2 * alive.size, 1)
+        output = np.zeros((capacity, self.config.dim), np.float32)
+        output[: alive.size] = np.asarray(self.network.output)[alive]
+        self.network = dataclasses.replace(self.network, output=jnp.asarray(output))
+        return numbers
+
+    def lay(
+        self,
+        texts: Sequence[str],
+        titles: Sequence[str],
+        numbers: np.ndarray,
+        *,
+        order: np.ndarray | None = None,
+        train: bool = True,
+    ) -> None:
+        """Makes the network anew, as `fit` of these documents would: all feedback is forgotten.
+
+        Args:
+          texts: of all documents alive.
+          titles: of these.
+          numbers: int64 [documents], ascending.
+          order: int64 [documents], in which training sees them: where it follows from the documents
+            themselves, so does the network.
+          train: on pieces of the documents; the embedding is random otherwise.
+        """
+        self._lay(self._extract(texts, titles), numbers, order=order, train=train)
+
+    def _lay(
+        self, found: Extracted, numbers: np.ndarray, *, order: np.ndarray | None, train: bool
+    ) -> None:
+        self.deep_idf = inverse_document_frequency(
+            self.wide.document_frequency, self.wide.num_alive
+        )
+        if not self.pristine:
+            self.network = self._untrained(self.network.output.shape[0])
+        self.pristine, self.trained = not train, train
+        self._grow()
+        capacity = self.network.output.shape[0]
+        if train:
+            order = np.arange(numbers.size) if order is None else order
+            rows = jnp.asarray(self._encode(found.features)[order])
+            start = dataclasses.replace(self.network, output=rows)
+            self.network = cold.fit(
+                start, _reorder(found.hasher, order), self._deep_values, config=self.config
+            )
+        output = jnp.zeros((capacity, self.config.dim), jnp.float32)
+        self.network = dataclasses.replace(self.network, output=output)
+        self._set_rows(found.features, numbers)
 
     def read(self, text: str) -> Query:
         """Features and weights of a query."""
@@ -92,18 +159,15 @@ class Engine:
         """`read` for several queries at once."""
         config = self.config
         features = extract(texts, num_features=config.num_features)
-        idf = inverse_document_frequency(
-            self.wide.document_frequency[features.ids], self.num_documents
-        )
+        alive = self.wide.num_alive
+        idf = inverse_document_frequency(self.wide.document_frequency[features.ids], alive)
         wide = np.asarray(config.kind_weights, np.float32)[features.kinds] * idf
         deep = self._deep_values(features)
         queries = []
         for text, a, b in zip(texts, features.offsets[:-1], features.offsets[1:], strict=True):
             ids, kinds = features.ids[a:b], features.kinds[a:b]
             words = ids[kinds == WORD]
-            word_idf = inverse_document_frequency(
-                self.bm25.document_frequency[words], self.num_documents
-            )
+            word_idf = inverse_document_frequency(self.bm25.document_frequency[words], alive)
             max_wide = float(wide[a:b].sum()) * (config.k1 + 1)
             max_words = float(word_idf.sum()) * (config.bm25_k1 + 1)
             queries.append(
@@ -131,11 +195,10 @@ class Engine:
 
     def deep(self, query: Query) -> np.ndarray:
         """Scores of the network: float32 [documents]."""
-        return np.asarray(self.network.output)[: self.num_documents] @ self._parts(query).sum(
-            axis=0
-        )
+        h = self.parts(query).sum(axis=0)
+        return np.asarray(self.network.output)[: self.num_documents] @ h
 
-    def _parts(self, query: Query) -> np.ndarray:
+    def parts(self, query: Query) -> np.ndarray:
         """What each feature adds to h, by NumPy, quicker for one query: float32 [n, d]."""
         rows = np.asarray(self.network.embedding)[query.ids] * query.deep_values[:, None]
         gain = 1 + np.dot(query.deep_values**2, np.asarray(self.network.gain)[query.ids])
@@ -157,33 +220,6 @@ class Engine:
             row[:] = fusion.fuse(self.lexical(query), row, weight=self.config.deep_weight)
         return out
 
-    def explain(self, text: str, number: int) -> list[tuple[str, float]]:
-        """What each word adds to the score of a document, in the order of the text."""
-        config, query = self.config, self.read(text)
-        wide = query.wide_weights * self.wide.weights_in(number, query.ids)
-        words = np.zeros_like(wide)
-        places = np.searchsorted(query.ids, query.words)
-        words[places] = query.word_weights * self.bm25.weights_in(number, query.words)
-        deep = self._parts(query) @ np.asarray(self.network.output)[number]
-        lexical = fusion.lexical(wide, words, config=config)
-        shares = fusion.fuse(lexical, deep, weight=config.deep_weight)
-        distinct, at = np.unique(query.ids, return_inverse=True)
-        shares = np.bincount(at, shares)
-
-        # Features of each word and of each pair of neighbours; the pairs without their two words.
-        found = normalize(text).split()
-        count = len(found)
-        two = [f"{a} {b}" for a, b in itertools.pairwise(found)]
-        features = extract([*found, *two], num_features=config.num_features)
-        keep = (features.rows < count) | (features.kinds == PAIR)
-        owner, feature = features.rows[keep], np.searchsorted(distinct, features.ids[keep])
-        second = owner >= count  # a pair belongs to both its words
-        owner = np.concatenate([np.where(second, owner - count, owner), owner[second] - count + 1])
-        feature = np.concatenate([feature, feature[second]])
-        owners = np.bincount(feature, minlength=distinct.size)
-        sums = np.bincount(owner, (shares / owners)[feature], minlength=count)
-        return list(zip(found, sums.tolist(), strict=True))
-
     def _deep_values(self, features: Features) -> np.ndarray:
         """Weights in the bag, of unit length in each text."""
         config = self.config
@@ -193,37 +229,60 @@ class Engine:
         squares = np.bincount(features.rows, values**2, minlength=features.offsets.size - 1)
         return (values / np.sqrt(np.maximum(squares, 1e-12))[features.rows]).astype(np.float32)
 
-    def _add_postings(self, texts: Sequence[str], titles: Sequence[str]) -> tuple[Features, Hasher]:
+    def _extract(self, texts: Sequence[str], titles: Sequence[str]) -> Extracted:
         config = self.config
-        joined = [f"{a} {b}" if a else b for a, b in zip(titles, texts, strict=True)]
-        tokens = tokenize(joined)
+        tokens = tokenize([f"{a} {b}" if a else b for a, b in zip(titles, texts, strict=True)])
         hasher = Hasher(tokens, num_features=config.num_features)
         features = hasher.all()
+        plain = features.counts
         if any(titles) and config.strong > 1:
             strong = extract(titles, num_features=config.num_features)
             features = _add_counts(features, strong, config.strong - 1)
-        size = lengths(features)
-        if not self.num_documents:
-            self.mean_length = float(size.mean()) if size.size else 1.0
-        weights = saturate(
-            features.counts, size[features.rows], mean=self.mean_length, k1=config.k1, b=config.b
-        )
-        self.wide.add(features.offsets, features.ids, weights)
-        word_ids = hasher.word_ids.astype(np.int64)
-        self.bm25.add(*bm25_rows(tokens, word_ids, k1=config.bm25_k1, b=config.bm25_b))
-        return features, hasher
+        return Extracted(features, plain, hasher)
 
-    def _grow(self, documents: int) -> None:
+    def _add(self, texts: Sequence[str], titles: Sequence[str]) -> Extracted:
+        """Appends documents to the postings."""
+        found = self._extract(texts, titles)
+        features = found.features
+        self.wide.add(features.offsets, features.ids, features.counts)
+        word = features.kinds == WORD
+        sizes = np.bincount(features.rows[word], minlength=len(texts))
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        self.bm25.add(offsets, features.ids[word], found.plain_counts[word])
+        return found
+
+    def _untrained(self, capacity: int) -> network.Network:
+        config = self.config
+        key = jax.random.key(config.seed)
+        return network.init(
+            key, num_features=config.num_features, dim=config.dim, capacity=capacity
+        )
+
+    def _grow(self) -> None:
         """Makes room in the output layer: capacity doubles, so that few shapes are compiled."""
-        have = self.network.output.shape[0]
+        have, documents = self.network.output.shape[0], self.num_documents
         if documents > have:
             capacity = max(documents if have == 1 else 2 * have, documents, 1)
             more = jnp.zeros((capacity - have, self.config.dim), jnp.float32)
             output = jnp.concatenate([self.network.output, more])
             self.network = dataclasses.replace(self.network, output=output)
 
-    def _encode_rows(self, features: Features, first: int) -> None:
-        """Sets the rows of documents from `first` on to the encodings of their texts."""
+    def _set_rows(self, features: Features, numbers: np.ndarray) -> None:
+        """Sets the rows of documents to the encodings of their texts."""
+        for start, rows in self._encodings(features):
+            part = numbers[start : start + _ENCODE_AT_ONCE]
+            ids = np.full(_ENCODE_AT_ONCE, -1, np.int32)
+            ids[: part.size] = part
+            output = network.put_rows(self.network.output, ids, rows)
+            self.network = dataclasses.replace(self.network, output=output)
+
+    def _encode(self, features: Features) -> np.ndarray:
+        """Encodings of texts: float32 [texts, d]."""
+        rows = [np.asarray(rows) for _, rows in self._encodings(features)]
+        return np.concatenate(rows)[: features.offsets.size - 1]
+
+    def _encodings(self, features: Features) -> Iterator[tuple[int, jax.Array]]:
+        """(first text, encodings [`_ENCODE_AT_ONCE`, d]) of texts in order, zeros at the end."""
         count = features.offsets.size - 1
         for start in range(0, count, _ENCODE_AT_ONCE):
             stop = min(start + _ENCODE_AT_ONCE, count)
@@ -233,11 +292,18 @@ class Engine:
             )
             values = self._deep_values(part)
             bags = network.pad_bags(part.ids, values, part.rows, _ENCODE_AT_ONCE)
-            rows = network.encode(self.network.embedding, bags, texts=_ENCODE_AT_ONCE)
-            ids = np.full(_ENCODE_AT_ONCE, -1, np.int32)
-            ids[: stop - start] = np.arange(first + start, first + stop)
-            output = network.put_rows(self.network.output, ids, rows)
-            self.network = dataclasses.replace(self.network, output=output)
+            yield start, network.encode(self.network.embedding, bags, texts=_ENCODE_AT_ONCE)
+
+
+def _reorder(hasher: Hasher, order: np.ndarray) -> Hasher:
+    """The texts in another order."""
+    tokens = hasher.tokens
+    sizes = np.diff(tokens.offsets)[order]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    at = np.arange(offsets[-1]) + np.repeat(tokens.offsets[order] - offsets[:-1], sizes)
+    new = copy.copy(hasher)
+    new.tokens = Tokens(offsets, tokens.types[at], tokens.words)
+    return new
 
 
 def _add_counts(features: Features, more: Features, times: float) -> Features:

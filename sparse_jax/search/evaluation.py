@@ -9,6 +9,10 @@ Protocol. Two kinds of JSONL are read:
   ``qrels`` (``{id: grade}``). A ``question`` of a doc row is a query as well, answered by that doc,
   in a group of its own.
 
+An id may be called ``_id``, as in BEIR's files, and be a whole number: it is then its digits. An
+answer that is no document's id is left out, and a query without another one with it; both are
+counted, as is said wherever figures are.
+
 No query is ever trained on. Where feedback is measured (`associations`, `upvotes`), it is a stated
 part of the queries, and what was learned from is reported apart from what wasn't.
 """
@@ -16,6 +20,7 @@ part of the queries, and what was learned from is reported apart from what wasn'
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +42,7 @@ __all__ = [
     "measure",
     "query_milliseconds",
     "read_dataset",
+    "row_id",
 ]
 
 
@@ -50,11 +56,13 @@ class Judgement(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Documents and judged queries; `rows` are the doc rows as read."""
+    """Documents and judged queries; `rows` are the doc rows as read, with `id` a string."""
 
     documents: list[Document]
     queries: list[Judgement]
     rows: list[dict[str, Any]]
+    missing_answers: int = 0  # judgements left out, of documents that aren't there
+    skipped_queries: int = 0  # queries left out, which had no other answer
 
     def of(self, group: str) -> list[Judgement]:
         return [q for q in self.queries if q.group == group]
@@ -68,46 +76,83 @@ def read_dataset(path: str | Path) -> Dataset:
     """Reads a JSONL file of either kind; see the module's protocol.
 
     Raises:
-      ValueError: at a row that doesn't fit, naming file, line and field; or if there is no query or
-        no document, or an answer is no document.
+      ValueError: at a row that doesn't fit, naming file, line and field; or if there is no query
+        with an answer among the documents, or no document.
     """
     documents: list[Document] = []
-    queries: list[tuple[int, Judgement]] = []
+    queries: list[Judgement] = []
     rows: list[dict[str, Any]] = []
     for line, row in read_jsonl(path):
         try:
             kind = row.get("kind")
             if kind is None:
-                documents.append(Document(_text(row, "id"), _text(row, "text")))
-                queries.append(
-                    (line, Judgement(_text(row, "title"), {_text(row, "id"): 1.0}, "title"))
-                )
+                row = {**row, "id": row_id(row)}
+                documents.append(Document(row["id"], _text(row, "text")))
+                queries.append(Judgement(_text(row, "title"), {row["id"]: 1.0}, "title"))
                 rows.append(row)
             elif kind == "doc":
+                row = {**row, "id": row_id(row)}
                 title = _text(row, "title") if "title" in row else ""
-                documents.append(Document(_text(row, "id"), _text(row, "text"), title))
+                documents.append(Document(row["id"], _text(row, "text"), title))
                 rows.append(row)
                 if "question" in row:
-                    asked = Judgement(_text(row, "question"), {row["id"]: 1.0}, "question")
-                    queries.append((line, asked))
+                    question = Judgement(_text(row, "question"), {row["id"]: 1.0}, "question")
+                    queries.append(question)
             elif isinstance(kind, str) and kind.endswith("query"):
-                queries.append((line, Judgement(_text(row, "text"), _grades(row), kind)))
+                queries.append(Judgement(_text(row, "text"), _grades(row), kind))
             else:
                 raise ValueError(f'kind = {kind!r}: must be "doc" or end in "query"')
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, line {line}: {error}") from None
-    if not documents or not queries:
-        raise ValueError(f"{path}: {len(documents)} documents, {len(queries)} queries: needs both")
     known: set[str] = set()
     for document in documents:
         if document.id in known:
             raise ValueError(f"{path}: two documents have the id {document.id!r}")
         known.add(document.id)
-    for line, query in queries:
-        for answer in query.grades:
-            if answer not in known:
-                raise ValueError(f"{path}, line {line}: the answer {answer!r} is no document's id")
-    return Dataset(documents, [q for _, q in queries], rows)
+    kept, missing = _answered(queries, known)
+    if not documents or not kept:
+        gone = f" ({missing:,} answers are no document's id)" if missing else ""
+        raise ValueError(
+            f"{path}: {len(documents)} documents, {len(kept)} queries with an answer among them"
+            f"{gone}: needs both"
+        )
+    return Dataset(documents, kept, rows, missing, len(queries) - len(kept))
+
+
+def _answered(queries: Sequence[Judgement], known: set[str]) -> tuple[list[Judgement], int]:
+    """The queries that have answers among the documents, with these; and how many answers went."""
+    kept, missing = [], 0
+    for query in queries:
+        grades = {id: grade for id, grade in query.grades.items() if id in known}
+        missing += len(query.grades) - len(grades)
+        if grades:
+            kept.append(query._replace(grades=grades))
+    return kept, missing
+
+
+def row_id(row: Mapping[str, Any]) -> str:
+    """The id of a row, from `id` or `_id`.
+
+    Raises:
+      ValueError: if it has neither, or both, or one that is no string and no whole number.
+
+    Example:
+      >>> row_id({"_id": 12, "text": "red apples"})
+      '12'
+    """
+    if "id" in row and "_id" in row:
+        raise ValueError(
+            f"id = {row['id']!r} and _id = {row['_id']!r}: must be one; drop the other"
+        )
+    return _as_id("_id" if "_id" in row else "id", row.get("_id", row.get("id")))
+
+
+def _as_id(name: str, value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{name} = {value!r}: must be a string or a whole number")
+    return value
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:
@@ -121,19 +166,21 @@ def _grades(row: Mapping[str, Any]) -> dict[str, float]:
     """Answers with a grade above 0."""
     if "qrels" in row:
         given = row["qrels"]
-        if not isinstance(given, Mapping) or not all(
-            isinstance(g, int | float) for g in given.values()
-        ):
-            raise ValueError(f"qrels = {given!r}: must map ids to grades")
+        if not isinstance(given, Mapping) or not all(map(_is_grade, given.values())):
+            raise ValueError(f"qrels = {given!r}: must map ids to finite numbers")
         grades = {k: float(g) for k, g in given.items() if g > 0}
     else:
         given = row.get("rel")
-        if not isinstance(given, list) or not all(isinstance(i, str) for i in given):
+        if not isinstance(given, list):
             raise ValueError(f"rel = {given!r}: must be a list of ids")
-        grades = dict.fromkeys(given, 1.0)
+        grades = dict.fromkeys((_as_id("rel", one) for one in given), 1.0)
     if not grades:
         raise ValueError("the query has no answer with a grade above 0")
     return grades
+
+
+def _is_grade(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def gains_to_scores(
@@ -149,6 +196,9 @@ def gains_to_scores(
     Returns:
       ``{"ndcg@k", "p@1", "recall@k"}``, float64 [queries] each.
 
+    Raises:
+      ValueError: if a ranking holds a document twice: it would count twice.
+
     Example:
       >>> scores = gains_to_scores([["x", "a"]], [Judgement("q", {"a": 1.0}, "query")])
       >>> {name: round(float(v[0]), 3) for name, v in scores.items()}
@@ -157,6 +207,11 @@ def gains_to_scores(
     out = np.zeros((3, len(queries)))
     discount = 1 / np.log2(np.arange(k) + 2)
     for i, (ids, query) in enumerate(zip(found, queries, strict=True)):
+        if len(set(ids)) < len(ids):
+            twice = next(id for place, id in enumerate(ids) if id in ids[:place])
+            raise ValueError(
+                f"found[{i}] holds {twice!r} twice: must rank each document once; drop repeats"
+            )
         gains = [query.grades.get(id, 0.0) for id in ids[:k]]
         ideal = sorted(query.grades.values(), reverse=True)[:k]
         best_gain = float(np.dot(ideal, discount[: len(ideal)]))

@@ -63,22 +63,53 @@ class Learner:
 
     def __init__(self, engine: Engine, config: FeedbackConfig | None = None) -> None:
         self.engine, self.config = engine, config or FeedbackConfig()
-        self.base: list[Item] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything, as the network did that was laid anew."""
+        self.base: list[Item] | None = None
         self.events: list[Item] = []
         self.count = 0
-        idf = engine.deep_idf / max(float(engine.deep_idf.max()), 1e-9)
-        self._rare = jnp.asarray(idf**self.config.focus)
-        self._all = jnp.ones_like(self._rare)
+        self._rarity: tuple[jax.Array, jax.Array] | None = None
 
-    def remember(self, texts: Sequence[str]) -> None:
-        """Takes texts whose answers of now should stay."""
+    def remember(self, texts: Sequence[str], alive: np.ndarray) -> None:
+        """Takes texts whose answers of now should stay.
+
+        Args:
+          texts: queries; those without a word are left out.
+          alive: bool [documents]: which ones may answer.
+        """
+        self.base = []
         for text in texts:
             query = self.engine.read(text)
             if query.ids.size:
                 lexical = self.engine.lexical(query)
-                scores = self.engine.fuse(lexical, query)
+                scores = np.where(alive, self.engine.fuse(lexical, query), -np.inf)
                 chosen = best(scores, self.config.candidates)
                 self.base.append(self._item(query, lexical, chosen, scores[chosen]))
+
+    def renumber(self, numbers: np.ndarray) -> None:
+        """Names documents anew: numbers int32 [old documents], -1 for those that are gone."""
+        for items in (self.base or [], self.events):
+            for i, item in enumerate(items):
+                candidates = _named(item.candidates, numbers)
+                items[i] = dataclasses.replace(item, candidates=candidates)
+
+    @property
+    def _rare(self) -> jax.Array:
+        """How rare each feature is, to the power `focus`."""
+        return self._rarities()[0]
+
+    @property
+    def _all(self) -> jax.Array:
+        return self._rarities()[1]
+
+    def _rarities(self) -> tuple[jax.Array, jax.Array]:
+        if self._rarity is None:  # stays until the network is laid anew
+            idf = self.engine.deep_idf / max(float(self.engine.deep_idf.max()), 1e-9)
+            rare = jnp.asarray(idf**self.config.focus)
+            self._rarity = rare, jnp.ones_like(rare)
+        return self._rarity
 
     def upvote(self, text: str, document: int, alive: np.ndarray) -> float:
         """Makes a document the answer to a query; returns its probability at the end.
@@ -99,7 +130,12 @@ class Learner:
             item = self._item(query, lexical, chosen, np.where(chosen == document, 0, -np.inf))
             place = item.candidates == document
             probability = self._steps(
-                item, 0.0, self.config.output_rate, self._all, functools.partial(_mass, place)
+                item,
+                0.0,
+                self.config.output_rate,
+                self._all,
+                functools.partial(_mass, place),
+                alive,
             )
             if probability >= self.config.enough and chosen[0] == document:
                 break
@@ -132,6 +168,7 @@ class Learner:
                 0.0,
                 self._rare,
                 functools.partial(_overlap, item.targets),
+                alive,
             )
             if agreed >= self.config.enough:
                 break
@@ -162,10 +199,11 @@ class Learner:
         output_learning_rate: float,
         rarity: jax.Array,
         reached: Callable[[np.ndarray], float],
+        alive: np.ndarray,
     ) -> float:
         """Steps on an item and a replay, until `reached` of its probabilities is enough."""
         config, value = self.config, 0.0
-        items = [item, *self._replay()]
+        items = [item, *(_without_dead(old, alive) for old in self._replay())]
         stacked, distinct = _stack(items, config.replay + 1)
         # Relative to the rarest feature of the text, by a square root: a text of common words alone
         # would learn nothing otherwise.
@@ -174,6 +212,7 @@ class Learner:
             [config.embedding_rate, gain_learning_rate, output_learning_rate, boost], jnp.float32
         )
         engine = self.engine
+        engine.pristine = False
         for _ in range(config.steps):
             engine.network, probabilities = network.learn(
                 engine.network,
@@ -191,12 +230,13 @@ class Learner:
 
     def _replay(self) -> list[Item]:
         rng = np.random.Generator(np.random.Philox([self.engine.config.seed, self.count]))
+        base = self.base or []
         old = min(self.config.replay // 2, len(self.events))
-        new = min(self.config.replay - old, len(self.base))
+        new = min(self.config.replay - old, len(base))
         return (
             [
                 *(self.events[i] for i in rng.choice(len(self.events), old, replace=False)),
-                *(self.base[i] for i in rng.choice(len(self.base), new, replace=False)),
+                *(base[i] for i in rng.choice(len(base), new, replace=False)),
             ]
             if old + new
             else []
@@ -206,6 +246,22 @@ class Learner:
         self.count += 1
         self.events.append(item)
         del self.events[: -self.config.recent]
+
+
+def _named(candidates: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Candidates by their new numbers, -1 where there is none."""
+    known = np.append(numbers, -1).astype(np.int32)
+    return known[candidates]  # -1 takes the last
+
+
+def _without_dead(item: Item, alive: np.ndarray) -> Item:
+    """An item among the documents that are left; one without any target doesn't count."""
+    candidates = _named(item.candidates, np.where(alive, np.arange(alive.size), -1))
+    if np.array_equal(candidates, item.candidates):
+        return item
+    targets = np.where(candidates >= 0, item.targets, np.float32(0))
+    targets /= max(float(targets.sum()), 1e-9)
+    return dataclasses.replace(item, candidates=candidates, targets=targets)
 
 
 def _mass(at: np.ndarray, probabilities: np.ndarray) -> float:

@@ -8,49 +8,65 @@ manifest in one step. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sparse_jax.search import snapshot
-from sparse_jax.search.config import Config
-from sparse_jax.search.documents import Document, Documents, check_documents, check_query
-from sparse_jax.search.engine import MAX_QUERIES, Engine
-from sparse_jax.search.feedback import Learner
+from sparse_jax.search.documents import (
+    Document,
+    check_distinct,
+    check_documents,
+    check_k,
+    check_query,
+)
+from sparse_jax.search.engine import MAX_QUERIES
+from sparse_jax.search.explain import explain
 from sparse_jax.search.journal import Journal, read_journal, take_lock
+from sparse_jax.search.result import Result
+from sparse_jax.search.state import State, brief, feedback_in_force, is_same
 from sparse_jax.text.postings import best
 
-__all__ = ["Index", "Result", "fit", "load"]
-
-_FEEDBACK = ("upvote", "associate")
-
-
-class Result(NamedTuple):
-    """A document found."""
-
-    id: str
-    score: float
-    document: Document
+__all__ = ["Index"]
 
 
 class Index:
     """An index in memory, and on disk once `save` was given a path. Made by `fit` and `load`.
 
     Its methods may be called from several threads.
+
+    Example:
+      >>> from sparse_jax import search
+      >>> documents = [Document("a", "red apples grow on trees"), Document("b", "cars need fuel")]
+      >>> config = search.Config(num_features=1 << 12, dim=8, cold_steps=2)
+      >>> index = search.fit(documents, config=config)
+      >>> index.insert([Document("c", "boats float")])
+      >>> event = index.upvote("ship", "c")
+      >>> index.search("ship", k=1)[0].id
+      'c'
     """
 
-    def __init__(self, documents: Documents, engine: Engine, learner: Learner) -> None:
-        self._documents, self._engine, self._learner = documents, engine, learner
-        self._path: Path | None = None
+    def __init__(
+        self,
+        state: State,
+        *,
+        path: Path | None = None,
+        lock_file: int | None = None,
+        records: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        self._state, self._path, self._lock_file = state, path, lock_file
+        self._read_only = path is not None and lock_file is None
         self._journal: Journal | None = None
-        self._lock_file: int | None = None
-        self._read_only = False
         self._lock = threading.RLock()
-        self._events: list[dict[str, Any]] = []  # since the snapshot, in order
+        self._events = [brief(record) for record in records]  # since the snapshot
+
+    _documents = property(lambda self: self._state.documents)
+    _engine = property(lambda self: self._state.engine)
 
     def __len__(self) -> int:
         return len(self._documents)
@@ -60,8 +76,6 @@ class Index:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # ---------------------------------------------------------------------------------- searching
 
     def search(
         self, query: str, *, k: int = 10, where: Mapping[str, Any] | None = None
@@ -82,36 +96,54 @@ class Index:
           KeyError: if no document has a key of `where`.
         """
         check_query(query)
-        if k < 1:
-            raise ValueError(f"k = {k}: must be at least 1")
+        check_k(k)
         with self._lock:
+            self._settle()
             allowed = self._documents.matching(where)
             scores = np.where(allowed, self._engine.score(self._engine.read(query)), -np.inf)
             found = best(scores, k)
-            return [self._result(n, scores[n]) for n in found[found >= 0]]
+            return [self._result(n, scores[n], query) for n in found[found >= 0]]
 
     def search_batch(
         self, queries: Sequence[str], *, k: int = 10, where: Mapping[str, Any] | None = None
     ) -> list[list[Result]]:
-        """`search` for several queries, faster; none is answered if one is refused."""
+        """`search` for several queries, faster; none is answered if one is refused.
+
+        Args:
+          queries: as for `search`.
+          k: how many for each.
+          where: as for `search`.
+
+        Returns:
+          What `search` returns, for each query.
+
+        Raises:
+          As `search`.
+        """
         for query in queries:
             check_query(query)
-        if k < 1:
-            raise ValueError(f"k = {k}: must be at least 1")
+        check_k(k)
         out = []
         with self._lock:
+            self._settle()
             allowed = self._documents.matching(where)
             for first in range(0, len(queries), MAX_QUERIES):
-                read = self._engine.read_batch(queries[first : first + MAX_QUERIES])
-                scores = self._engine.score_batch(read)
+                part = queries[first : first + MAX_QUERIES]
+                scores = self._engine.score_batch(self._engine.read_batch(part))
                 scores[:, ~allowed] = -np.inf
-                for row in scores:
+                for query, row in zip(part, scores, strict=True):
                     found = best(row, k)
-                    out.append([self._result(n, row[n]) for n in found[found >= 0]])
+                    out.append([self._result(n, row[n], query) for n in found[found >= 0]])
         return out
 
     def get(self, id: str) -> Document:
         """A document by its id.
+
+        Args:
+          id: of the document.
+
+        Returns:
+          The `Document`.
 
         Raises:
           KeyError: if there is none.
@@ -127,6 +159,10 @@ class Index:
         Every part of a score is a sum over features; a feature's share goes to the words it was
         made from, in equal parts.
 
+        Args:
+          query: words.
+          id: of a document, found by the query or not.
+
         Returns:
           (word, contribution) in the order of the query; the contributions sum to the score.
 
@@ -136,12 +172,17 @@ class Index:
         check_query(query)
         with self._lock:
             number = self._documents.number(id)
-            return self._engine.explain(query, number)
-
-    # ----------------------------------------------------------------------------------- changing
+            self._settle()
+            return explain(self._engine, query, number)
 
     def insert(self, documents: Iterable[Document]) -> None:
-        """Adds documents, found at once; trains nothing.
+        """Adds documents, found at once, and scored as if they had been there from the start.
+
+        It trains nothing. Where the network knows less than half of the documents then, the next
+        search lays it anew first; `refresh` does so before.
+
+        Args:
+          documents: any number, of ids that aren't taken.
 
         Raises:
           ValueError: if an id is taken or comes twice; nothing is added then.
@@ -152,8 +193,29 @@ class Index:
             if new:
                 self._do({"do": "insert", "documents": [d.record() for d in new]})
 
+    def upsert(self, documents: Iterable[Document]) -> None:
+        """Adds documents, in place of those that have their ids; equal ones stay as they are.
+
+        Args:
+          documents: any number.
+
+        Raises:
+          ValueError: if an id comes twice; nothing is changed then.
+        """
+        new = check_documents(documents)
+        with self._lock:
+            check_distinct(new)
+            items, numbers = self._documents.items, self._documents.numbers
+            old = {d.id: items[numbers[d.id]] for d in new if d.id in numbers}
+            new = [d for d in new if (o := old.get(d.id)) is None or not is_same(d, o)]
+            if new:
+                self._do({"do": "upsert", "documents": [d.record() for d in new]})
+
     def delete(self, id: str) -> None:
-        """Takes a document out; its id becomes free.
+        """Takes a document out, of all statistics too; its id becomes free.
+
+        Args:
+          id: of the document.
 
         Raises:
           KeyError: if there is none.
@@ -162,8 +224,24 @@ class Index:
             self._documents.number(id)
             self._do({"do": "delete", "id": id})
 
+    def refresh(self) -> bool:
+        """Lays the network anew now, where the next search would have to do so; see `state`.
+
+        That takes as long as `fit` of all the documents, and as all feedback took. `load` repeats
+        it until the index is saved.
+
+        Returns:
+          Whether it was due.
+        """
+        with self._lock:
+            return self._settle()
+
     def upvote(self, query: str, id: str) -> int:
         """Learns that a document answers a query.
+
+        Args:
+          query: words.
+          id: of the document that answers them.
 
         Returns:
           The number of the event, for `undo`.
@@ -174,10 +252,15 @@ class Index:
         check_query(query)
         with self._lock:
             self._documents.number(id)
+            self._settle()
             return self._do({"do": "upvote", "query": query, "id": id})
 
     def associate(self, source: str, target: str) -> int:
         """Learns that a text means another: it then finds what the other one finds.
+
+        Args:
+          source: a text that people search for.
+          target: what it means.
 
         Returns:
           The number of the event, for `undo`.
@@ -188,10 +271,23 @@ class Index:
         check_query(source, "source")
         check_query(target, "target")
         with self._lock:
+            if not len(self):
+                raise ValueError("the index holds no document: insert some before it can learn")
+            self._settle()
             return self._do({"do": "associate", "source": source, "target": target})
 
     def learn_pairs(self, pairs: Iterable[tuple[str, str]]) -> list[int]:
-        """Supervised pairs of (query, id): upvotes, all checked before the first is learned."""
+        """Supervised pairs of (query, id): upvotes, all checked before the first is learned.
+
+        Args:
+          pairs: of a query and the id of a document that answers it.
+
+        Returns:
+          The numbers of the events, for `undo`.
+
+        Raises:
+          ValueError: as `search`. KeyError: if there is no such document; nothing is learned then.
+        """
         pairs = list(pairs)
         with self._lock:
             for query, id in pairs:
@@ -215,10 +311,7 @@ class Index:
         with self._lock:
             if self._path is None:
                 raise ValueError("undo needs an index on disk: call save(path) before the feedback")
-            undone = {e["event"] for e in self._events if e["do"] == "undo"}
-            open_ = [
-                i for i, e in enumerate(self._events) if e["do"] in _FEEDBACK and i not in undone
-            ]
+            open_ = feedback_in_force(self._events)
             if event is None and open_:
                 event = open_[-1]
             if event not in open_:
@@ -227,8 +320,6 @@ class Index:
             assert event is not None
             self._do({"do": "undo", "event": event})
             return event
-
-    # ------------------------------------------------------------------------------------ the disk
 
     def save(self, path: str | os.PathLike[str] | None = None) -> None:
         """Writes a snapshot and begins a new log; feedback until now can't be undone any more.
@@ -252,11 +343,14 @@ class Index:
                 taken = take_lock(target)
                 self.close()
                 self._lock_file = taken
-            log = snapshot.write(target, self._documents, self._engine, self._learner)
+            self._settle()
+            self._state.compact()
+            log = snapshot.write(target, self._state)
             if self._journal is not None:
                 self._journal.close()
             self._path, self._journal, self._events = target, Journal(log), []
             self._read_only = False
+            self._state.is_settled = False  # it may be due, and can be laid anew from now on
             snapshot.clean(target)
 
     def close(self) -> None:
@@ -269,127 +363,37 @@ class Index:
                 os.close(self._lock_file)
                 self._lock_file = None
 
-    # ------------------------------------------------------------------------------------- inside
-
     def _do(self, record: dict[str, Any]) -> int:
         """Logs a change that was found right, makes it, and returns its number."""
         if self._read_only:
             raise ValueError("this index is read only: load it with read_only=False to change it")
         if self._journal is not None:
             self._journal.append(record)
-        self._events.append(record)
+        self._events.append(brief(record))
         if record["do"] == "undo":
             self._rebuild()
         else:
-            self._apply(record)
+            self._state.apply(record)
         return len(self._events) - 1
 
-    def _apply(self, record: dict[str, Any]) -> None:
-        documents, engine, learner = self._documents, self._engine, self._learner
-        match record["do"]:
-            case "insert":
-                new = [Document(**fields) for fields in record["documents"]]
-                engine.insert([d.text for d in new], [d.title for d in new])
-                documents.add(new)
-            case "delete":
-                documents.remove(record["id"])
-            case "upvote":
-                number = documents.number(record["id"])
-                learner.upvote(record["query"], number, documents.alive)
-            case "associate":
-                learner.associate(record["source"], record["target"], documents.alive)
-            case other:
-                raise ValueError(f"the log holds {other!r}, which this version doesn't know")
+    def _settle(self) -> bool:
+        """Does what is due before scoring: a new network is a change, and logged as one."""
+        state, is_new = self._state, False
+        if not state.is_settled and state.is_due() and not self._read_only:
+            # A disk that is full must not keep anyone from searching.
+            with contextlib.suppress(OSError):
+                self._do({"do": "refresh"})
+                is_new = True
+        state.settle()
+        return is_new
 
     def _rebuild(self) -> None:
         """Loads the snapshot and repeats all events but those undone."""
         assert self._path is not None
-        self._documents, self._engine, self._learner, _ = snapshot.read(self._path)
-        undone = {e["event"] for e in self._events if e["do"] == "undo"}
-        for number, event in enumerate(self._events):
-            if event["do"] != "undo" and number not in undone:
-                self._apply(event)
+        self._state, log = snapshot.read(self._path)
+        self._state.replay(read_journal(log)[0])
 
-    def _result(self, number: int, score: float) -> Result:
+    def _result(self, number: int, score: float, query: str) -> Result:
         document = self._documents.items[number]
         assert document is not None
-        return Result(document.id, float(score), document)
-
-
-def fit(documents: Iterable[Document], *, config: Config | None = None) -> Index:
-    """Makes an index of documents, and trains its network on their own texts.
-
-    Args:
-      documents: at least one.
-      config: what it computes.
-
-    Returns:
-      An `Index`, in memory; `save` gives it a place on disk.
-
-    Raises:
-      ValueError: if there is no document, or ids repeat.
-
-    Example:
-      >>> docs = [Document("a", "red apples grow on trees"), Document("b", "cars need fuel")]
-      >>> index = fit(docs, config=Config(num_features=1 << 12, dim=8, cold_steps=2))
-      >>> index.search("apple tree", k=1)[0].id
-      'a'
-    """
-    new = check_documents(documents)
-    if not new:
-        raise ValueError("documents is empty: an index learns from its first documents; give one")
-    store, engine = Documents(), Engine(config or Config())
-    store.check_new(new)
-    engine.fit([d.text for d in new], [d.title for d in new])
-    store.add(new)
-    learner = Learner(engine)
-    learner.remember(_pieces(new, learner.config.remembered, engine.config.seed))
-    return Index(store, engine, learner)
-
-
-def load(path: str | os.PathLike[str], *, read_only: bool = False) -> Index:
-    """Opens an index: its snapshot, and all that was acknowledged since.
-
-    Args:
-      path: the directory.
-      read_only: don't take the right to write; changes are refused.
-
-    Returns:
-      An `Index`.
-
-    Raises:
-      FileNotFoundError: if there is no index. ValueError: if it is damaged, or was written by
-        another version. LockError: if another process writes to it.
-    """
-    place = Path(path)
-    snapshot.check(place)
-    taken = None if read_only else take_lock(place)
-    try:
-        documents, engine, learner, log = snapshot.read(place)
-        index = Index(documents, engine, learner)
-        index._path, index._read_only, index._lock_file = place, read_only, taken
-        index._events = read_journal(log)[0] if log.exists() else []
-        undone = {e["event"] for e in index._events if e["do"] == "undo"}
-        for number, event in enumerate(index._events):
-            if event["do"] != "undo" and number not in undone:
-                index._apply(event)
-        if not read_only:
-            index._journal = Journal(log)
-            snapshot.clean(place)
-    except BaseException:
-        if taken is not None:
-            os.close(taken)
-        raise
-    return index
-
-
-def _pieces(documents: Sequence[Document], count: int, seed: int) -> list[str]:
-    """Titles, and beginnings of texts: queries whose answers feedback should leave alone."""
-    rng = np.random.Generator(np.random.Philox(seed))
-    chosen = rng.choice(len(documents), min(count, len(documents)), replace=False)
-    found = []
-    for i, n in enumerate(chosen):
-        document = documents[n]
-        text = document.title if document.title and i % 2 else document.text
-        found.append(" ".join(text.split()[:12]))
-    return found
+        return Result(document.id, float(score), document, query)

@@ -24,11 +24,12 @@ from sparse_jax.search.documents import Document, Documents
 from sparse_jax.search.engine import Engine
 from sparse_jax.search.feedback import FeedbackConfig, Item, Learner
 from sparse_jax.search.network import Network
+from sparse_jax.search.state import State
 from sparse_jax.text.postings import Postings
 
 __all__ = ["check", "clean", "read", "write"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -47,26 +48,38 @@ def check(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{place} is damaged ({error}): restore it from a backup") from None
     if found != FORMAT:
-        raise ValueError(f"{path} has format {found}, this version reads {FORMAT}: index it anew")
+        raise ValueError(
+            f"{path} has format {found}, this version reads {FORMAT}: rebuild the index from its "
+            f"documents in an empty directory (they are in {names[0]}/documents.jsonl, one a line, "
+            f"and later ones in {names[1]}), and give feedback again"
+        )
     # Names must be of siblings: a manifest can't point outside its directory.
     if any(not isinstance(n, str) or Path(n).name != n for n in names):
         raise ValueError(f"{place} is damaged: {names} are no names of siblings")
     return manifest
 
 
-def write(path: Path, documents: Documents, engine: Engine, learner: Learner) -> Path:
-    """Writes a snapshot and makes it the current one; returns the path of its (empty) log."""
+def write(path: Path, state: State) -> Path:
+    """Writes a snapshot and makes it the current one; returns the path of its (empty) log.
+
+    Args:
+      path: the directory.
+      state: settled, and without dead documents.
+    """
+    documents, engine, learner = state.documents, state.engine, state.learner
     number = 1 + max((_number(p) for p in path.iterdir()), default=0)
     folder, log = path / f"snapshot-{number}", path / f"log-{number}"
     folder.mkdir()
-    lines = (json.dumps(d and d.record(), ensure_ascii=False) for d in documents.items)
+    lines = (json.dumps(d.record(), ensure_ascii=False) for d in documents.living())
     _write(folder / "documents.jsonl", "".join(f"{line}\n" for line in lines).encode())
     settings = {
         "engine": dataclasses.asdict(engine.config),
-        "feedback": dataclasses.asdict(learner.config),
-        "mean_length": engine.mean_length,
+        "feedback_config": dataclasses.asdict(learner.config),
+        "trained": engine.trained,
+        "pristine": engine.pristine,
+        "feedback": state.feedback,
         "count": learner.count,
-        "base": [item.query.text for item in learner.base],
+        "base": None if learner.base is None else [item.query.text for item in learner.base],
         "events": [item.query.text for item in learner.events],
     }
     _write(folder / "settings.json", json.dumps(settings, ensure_ascii=False).encode())
@@ -75,9 +88,10 @@ def write(path: Path, documents: Documents, engine: Engine, learner: Learner) ->
         "gain": np.asarray(engine.network.gain),
         "output": np.asarray(engine.network.output)[: engine.num_documents],
         "deep_idf": engine.deep_idf,
+        "known": state.known,
         **{f"wide.{k}": v for k, v in engine.wide.arrays().items()},
         **{f"bm25.{k}": v for k, v in engine.bm25.arrays().items()},
-        **_items("base", learner.base, learner.config),
+        **_items("base", learner.base or [], learner.config),
         **_items("events", learner.events, learner.config),
     }
     with open(folder / "arrays.npz", "wb") as file:
@@ -92,7 +106,7 @@ def write(path: Path, documents: Documents, engine: Engine, learner: Learner) ->
     return log
 
 
-def read(path: Path) -> tuple[Documents, Engine, Learner, Path]:
+def read(path: Path) -> tuple[State, Path]:
     """The current snapshot, and the path of its log.
 
     Raises:
@@ -101,7 +115,7 @@ def read(path: Path) -> tuple[Documents, Engine, Learner, Path]:
     manifest = check(path)
     folder = path / manifest["snapshot"]
     try:
-        return *_read(folder), path / manifest["log"]
+        return _read(folder), path / manifest["log"]
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise ValueError(
             f"{folder} is damaged ({type(error).__name__}: {error}): restore it from a backup"
@@ -142,35 +156,40 @@ def _items(name: str, items: Sequence[Item], config: FeedbackConfig) -> dict[str
     return out
 
 
-def _read(folder: Path) -> tuple[Documents, Engine, Learner]:
+def _read(folder: Path) -> State:
     documents = Documents()
     with open(folder / "documents.jsonl", encoding="utf-8", newline="\n") as file:
-        rows = [json.loads(line) for line in file]
-    documents.restore([None if row is None else Document(**row) for row in rows])
+        found = [Document(**json.loads(line)) for line in file]
+    documents.check_new(found)
+    documents.add(found)
     settings = json.loads((folder / "settings.json").read_bytes())
     fields = settings["engine"]
     config = Config(**{**fields, "kind_weights": tuple(fields["kind_weights"])})
     engine = Engine(config)
     # Opened here, since np.load leaves a file open that it fails to read.
     with open(folder / "arrays.npz", "rb") as data, np.load(data, allow_pickle=False) as arrays:
-        engine.mean_length = settings["mean_length"]
         engine.deep_idf = arrays["deep_idf"]
+        engine.trained, engine.pristine = settings["trained"], settings["pristine"]
         for name in ("wide", "bm25"):
             parts = {k.partition(".")[2]: arrays[k] for k in arrays if k.startswith(f"{name}.")}
-            setattr(engine, name, Postings.restore(config.num_features, parts))
+            old = getattr(engine, name)
+            new = Postings.restore(config.num_features, parts, k1=old.k1, b=old.b)
+            setattr(engine, name, new)
         engine.network = Network(
             *(jnp.array(arrays[name]) for name in ("embedding", "gain", "output"))
         )
-        learner = Learner(engine, FeedbackConfig(**settings["feedback"]))
+        learner = Learner(engine, FeedbackConfig(**settings["feedback_config"]))
         learner.count = settings["count"]
         for name in ("base", "events"):
-            columns = [arrays[f"{name}.{f}"] for f in ("candidates", "lexical", "targets")]
-            queries = [engine.read(text) for text in settings[name]]
-            items = [Item(q, *row) for q, *row in zip(queries, *columns, strict=True)]
-            setattr(learner, name, items)
-    if not len(documents.items) == engine.num_documents == engine.network.output.shape[0]:
+            if settings[name] is not None:
+                columns = [arrays[f"{name}.{f}"] for f in ("candidates", "lexical", "targets")]
+                queries = [engine.read(text) for text in settings[name]]
+                items = [Item(q, *row) for q, *row in zip(queries, *columns, strict=True)]
+                setattr(learner, name, items)
+        known = arrays["known"]
+    if not len(found) == engine.num_documents == engine.network.output.shape[0]:
         raise ValueError(
-            f"{len(documents.items)} documents, {engine.num_documents} in the postings, "
+            f"{len(found)} documents, {engine.num_documents} in the postings, "
             f"{engine.network.output.shape[0]} in the network"
         )
-    return documents, engine, learner
+    return State(documents, engine, learner, feedback=settings["feedback"], known=known)

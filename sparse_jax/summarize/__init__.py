@@ -9,8 +9,10 @@ Example:
   'Apples are red.'
 """
 
-from sparse_jax.summarize.abstractive import Summarizer, fit
-from sparse_jax.summarize.extraction import extractive, sentences
+from sparse_jax.summarize.abstractive import Summarizer as Summarizer  # what `fit` returns
+from sparse_jax.summarize.abstractive import fit
+from sparse_jax.summarize.extraction import extractive
+from sparse_jax.summarize.extraction import sentences as sentences
 from sparse_jax.summarize.saved import load, save
 
-__all__ = ["Summarizer", "extractive", "fit", "load", "save", "sentences"]
+__all__ = ["extractive", "fit", "load", "save"]

@@ -124,6 +124,11 @@ def fit(
     Raises:
       ValueError: if there are fewer than two pairs, or a summary or all texts have no words.
       Divergence: if the loss is no longer finite.
+
+    Example:
+      >>> pairs = [(f"Tool {n} is a tool for {n} files.", f"tool for {n}") for n in "abc"] * 4
+      >>> len(fit(pairs, epochs=1).summarize(["A tool for b files.", ""]))
+      2
     """
     if len(pairs) < 2:
         raise ValueError(f"{len(pairs)} pair(s) to train on: must be at least 2; give more")

@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from sparse_jax.text.features import GRAM, extract
+from sparse_jax.text.segments import count_words, cut_words, join_sentences, sentences
 
 __all__ = ["extractive", "sentences"]
 
 _NUM_FEATURES = 1 << 20
 _MAX_SENTENCES = 200
 _MAX_CHARACTERS = 100_000
-# The end of a sentence: a mark, perhaps a quote or bracket, then space and no small letter; or a
-# blank line, or a bullet.
-_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[^a-z\s])|\n\s*\n|\s+[*•]\s+|\s+-\s+(?=[A-Z])")
-_ABBREVIATION = re.compile(
-    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|Dr|Mr|Mrs|Ms|St|No|Fig|approx)|\b[A-Z])\.$"
-)
-
-
-def sentences(text: str) -> list[str]:
-    """Splits a text into sentences.
-
-    Example:
-      >>> sentences("See e.g. Smith. It works! * one * two")
-      ['See e.g. Smith.', 'It works!', 'one', 'two']
-    """
-    found: list[str] = []
-    joined = False
-    for part in _END.split(text):
-        part = " ".join(part.split()).lstrip("*• ")
-        if not part:
-            continue
-        if joined:
-            found[-1] += " " + part
-        else:
-            found.append(part)
-        joined = bool(_ABBREVIATION.search(part))
-    return found
 
 
 def extractive(
@@ -58,7 +30,8 @@ def extractive(
 
     Args:
       text: any text.
-      max_words: words of the summary at most.
+      max_words: words of the summary at most; where words have no spaces between them, as in
+        Chinese, Japanese or Thai, each character counts as one.
       query: what the reader looks for, if known.
       diversity: how much likeness to what was taken counts against a sentence.
 
@@ -80,7 +53,7 @@ def extractive(
     found = sentences(text[:_MAX_CHARACTERS])[:_MAX_SENTENCES]
     if not found:
         return ""
-    sizes = [len(s.split()) for s in found]
+    sizes = [count_words(s) for s in found]
     likeness, wanted = _cosines([*found, query or ""])
     gain = wanted + 0.2 / (2 + np.arange(len(found)))
     if query:
@@ -100,8 +73,8 @@ def extractive(
         room -= sizes[best]
     if not taken:
         best = int(np.argmax(gain))
-        return " ".join(found[best].split()[:max_words]) + " …"
-    return " ".join(found[i] for i in sorted(taken))
+        return cut_words(found[best], max_words) + " …"
+    return join_sentences([found[i] for i in sorted(taken)])
 
 
 def _cosines(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,15 @@ def save(model: Summarizer, path: str | os.PathLike[str]) -> None:
 
     Raises:
       OSError: if it can't be written; the model that was there is then as it was.
+
+    Example:
+      >>> import tempfile
+      >>> from sparse_jax import summarize
+      >>> pairs = [(f"Tool {n} is a tool for {n} files.", f"tool for {n}") for n in "abc"] * 4
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     summarize.save(summarize.fit(pairs, epochs=1), folder)
+      ...     len(summarize.load(folder).summarize(["A tool for b files."]))
+      1
     """
     config = {
         "model": dataclasses.asdict(model.config),
@@ -47,8 +56,16 @@ def load(path: str | os.PathLike[str]) -> Summarizer:
     Args:
       path: of the directory.
 
+    Returns:
+      A `Summarizer`, which writes what the saved one wrote.
+
     Raises:
       ValueError: if there is no model, it is of another kind or version, or it is damaged.
+
+    Example:
+      >>> load("no such folder")
+      Traceback (most recent call last):
+      ValueError: ...
     """
     about, arrays = saved.load(path, kind=KIND)
     try:

@@ -14,6 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import regex
+
+from sparse_jax.text.segments import ATTACHED, SPACELESS, clean
 
 __all__ = ["END", "UNKNOWN", "Words", "split"]
 
@@ -21,18 +24,34 @@ END, UNKNOWN = 0, 1
 """The end of a summary, which also stands before its first word; a word that can't be made."""
 
 _TOKEN = re.compile(r"[^\W_]+|\s*[\W_]\s*")
+# The same for all scripts: vowel signs and accents stay with their letters, and what is written
+# without spaces is a token a character.
+_LETTER = rf"[[\p{{L}}\p{{N}}]--{SPACELESS}--{ATTACHED}]"
+_SPACE = r"[\s\x1c-\x1f]"
+_WIDE_TOKEN = regex.compile(
+    rf"{_LETTER}(?:{_LETTER}|{ATTACHED})*"
+    rf"|{_SPACE}*(?!{_LETTER})(?:{ATTACHED}+|\X{ATTACHED}*){_SPACE}*",
+    regex.VERSION1,
+)
+_WORD = regex.compile(_LETTER, regex.VERSION1)
 
 
 def split(text: str) -> list[str]:
     """Words, and marks one by one with a space on each side that has white space.
 
-    Joining them, with a space between two words, gives the text back but for its white space.
+    Joining them, with a space between two words, gives the text back but for its white space, and
+    with accents composed (Unicode's NFC). A character of a script without spaces, as Chinese, is
+    like a mark.
 
     Example:
       >>> split("Real-time (RTS) - it's")
       ['Real', '-', 'time', ' (', 'RTS', ') ', '- ', 'it', "'", 's']
+      >>> split("हिन्दी किताब 漢字")
+      ['हिन्दी', 'किताब', ' 漢', '字']
     """
-    return [re.sub(r"\s+", " ", token) for token in _TOKEN.findall(text.strip()) if token.strip()]
+    text = clean(text.strip())
+    found = (_TOKEN if text.isascii() else _WIDE_TOKEN).findall(text)
+    return [re.sub(r"\s+", " ", token) for token in found if token.strip()]
 
 
 def join(tokens: Sequence[str]) -> str:
@@ -42,10 +61,16 @@ def join(tokens: Sequence[str]) -> str:
       >>> join(["a", "b", " (", "c", ")"])
       'a b (c)'
     """
-    out = ""
+    out, after_word = "", False
     for token in tokens:
-        out += " " + token if out and out[-1].isalnum() and token[0].isalnum() else token
+        word = _is_word(token)
+        out += " " + token if after_word and word else token
+        after_word = word
     return " ".join(out.split())
+
+
+def _is_word(token: str) -> bool:
+    return token[0].isalnum() if token.isascii() else bool(_WORD.match(token))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,6 +6,8 @@ hashes stay on the host; JAX sees int32 ids.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Features", "Hasher", "Tokens", "extract", "normalize", "tokenize"]
+__all__ = ["Features", "Hasher", "Tokens", "extract", "normalize", "pieces", "tokenize"]
 
 WORD, GRAM, PAIR = range(3)
 """Kinds of features."""
@@ -114,6 +116,29 @@ def _join_marks(folded: str) -> str:
     if _NON_JOINER in folded:
         folded = re.sub(rf"(?<=[^\w\s]){_NON_JOINER}+", "", folded).replace(_NON_JOINER, " ")
     return _ORPHAN.sub("", folded)
+
+
+def pieces(text: str) -> list[tuple[str, list[str]]]:
+    """Cuts a text between words, so that each piece can be shown on its own.
+
+    Returns:
+      Pieces that join to the text, and the normalized words of each: of what lies between words,
+      none; several where nothing but a sign or a joiner parts them.
+
+    Example:
+      >>> pieces("C++, cafe\u0301!") == [("C++", ["c++"]), (", ", []), ("cafe\u0301", ["cafe"]),
+      ...                                ("!", [])]
+      True
+    """
+    runs = ("".join(run) for _, run in itertools.groupby(text, _is_part))
+    return [(run, normalize(run).split()) for run in runs]
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _is_part(c: str) -> bool:
+    """Whether a character is part of a word, or may be."""
+    found = unicodedata.normalize("NFKD", c.casefold()).casefold().translate(_FOLDING)
+    return not found or not found.isspace()
 
 
 def tokenize(texts: Sequence[str]) -> Tokens:

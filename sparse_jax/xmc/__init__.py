@@ -8,8 +8,9 @@ xmc.save(model, "folder"); model = xmc.load("folder")
 from sparse_jax.xmc.evaluation import evaluate
 from sparse_jax.xmc.files import load, save
 from sparse_jax.xmc.fit import fit
-from sparse_jax.xmc.inference import Predictions, predict
-from sparse_jax.xmc.model import Model
+from sparse_jax.xmc.inference import Predictions as Predictions  # what `predict` returns
+from sparse_jax.xmc.inference import predict
+from sparse_jax.xmc.model import Model as Model  # what `fit` returns
 from sparse_jax.xmc.update import update
 
-__all__ = ["Model", "Predictions", "evaluate", "fit", "load", "predict", "save", "update"]
+__all__ = ["evaluate", "fit", "load", "predict", "save", "update"]

@@ -70,6 +70,11 @@ def load(path: str | os.PathLike[str]) -> Model:
 
     Raises:
       ValueError: if there is no model, it is of another kind, or it is damaged.
+
+    Example:
+      >>> load("no such folder")
+      Traceback (most recent call last):
+      ValueError: ...
     """
     config, stored = saved.load(path, kind=KIND)
     arrays = {name: jnp.asarray(x) for name, x in stored.items()}

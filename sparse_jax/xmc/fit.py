@@ -78,7 +78,7 @@ def fit(
       ...     np.arange(9), np.tile(np.array([0, 1], np.int32), 4), np.ones(8, np.float32),
       ...     np.arange(9), np.tile(np.array([0, 1], np.int32), 4), num_features=2, num_labels=2)
       >>> model = fit(points)
-      >>> model.num_labels, len(model.networks)
+      >>> model.num_labels, len(model.encoders)
       (2, 0)
     """
     recipe = _check(points, preset, seed, label_names, feature_names)

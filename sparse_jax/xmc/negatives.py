@@ -132,7 +132,8 @@ def log_inclusion(
     if config.correction == "logq" or tables is None:
         return logs
     keys = _unit(transforms.keys(tables.transform, weights, bias))
-    queries = _unit(transforms.queries(tables.transform, hidden))
+    centred = hidden - tables.centre[None, :]  # as `index.candidates` hashes them
+    queries = _unit(transforms.queries(tables.transform, centred))
     found = active.lsh_log_inclusion(
         queries @ keys.T, num_bits=config.index.num_bits, num_tables=config.index.num_tables
     )

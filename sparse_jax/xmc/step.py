@@ -207,7 +207,7 @@ def _sparse_step(
         outputs, places = _output_rows(chosen, params["output"].shape[0])
         weights = take_rows(params["output"], outputs)
         bias = take_rows(params["output_bias"], outputs)
-        logs = log_inclusion(params, state.index, hidden, weights, bias, chosen, config=config)
+        logs = log_inclusion(params, lsh, hidden, weights, bias, chosen, config=config)
         (loss, best), grads = jax.value_and_grad(
             lambda h, w, b: _loss(h, w, b, chosen, places, logs, batch, config),
             argnums=(0, 1, 2),

@@ -1,11 +1,10 @@
 """Teaching a model new points, features and labels without training the rest anew.
 
-The wide part gets weights for the pairs that it hasn't met and takes steps on the new points and
-on some that the model has kept, which are the negatives of new labels.
-In each tree a new label joins the leaf where most of its points already end, and a classifier of
-its own is trained there. In a network it gets a row from the mean hidden vector of its points. What
-the model knew keeps its place, so nothing costs more than the new points do, but for one merge of
-sorted weights.
+New labels are learned apart, from their points against the other new ones and against points that
+the model has kept: the wide part gets their weights, each tree gets a tree of theirs beside it, and
+a network gets a row for each from the mean hidden vector of its points. Labels that the model knows
+take one gentle pass of the wide part over the new points that bring no new label. So nothing costs
+more than the new points do, but for merges of sorted weights.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from sparse_jax.xmc.presets import PRESETS
 from sparse_jax.xmc.progress import Progress, silent
 
 EPOCHS = 2  # of new labels
+GENTLE = 0.2  # learning rate of the pass over points of labels that the model knows
 
 
 def update(
@@ -96,6 +96,7 @@ def update(
             slope = max(float(model.mix.curve[1]) * float(model.mix.weight), 0.5)
             linear = _learn_labels(job, linear, alone, new, -0.5 * np.log(max(share, 1.0)) / slope)
             trees = tuple(grow_tree.add_labels(t, own.result(), new, num_labels) for t in trees)
+    linear = _learn_points(job, linear, points, kept, new, idf)
     order = np.lexsort((np.arange(num_labels), -np.asarray(linear.bias)))
     grown = dataclasses.replace(
         grown,
@@ -213,6 +214,32 @@ def _learn_labels(
     fresh = job.fit(alone, fresh, EPOCHS, wide.LEARNING_RATE)
     shifted = jnp.asarray(np.asarray(fresh.bias) + np.float32(shift))
     return wide.merge(model, dataclasses.replace(fresh, bias=shifted), new)
+
+
+def _learn_points(
+    job: _Job,
+    model: wide.WideModel,
+    points: XmcData,
+    kept: XmcData,
+    new: np.ndarray,
+    idf: np.ndarray | None,
+) -> wide.WideModel:
+    """The wide part after a gentle pass over the points that bring no new label.
+
+    As many kept points go with them, so that labels which the new points lack are not forgotten.
+    """
+    rows = np.repeat(np.arange(points.num_points), np.diff(points.label_offsets))
+    brings = np.zeros(points.num_points, bool)
+    brings[rows[np.isin(points.label_ids, new)]] = True
+    known = points.take(np.flatnonzero(~brings))
+    if not known.num_points:
+        return model
+    count = min(known.num_points, kept.num_points)
+    chosen = np.random.default_rng([job.seed, 3]).permutation(kept.num_points)[:count]
+    both = data.concatenate(known, kept.take(np.sort(chosen)))
+    both = weighting.apply(weighting.Weighting(idf), both)
+    pairs = wide.add_pairs(model, wide.zeros(both, min_share=job.min_share))
+    return job.fit(both, pairs, 1, GENTLE)
 
 
 def _with_rows(model: Model, points: XmcData, new: np.ndarray) -> Model:

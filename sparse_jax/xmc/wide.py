@@ -217,6 +217,27 @@ def merge(model: WideModel, other: WideModel, labels: np.ndarray) -> WideModel:
     )
 
 
+def add_pairs(model: WideModel, other: WideModel) -> WideModel:
+    """The model with a weight of 0 for each pair that only another of the same sizes has."""
+    count = model.bias.size
+    keys = _rows(model) * count + np.asarray(model.label_ids)
+    more = _rows(other) * count + np.asarray(other.label_ids)
+    more = more[~np.isin(more, keys, assume_unique=True)]
+    at = np.searchsorted(keys, more)
+    lengths = np.diff(np.asarray(model.offsets)) + np.bincount(
+        more // count, minlength=model.offsets.size - 1
+    )
+    offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
+    labels = (more % count).astype(np.int32)
+    return dataclasses.replace(
+        model,
+        offsets=jnp.asarray(offsets),
+        label_ids=jnp.asarray(np.insert(np.asarray(model.label_ids), at, labels)),
+        weights=jnp.asarray(np.insert(np.asarray(model.weights), at, np.float32(0))),
+        slots=jnp.asarray(np.insert(np.asarray(model.slots), at, np.float32(_FIRST_SLOT))),
+    )
+
+
 def _rows(model: WideModel) -> np.ndarray:
     """The feature of each pair, int64 [E]."""
     return np.repeat(np.arange(model.offsets.size - 1), np.diff(np.asarray(model.offsets)))

@@ -64,6 +64,7 @@ def test_trains_and_reports(model):
     assert 0 < results["madds_per_token"] < results["dense_madds_per_token"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(model, text, tmp_path, capsys):
     _, whole = model
     options = [text, *SMALL, "--checkpoint", f"{tmp_path}/c", "--save-every", "10"]
@@ -137,6 +138,7 @@ def test_divergence_is_told_and_saves_nothing(model, text, tmp_path, capsys):
     assert {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_baselines_score_the_same_tokens(model, text, capsys):
     _, results = model
     small = ["--width", "32", "--depth", "1", "--heads", "2", "--window", "32", "--active", "256"]

@@ -10,8 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import compare
 import pytest
 import threads
+import time_to_accuracy
+from in_process import call
+
+from sparse_jax.commands.xmc import train
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "train_xmc.py"
@@ -29,6 +34,7 @@ def run(*options: str, env: dict[str, str] | None = None) -> subprocess.Complete
     )
 
 
+@pytest.mark.slow
 def test_trains_and_reports(tmp_path):
     options = ["--epochs", "12", "--lr", "1e-2", "--seed", "1"]
     done = run(*options, "--json", f"{tmp_path}/a.json", "--plot", f"{tmp_path}/a.png")
@@ -43,6 +49,7 @@ def test_trains_and_reports(tmp_path):
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_a_preset_beats_a_network_alone_and_reports_its_size(tmp_path):
     command = [sys.executable, str(SCRIPT), *FILES, "--preset", "fast", "--json", f"{tmp_path}/p"]
     command += ["--plot", f"{tmp_path}/p.png"]
@@ -51,45 +58,32 @@ def test_a_preset_beats_a_network_alone_and_reports_its_size(tmp_path):
     results = json.loads((tmp_path / "p").read_text())
     assert {"p@1", "psp@5", "train_seconds", "peak_rss_bytes", "predict_us"} <= set(results)
     assert results["trees"] > 0 and not results["networks"]
-    assert "no network was trained" in done.stdout and not (tmp_path / "p.png").exists()
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
     assert results["p@1"] > 0.4
     assert results["model_bytes"] > 8 * results["wide_pairs"]
 
 
-def test_compares_ours_with_the_peers_that_are_there(tmp_path):
-    script = str(ROOT / "scripts" / "compare_xmc.py")
-    command = [sys.executable, script, *FILES, "--ways", "network, uniform; neighbours; Parabel"]
-    done = subprocess.run(
-        [*command, "--json", f"{tmp_path}/c.json", "--plot", f"{tmp_path}/c.png"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.mark.slow
+def test_compares_ours_with_the_peers_that_are_there(tmp_path, capsys):
+    options = [*FILES, "--ways", "network, uniform; neighbours; Parabel"]
+    options += ["--json", f"{tmp_path}/c.json", "--plot", f"{tmp_path}/c.png"]
+    status, out, err = call(compare, capsys, *options)
+    assert status == 0, err
     rows = json.loads((tmp_path / "c.json").read_text())
     assert {"network, uniform", "neighbours"} <= set(rows)  # jax needs scipy: it is there
     assert rows["neighbours"]["p@1"] > 0.3
-    assert ("Parabel" in rows) != ("Parabel: not measured" in done.stdout)
+    assert ("Parabel" in rows) != ("Parabel: not measured" in out)
     assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_times_ours_until_it_equals_dense(tmp_path):
-    script = str(ROOT / "scripts" / "bench" / "time_to_accuracy.py")
-    command = [sys.executable, script, *FILES, "--seeds", "1", "--evaluations", "3"]
-    command += [
-        "--dense",
-        "--hidden 16 --epochs 1",
-        "--sampled",
-        "--hidden 32 --epochs 9 --lr 1e-2",
-    ]
-    command += ["--ways", "uniform,wide,fast", "--max-points", "1900"]
-    done = subprocess.run(
-        [*command, "--json", f"{tmp_path}/t.json", "--plot", f"{tmp_path}/t.png"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.mark.slow
+def test_times_ours_until_it_equals_dense(tmp_path, capsys):
+    options = [*FILES, "--seeds", "1", "--evaluations", "3", "--dense", "--hidden 16 --epochs 1"]
+    options += ["--sampled", "--hidden 32 --epochs 9 --lr 1e-2"]
+    options += ["--ways", "uniform,wide,fast", "--max-points", "1900"]
+    options += ["--json", f"{tmp_path}/t.json", "--plot", f"{tmp_path}/t.png"]
+    status, _, err = call(time_to_accuracy, capsys, *options)
+    assert status == 0, err
     rows = {row["way"]: row for row in json.loads((tmp_path / "t.json").read_text())["rows"]}
     assert list(rows) == ["dense", "uniform", "wide", "fast"]
     assert rows["dense"]["ratio"] == 1 and rows["uniform"]["p@1"] > rows["dense"]["p@1"]
@@ -103,6 +97,7 @@ def test_times_ours_until_it_equals_dense(tmp_path):
     assert (tmp_path / "t.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_one_thread_or_two_and_a_resumed_run_give_the_same_weights(tmp_path):
     out, checkpoint = f"{tmp_path}/r.json", f"{tmp_path}/checkpoint"
     whole = run("--epochs", "2", "--rehash", "10", "--json", out, env=threads.environment(1))
@@ -130,12 +125,14 @@ def interrupted(command: list[str], folder: Path, saved: str) -> str:
     return stdout.decode()
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_ends_cleanly(tmp_path):
     command = [sys.executable, str(SCRIPT), *FILES, *SMALL, "--epochs", "2000"]
     command += ["--checkpoint", f"{tmp_path}/c", "--save-every", "20"]
     assert "interrupted; what is done is saved in" in interrupted(command, tmp_path, "c/*")
 
 
+@pytest.mark.slow
 def test_a_preset_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
     command = [sys.executable, str(SCRIPT), *FILES, "--preset", "accurate"]
     folder, out = tmp_path / "c", f"{tmp_path}/r.json"
@@ -170,8 +167,8 @@ def test_a_preset_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
         (["--bits", "0"], "--bits 0: must be at least 1"),
     ],
 )
-def test_errors_name_the_option_and_the_cure(options, message):
-    done = run(*options)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_errors_name_the_option_and_the_cure(capsys, options, message):
+    status, _, err = call(train, capsys, *FILES, *SMALL, *options)
+    assert status == 2
+    assert message in err
+    assert "Traceback" not in err

@@ -1,18 +1,11 @@
-"""The house's laws of imports, read from the source: no module is run. And every doctest."""
+"""The house's laws of imports, read from the source: no module is run."""
 
 from __future__ import annotations
 
 import ast
-import doctest
-import importlib
-import pkgutil
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import pytest
-
-import sparse_jax
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "sparse_jax"
@@ -198,27 +191,3 @@ def test_only_the_doors_know_xla_and_nanobind():
             assert name == "module.cc"
         if '#include "xla/' in text or "#include <xla/" in text:
             assert name.startswith("handlers/")
-
-
-def importable() -> list[str]:
-    """Public and private modules of the package that this environment can import."""
-    names = ["sparse_jax"]
-    for module in pkgutil.walk_packages(sparse_jax.__path__, "sparse_jax.", onerror=lambda _: None):
-        if not module.name.split(".")[-1].startswith("_kernels"):
-            names.append(module.name)
-    return sorted(names)
-
-
-@pytest.mark.parametrize("name", importable())
-def test_doctests(name):
-    needs = {"nn": "flax", "search": "bm25s", "text": "bm25s", "sklearn": "sklearn"}
-    parts = name.split(".")
-    if len(parts) > 1 and parts[1] in needs:
-        pytest.importorskip(needs[parts[1]])
-    module = importlib.import_module(name)
-    result = doctest.testmod(
-        module,
-        extraglobs={"jax": jax, "jnp": jnp},
-        optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS,
-    )
-    assert result.failed == 0

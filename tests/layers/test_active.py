@@ -123,24 +123,25 @@ def test_the_kernel_and_the_fallback_make_the_same_sets(monkeypatch, size, num_r
     if not ffi.AVAILABLE:
         pytest.skip("no C++ kernels: pip install .")
     rng = np.random.default_rng(size)
+    sizes, more = dict(size=size, num_rows=num_rows), dict(batch_size=5, max_labels=3)
+
+    def both(key, labels, rows, found, counts):
+        shared = active.shared_set(key, labels, found, counts, **sizes)
+        own = active.per_example_sets(key, labels, rows, found, counts, **more, **sizes)
+        return shared, own
+
+    programs = [(available, jax.jit(lambda *given: both(*given))) for available in (True, False)]
     for turn in range(2):
         labels, rows = rng.integers(-1, num_rows + 2, 12), np.sort(rng.integers(0, 5, 12))
         found, counts = rng.integers(-1, num_rows + 2, (5, 30)), rng.integers(0, 4, (5, 30))
         counts = np.where(rng.random((5, 30)) < 0.05, 2**30, counts)  # sums that wrap
         arrays = [jnp.asarray(x, jnp.int32) for x in (labels, rows, found, counts)]
 
-        def both(arrays=arrays, turn=turn):
-            labels, rows, found, counts = arrays
-            key, sizes = jax.random.key(turn), dict(size=size, num_rows=num_rows)
-            more = dict(batch_size=5, max_labels=3)
-            shared = active.shared_set(key, labels, found, counts, **sizes)
-            own = active.per_example_sets(key, labels, rows, found, counts, **more, **sizes)
-            return shared, own
-
-        monkeypatch.setattr(ffi, "AVAILABLE", True)
-        expected = jax.jit(lambda: both())()
-        monkeypatch.setattr(ffi, "AVAILABLE", False)
-        jax.tree.map(np.testing.assert_array_equal, jax.jit(lambda: both())(), expected)
+        results = []
+        for available, program in programs:
+            monkeypatch.setattr(ffi, "AVAILABLE", available)
+            results.append(program(jax.random.key(turn), *arrays))
+        jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 def test_labels_that_find_no_place_are_counted_by_entry():

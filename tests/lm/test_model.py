@@ -15,8 +15,9 @@ import pytest
 
 from sparse_jax import lm, rowwise
 from sparse_jax.layers import sampled_softmax
-from sparse_jax.lm import batching, evaluate, generate, model, sparse_head, training
+from sparse_jax.lm import batching, evaluate, generate, model, sparse_head, text, training
 from sparse_jax.lm import memory as mem
+from sparse_jax.lm.corpus import Record
 from sparse_jax.lm.text import DOCUMENT, SPECIAL, Corpus, WordVocabulary
 from sparse_jax.retrieval import index
 from sparse_jax.runtime import saved
@@ -249,12 +250,13 @@ def test_sizes_are_checked():
 
 # Saving -----------------------------------------------------------------------------------------
 
+RECORD = Record((text.Source("a.txt", "0" * 64, 7),), train_sha256="1" * 64)
 WORDS = WordVocabulary((*SPECIAL, *(f"w{n}" for n in range(V - len(SPECIAL)))))
 
 
 def finished(state=None, config=CONFIG) -> lm.LanguageModel:
     state = trained()[0] if state is None else state
-    return lm.from_state(state, vocabulary=WORDS, files=("a.txt",), config=config)
+    return lm.from_state(state, vocabulary=WORDS, record=RECORD, config=config)
 
 
 def same(a: lm.LanguageModel, b: lm.LanguageModel) -> bool:
@@ -267,7 +269,7 @@ def test_what_is_saved_comes_back(tmp_path):
     model_ = finished()
     lm.save(model_, tmp_path)
     found = lm.load(tmp_path)
-    assert same(found, model_) and found.config == CONFIG and found.files == ("a.txt",)
+    assert same(found, model_) and found.config == CONFIG and found.record == RECORD
     assert found.vocabulary.words == WORDS.words
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".npz"}
     bare = dataclasses.replace(CONFIG, rows=0, evidence=False)

@@ -358,6 +358,7 @@ def test_drawn_answers_end_with_their_document():
 # The script -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_script_end_to_end(tmp_path, capsys):
     fixture = DATA / "fixtures" / "pref_tiny.jsonl"
     if not fixture.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from sparse_jax.ops.label_tree import LabelTree, tree_scores
 from sparse_jax.ops.wide import Entries, wide_scores
 
 FEATURES, POINTS, DIM = 30, 21, 12
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 needs_kernels = pytest.mark.skipif(not ffi.AVAILABLE, reason="the C++ kernels are not built")
 
 
@@ -41,9 +43,9 @@ def make_tree(rng: np.random.Generator, num_labels: int) -> LabelTree:
         children.append(children[-1][-1] + np.append(cuts, below))
     children = np.concatenate(children).astype(np.int32)
     count = int(children[-1])
-    arrays = (*sparse_rows(rng, 1, count), rng.standard_normal(count, np.float32), children,
-              rng.permutation(num_labels).astype(np.int32))  # fmt: skip
-    return LabelTree(*map(jnp.asarray, arrays), depth=3)
+    rows, bias = sparse_rows(rng, 1, count), rng.standard_normal(count, np.float32)
+    labels = rng.permutation(num_labels).astype(np.int32)
+    return LabelTree(*map(jnp.asarray, (*rows, bias, children, labels)), depth=3)
 
 
 def make_entries(rng: np.random.Generator, num_points: int) -> Entries:
@@ -65,21 +67,31 @@ def make_layer(
     return LastLayer(hidden, rows.astype(dtype), bias)
 
 
-def find(wide, trees, layer, entries, *, num_points: int, k: int, beam: int = 3):
-    def run(*parts):
-        return ensemble_topk(
-            *parts, num_points=num_points, weight=jnp.float32(0.5),
-            tree_weight=jnp.float32(0.2), beam=beam, k=k,
-        )  # fmt: skip
+def find_each(wide, trees, layer, entries, *, num_points: int, ks: Sequence[int], beam: int = 3):
+    """(scores, ids) for each k, all in one program."""
 
-    scores, ids = jax.jit(lambda *parts: run(*parts))(wide, trees, layer, entries)
-    return np.asarray(scores), np.asarray(ids)
+    def run(*parts):
+        halves = {"weight": jnp.float32(0.5), "tree_weight": jnp.float32(0.2)}
+        return [ensemble_topk(*parts, num_points=num_points, beam=beam, k=k, **halves) for k in ks]
+
+    found = jax.jit(lambda *parts: run(*parts))(wide, trees, layer, entries)
+    return jax.tree.map(np.asarray, found)
+
+
+def find(*parts, k: int, **options):
+    (found,) = find_each(*parts, ks=(k,), **options)
+    return found
 
 
 def all_scores(wide, trees, layer, entries, num_points: int, beam: int = 3) -> np.ndarray:
-    total = np.asarray(wide_scores(*wide[:4], entries, num_points))
+    def parts(wide, trees, entries):
+        each = [tree_scores(tree, entries, num_points, beam) for tree in trees]
+        return wide_scores(*wide[:4], entries, num_points), each
+
+    total, each = jax.jit(lambda *given: parts(*given))(wide, trees, entries)
+    total = np.asarray(total)
     if trees:
-        mean = np.mean([tree_scores(t, entries, num_points, beam) for t in trees], axis=0)
+        mean = np.mean(each, axis=0)
         total = total + np.float32(0.2) * np.log(mean + np.float32(1e-6))
     total = np.float32(0.5) * total
     if layer is not None:
@@ -110,9 +122,9 @@ def test_equals_the_formula(kernels, num_points, num_trees, dtype):
     trees = [make_tree(rng, num_labels) for _ in range(num_trees)]
     layer = None if dtype is None else make_layer(rng, num_points, num_labels, dtype)
     parts = wide, trees, layer, make_entries(rng, num_points)
-    for k in (1, 5, num_labels + 3):
-        found = find(*parts, num_points=num_points, k=k)
-        check(found, all_scores(*parts, num_points))
+    total = all_scores(*parts, num_points)
+    for found in find_each(*parts, num_points=num_points, ks=(1, 5, num_labels + 3)):
+        check(found, total)
 
 
 @pytest.mark.parametrize("with_layer", [False, True])

@@ -224,6 +224,7 @@ for i in range(1, 10**6):
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_whole_checkpoint_is_left(tmp_path: Path) -> None:
     like = {"w": jnp.ones((300, 1000)), "i": jnp.int32(0)}
     rng = np.random.default_rng(0)

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import bench_inference
+import bench_tables
 import numpy as np
 import pytest
+import trained
+from in_process import call
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [str(ROOT / "tests" / "fixtures" / f"xmc_tiny_{part}.txt") for part in ("train", "test")]
 TRAIN = "--hidden 16 --active 256 --batch-size 64 --epochs 2 --tables 4 --bits 4"
 
 
-def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(next((ROOT / "scripts").rglob(script))), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ)
-
-
-def test_inference(tmp_path):
+@pytest.mark.slow
+def test_inference(tmp_path, capsys):
     options = [*FILES, "--train", TRAIN, "--cache", f"{tmp_path}/cache", "--queries", "64"]
     options += ["--rounds", "1", "--seconds", "0.001", "--batch-sizes", "1,16", "--changing", "1"]
     options += ["--json", f"{tmp_path}/a.json", "--plot", f"{tmp_path}/a.png"]
-    done = run("bench_inference.py", *options)
-    assert done.returncode == 0, done.stderr
+    status, out, err = call(bench_inference, capsys, *options)
+    assert status == 0, err
     results = json.loads((tmp_path / "a.json").read_text())
     assert results["labels"] == 500 and "2,000 points" in results["origin"]
     points = results["points"]
@@ -40,17 +37,18 @@ def test_inference(tmp_path):
     peers = {p["method"].split()[0] for p in points} | set(results["absent"])
     assert {"hnswlib", "faiss"} <= peers
     for name, why in results["absent"].items():
-        assert f"{name}: not installed" in done.stdout and "pip install" in why
+        assert f"{name}: not installed" in out and "pip install" in why
     assert results["changing"][0]["recall@5"] == 1
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
     assert list(tmp_path.glob("cache/files-*.npz"))
 
 
-def test_tables(tmp_path):
+@pytest.mark.slow
+def test_tables(tmp_path, capsys):
     options = ["--rows", "300,3000", "--tables", "2,3", "--batch-sizes", "1,8", "--changed", "50"]
     options += ["--rounds", "1", "--json", f"{tmp_path}/t.json", "--plot", f"{tmp_path}/t.svg"]
-    done = run("bench_tables.py", *options)
-    assert done.returncode == 0, done.stderr
+    status, _, err = call(bench_tables, capsys, *options)
+    assert status == 0, err
     points = json.loads((tmp_path / "t.json").read_text())["points"]
     assert [(p["rows"], p["tables"]) for p in points] == [(300, 2), (3000, 2), (300, 3), (3000, 3)]
     for p in points:
@@ -60,41 +58,40 @@ def test_tables(tmp_path):
     assert "<svg" in (tmp_path / "t.svg").read_text()
 
 
-def test_tuner(tmp_path):
+@pytest.mark.slow
+def test_tuner(tmp_path, capsys):
     options = ["--tune", *FILES, "--train", TRAIN, "--memory", "0.3", "--active-fraction", "0.5"]
     options += ["--train-batch", "16", "--families", "simhash", "--json", f"{tmp_path}/t.json"]
-    done = run("bench_tables.py", *options)
-    assert done.returncode == 0, done.stderr
+    status, out, err = call(bench_tables, capsys, *options)
+    assert status == 0, err
     tuned = json.loads((tmp_path / "t.json").read_text())["tuner"]
     best = tuned["plans"][0]
     assert best["rank"] == 1 and best["max_candidates"] == 15
     for p in tuned["plans"]:
         assert p["measured_bytes"] == p["predicted_bytes"] <= 0.3 * 2**20
         assert p["predicted_recall"] <= best["predicted_recall"] + 1e-3
-    assert "measured" in done.stdout
+    assert "measured" in out
 
 
 @pytest.mark.parametrize(
     ("script", "options", "message"),
     [
-        ("bench_inference.py", ["--methods", "magic"], "--methods magic: must be of exact"),
-        ("bench_inference.py", ["--rounds", "0"], "--rounds 0: must be at least 1"),
-        ("bench_inference.py", ["a"], "got 1 file(s)"),
-        ("bench_inference.py", ["no", "file"], "no such file"),
-        ("bench_tables.py", ["--rows", "0"], "must be at least 1"),
-        ("bench_tables.py", ["--tune", "--memory", "0"], "--memory above 0"),
+        (bench_inference, ["--methods", "magic"], "--methods magic: must be of exact"),
+        (bench_inference, ["--rounds", "0"], "--rounds 0: must be at least 1"),
+        (bench_inference, ["a"], "got 1 file(s)"),
+        (bench_inference, ["no", "file"], "no such file"),
+        (bench_tables, ["--rows", "0"], "must be at least 1"),
+        (bench_tables, ["--tune", "--memory", "0"], "--memory above 0"),
     ],
 )
-def test_errors_name_the_option(script, options, message):
-    done = run(script, *options)
-    assert done.returncode == 2
-    assert message.lower() in done.stderr.lower()
-    assert "Traceback" not in done.stderr
+def test_errors_name_the_option(capsys, script, options, message):
+    status, _, err = call(script, capsys, *options)
+    assert status == 2
+    assert message.lower() in err.lower()
+    assert "Traceback" not in err
 
 
 def test_synthetic_set_has_the_structure_it_claims():
-    import trained
-
     train, test = trained.synthetic(900, num_points=600, num_features=2000, seed=3)
     again, _ = trained.synthetic(900, num_points=600, num_features=2000, seed=3)
     np.testing.assert_array_equal(train.feature_ids, again.feature_ids)

@@ -236,7 +236,7 @@ def test_what_is_no_index_is_refused(saved, tmp_path):
     with pytest.raises(ValueError, match="format 99"):
         search.load(place)
     fresh()
-    (place / "manifest.json").write_text('{"format": 1, "snapshot": "../i", "log": "l"}')
+    (place / "manifest.json").write_text('{"format": 2, "snapshot": "../i", "log": "l"}')
     with pytest.raises(ValueError, match="siblings"):
         search.load(place)
     folder = fresh()
@@ -343,7 +343,7 @@ DOC = b'{"kind": "doc", "id": "a", "text": ""}\n'
         (b'{"kind": "query", "text": "x", "rel": ["a"]}\n', "0 documents"),
         (b'{"kind": "cat"}\n', "kind"),
         (DOC + b'{"kind": "query", "text": "", "rel": "a"}', "rel"),
-        (DOC + b'{"kind": "query", "text": "", "rel": ["b"]}', "'b' is no document"),
+        (DOC + b'{"kind": "query", "text": "", "rel": ["b"]}', "0 queries"),
         (DOC + b'{"kind": "query", "text": "", "rel": []}', "grade"),
         (b'{"kind": "query", "text": "", "qrels": {"a": "1"}}', "qrels"),
         (b'{"id": "a", "title": "t", "text": "x"}\n' * 2, "two documents"),

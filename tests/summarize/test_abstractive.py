@@ -23,6 +23,7 @@ from sparse_jax.runtime import loop
 from sparse_jax.summarize import beam, pointer, training
 from sparse_jax.summarize.neighbours import Neighbours
 from sparse_jax.summarize.words import END, UNKNOWN, Words, join, split
+from sparse_jax.text.segments import clean
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,7 +88,7 @@ def decoded(params, batch):
 @settings(max_examples=200, deadline=None)
 @given(st.text())
 def test_tokens_give_the_text_back(text):
-    assert join(split(text)) == " ".join(text.split())
+    assert join(split(text)) == " ".join(clean(text).split())
 
 
 def test_ids_and_letters():
@@ -331,6 +332,7 @@ def write_pairs(path: Path, count: int) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_script_evaluates(tmp_path, capsys):
     pytest.importorskip("rouge_score")
     data, out = write_pairs(tmp_path / "pairs.jsonl", 100), tmp_path / "r.json"

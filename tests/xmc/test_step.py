@@ -72,7 +72,8 @@ def dense_loss(params: network.Params, batch: data.Batch, *, loss: str) -> jax.A
 
 
 def dense_step(tx: Any, params: network.Params, batch: data.Batch, *, loss: str) -> Any:
-    value, grads = jax.value_and_grad(dense_loss)(params, batch, loss=loss)
+    loss_of = jax.jit(lambda params: jax.value_and_grad(dense_loss)(params, batch, loss=loss))
+    value, grads = loss_of(params)
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = tx.update(grads, tx.init(params), params)
         return value, optax.apply_updates(params, updates), opt_state
@@ -258,6 +259,7 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         T.Config(**options)
 
 
+@pytest.mark.slow
 def test_learns_and_predicts_through_the_tables() -> None:
     train, test = (data.read_xmc(FIXTURES / f"xmc_tiny_{part}.txt") for part in ("train", "test"))
     idf = data.fit_idf(train)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_points import points_of
 
 from sparse_jax import data, xmc
-from sparse_jax.xmc import metrics
+from sparse_jax.xmc import inference, memory, metrics, network
 from sparse_jax.xmc.wide import is_unseen
 
+update_module = sys.modules["sparse_jax.xmc.update"]  # `xmc.update` is the function
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
@@ -119,3 +122,110 @@ def test_bad_arguments(parts):
         xmc.update(model, more.take([]))
     with pytest.raises(ValueError, match="label_names has 2 names: must have 500"):
         xmc.update(model, more, label_names=["a", "b"])
+
+
+# ------------------------------------------------------------------------------- the formulas of it
+
+
+def test_new_features_are_weighted_by_how_rare_they_are_among_all_points():
+    first = points_of([({i % 2}, {i % 2: 1, 2: 2}) for i in range(80)], 3, 2)
+    # Feature 3 at forty points, 4 at one; a zero is no occurrence.
+    rows = [({2}, {2: 1, 3: 1}) for _ in range(39)] + [({2}, {3: 1, 4: 1, 5: 0})]
+    model = xmc.fit(first, weighting="tfidf")
+    grown = xmc.update(model, points_of(rows, 6, 3))
+    np.testing.assert_array_equal(grown.idf[:3], model.idf)
+    expected = np.log(121 / (1 + np.array([40, 1, 0]))) + 1
+    np.testing.assert_allclose(grown.idf[3:], expected, rtol=1e-6)
+    assert grown.about.notes["points"] == 120
+    again = xmc.update(grown, points_of([({3}, {6: 1})] * 5, 7, 4))
+    np.testing.assert_allclose(again.idf[6:], [np.log(126 / 6) + 1], rtol=1e-6)
+    assert again.about.notes["points"] == 125
+
+
+def test_labels_are_ranked_by_bias_and_then_by_id(parts):
+    _, first, more, _ = parts
+    grown = xmc.update(xmc.fit(first), more)
+    bias = np.asarray(grown.wide.bias)
+    expected = sorted(range(bias.size), key=lambda label: (-bias[label], label))
+    assert np.asarray(grown.by_bias).tolist() == expected
+
+
+def test_what_was_seen_more_often_than_it_is_kept_lowers_new_labels(parts, monkeypatch):
+    """Half the log-odds that the points out of memory would add, by the slope of the curve."""
+    _, first, more, _ = parts
+    model = xmc.fit(first)
+    told = []
+    learn = update_module._learn_labels
+
+    def spy(job, linear, alone, new, shift):
+        told.append((alone, new, float(shift)))
+        return learn(job, linear, alone, new, shift)
+
+    monkeypatch.setattr(update_module, "_learn_labels", spy)
+    slope = max(float(model.mix.curve[1] * model.mix.weight), 0.5)
+    for times in (1, 9):
+        notes = model.about.notes | {"points": times * first.num_points}
+        xmc.update(
+            dataclasses.replace(model, about=dataclasses.replace(model.about, notes=notes)), more
+        )
+    (alone, new, near), (_, _, far) = told
+    assert near == 0.0
+    share = (9 * first.num_points + more.num_points) / (first.num_points + more.num_points)
+    assert far == pytest.approx(-0.5 * np.log(share) / slope, rel=1e-6)
+    # The new labels alone, numbered anew, at the new points and at those that were kept.
+    known = np.bincount(first.label_ids, minlength=first.num_labels) > 0
+    expected = [i for i in np.unique(more.label_ids) if i >= 450 or not known[i]]
+    assert new.tolist() == expected and alone.num_labels == len(expected)
+    assert alone.num_points == first.num_points + more.num_points
+    rows = [np.split(p.label_ids, p.label_offsets[1:-1]) for p in (alone, more)]
+    for own, whole in zip(rows[0], rows[1], strict=False):
+        assert new[own].tolist() == [i for i in whole if i in expected]
+    assert not np.concatenate(rows[0][more.num_points :]).size
+
+
+def test_a_new_row_of_a_network_has_the_logits_of_the_labels_before():
+    """That of true labels at the mean hidden vector of its points, the usual one at that of all."""
+    rng = np.random.default_rng(0)
+    rows = [({i % 3}, {i % 3: 1, 3 + i % 2: 1}) for i in range(90)]
+    model = xmc.fit(points_of(rows, 8, 3))
+    width = 4
+    encoder = {
+        "embedding": jnp.asarray(rng.normal(size=(8, width)), jnp.float32),
+        "hidden_bias": jnp.asarray(rng.normal(size=width), jnp.float32),
+    }
+    model = dataclasses.replace(
+        model,
+        encoders=(encoder, encoder),
+        output=jnp.asarray(rng.normal(size=(3, 2 * width)), jnp.float32),
+        output_bias=jnp.asarray(rng.normal(size=3), jnp.float32),
+    )
+    more = points_of([({3, i % 2}, {5: 1, i % 2: 1}) for i in range(30)], 8, 4)
+    grown = xmc.update(model, more)
+    np.testing.assert_array_equal(grown.output[:3], model.output)
+    np.testing.assert_array_equal(grown.output_bias[:3], model.output_bias)
+    # What the update has seen: the new points and those kept before, weighted.
+    kept = memory.recall(model.memory, 8, 4)
+    points = data.concatenate(more, kept)
+    prepared = inference.prepare(grown, points)
+    batch = inference.padded_batch(prepared, np.arange(points.num_points), points.num_points)
+    one = np.asarray(network.encode(encoder, batch)) / 2  # a mean over both networks
+    hidden = np.concatenate([one, one], axis=1)
+    before, old_bias = np.asarray(model.output), np.asarray(model.output_bias)
+    logits = hidden @ before.T + old_bias
+    owners = np.repeat(np.arange(points.num_points), np.diff(points.label_offsets))
+    old = points.label_ids < 3
+    true = logits[owners[old], points.label_ids[old]].mean()
+    usual = (hidden.mean(0) @ before.T + old_bias).mean()
+    row, bias = np.asarray(grown.output[3]), float(grown.output_bias[3])
+    own = hidden[owners[points.label_ids == 3]].mean(0)
+    assert row @ own + bias == pytest.approx(true, rel=1e-4)
+    assert row @ hidden.mean(0) + bias == pytest.approx(usual, rel=1e-4)
+    away = own - hidden.mean(0)
+    assert row @ away == pytest.approx(np.linalg.norm(row) * np.linalg.norm(away), rel=1e-4)
+
+
+def test_more_points_of_known_labels_help():
+    train, test = (data.read_xmc(FIXTURES / f"xmc_tiny_{part}.txt") for part in ("train", "test"))
+    half = xmc.fit(train.take(slice(0, 1000)))
+    more = xmc.update(half, train.take(slice(1000, 2000)))
+    assert precision_on(more, test) > precision_on(half, test) + 0.01

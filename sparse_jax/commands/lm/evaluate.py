@@ -14,12 +14,25 @@ from typing import Any
 import jax.numpy as jnp
 
 from sparse_jax import lm
+from sparse_jax.commands import checks
+from sparse_jax.commands.lm.models import load
+from sparse_jax.commands.lm.report import unknown
 from sparse_jax.commands.report import tell
 from sparse_jax.lm import corpus as lm_data
 from sparse_jax.lm import evaluate, generate, sparse_head
+from sparse_jax.lm.spelling import spelling_bits
+from sparse_jax.lm.text import encode_corpus, read_texts
 from sparse_jax.retrieval.index import IndexConfig
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.machine import peak_rss_bytes
+
+TABLES = {  # options of --sparse
+    "tables": ("L", "hash tables"),
+    "bits": ("K", "of a bucket id"),
+    "candidates": ("M", "words scored from tables"),
+    "popular": ("P", "words scored always"),
+}
+DEFAULTS = {"tables": 16, "bits": 8, "candidates": 256, "popular": 1024}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -34,40 +47,57 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="FILE",
-        help="text to score; default: what was held out of the training files",
+        help="text to score; default: the test text of the training, if it is still what it was",
     )
     add("--sparse", action="store_true", help="score through the hash tables, too")
-    add("--tables", type=int, default=16, metavar="L", help="(16)")
-    add("--bits", type=int, default=8, metavar="K", help="(8)")
-    add("--candidates", type=int, default=256, metavar="M", help="words scored from tables (256)")
-    add("--popular", type=int, default=1024, metavar="P", help="words scored always (1024)")
+    for name, (letter, about) in TABLES.items():
+        add(checks.flag(name), type=int, metavar=letter, help=f"{about} ({DEFAULTS[name]})")
     add("--json", metavar="FILE", help="write the results here")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    checks.at_least(parser, args, 1, TABLES)
+    if not args.sparse:
+        checks.no_effect(parser, args, TABLES, "without --sparse")
+    checks.fill(args, DEFAULTS)
+    return args
+
+
+def read_test(args: argparse.Namespace, model: lm.LanguageModel) -> list[str]:
+    """The documents to score; notes on them go to standard error.
+
+    Raises:
+      ValueError: if none are named, and those of the training aren't known any more.
+    """
+    if not args.test:
+        return lm_data.load_test(model.record)
+    given = read_texts(args.test)
+    if not given.documents:
+        raise ValueError(f"{', '.join(args.test)}: no text to score; give one that isn't empty")
+    for note in given.notes + lm_data.trained_on(model.record.learned(), given.sources):
+        print(f"note: {note}", file=sys.stderr)
+    return given.documents
 
 
 def score(args: argparse.Namespace, model: lm.LanguageModel) -> dict[str, Any]:
     """The figures."""
-    data = lm_data.load(
-        list(model.files),
-        args.test,
-        kind="word",
-        min_count=1,
-        bpe_size=0,
-        vocabulary=model.vocabulary,
-    )
+    documents = read_test(args, model)
+    test = encode_corpus(model.vocabulary, documents)
+    extra_bits = 0.0
+    if model.spelling is not None:
+        extra_bits = spelling_bits(model.vocabulary, documents, model.spelling)
     params, memory = model.params, model.memory
     started = time.perf_counter()
     exact = evaluate.score(
         params,
         memory,
-        data.test,
-        extra_bits=data.spelling_bits,
+        test,
+        extra_bits=extra_bits,
         lsh=model.lsh,
         config=model.config,
     )
     results: dict[str, Any] = {
         "test_perplexity": exact.perplexity,
         "test_bits_per_byte": exact.bits_per_byte,
+        "test_unknown_share": test.unknown_share,
         "test_tokens": exact.tokens,
         "test_seconds": time.perf_counter() - started,
     }
@@ -78,7 +108,7 @@ def score(args: argparse.Namespace, model: lm.LanguageModel) -> dict[str, Any]:
         )
         head = generate.make_head(model, tables, popular=args.popular)
         sparse, words = sparse_head.score(
-            head, params, memory, data.test, lsh=model.lsh, config=model.config
+            head, params, memory, test, lsh=model.lsh, config=model.config
         )
         results |= {
             "sparse_test_perplexity": sparse.perplexity,
@@ -96,12 +126,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        results = score(args, lm.load(args.directory))
+        results = score(args, load(args.directory))
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for name, value in results.items():
         shown = f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
+        if name.endswith("perplexity"):
+            shown += unknown(results["test_unknown_share"])
         print(f"  {name:<24} {shown}")
     tell(results, args.json)
     return 0

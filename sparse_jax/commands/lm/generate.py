@@ -15,8 +15,14 @@ from typing import Any
 import numpy as np
 
 from sparse_jax import lm
+from sparse_jax.commands import checks
+from sparse_jax.commands.lm.models import load
 from sparse_jax.lm import generate
 from sparse_jax.runtime.allocator import keep_freed_memory
+from sparse_jax.text.segments import clean
+
+# They are None until given, so that one without effect can be told from one that was left alone.
+DEFAULTS = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "seed": 0, "copies": 1}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -28,12 +34,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("directory", metavar="DIR", help="--checkpoint of train_lm.py")
     add("prompts", nargs="*", default=[""], metavar="PROMPT", help="each is written on")
     add("--tokens", type=int, default=80, help="tokens to write (80)")
-    add("--temperature", type=float, default=0.8, help="0 takes the likeliest (0.8)")
-    add("--top-k", type=int, default=0, metavar="K", help="choose from the likeliest K (0: all)")
+    add("--temperature", type=float, help="0 takes the likeliest (0.8)")
+    add("--top-k", type=int, metavar="K", help="choose from the likeliest K (0: all)")
     add(
         "--top-p",
         type=float,
-        default=0.95,
         metavar="P",
         help="choose from the likeliest that make up P (0.95)",
     )
@@ -42,34 +47,46 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=float,
         default=1.0,
         metavar="R",
-        help="multiply log p of recent tokens by R (1.0: none)",
+        help="divide the probability of a token by R for each time that it is among the last 66, "
+        "which ends loops; 1.1 to 2 are usual (1.0: none)",
     )
     add("--unknown", action="store_true", help="let the unknown word be written")
     add("--beams", type=int, default=0, metavar="N", help="search the likeliest text with N beams")
-    add("--seed", type=int, default=0, help="(0)")
+    add("--seed", type=int, help="(0)")
     add("--sparse", action="store_true", help="score only what hash tables name, and popular words")
-    add("--copies", type=int, default=1, metavar="N", help="write N texts for each prompt")
+    add("--copies", type=int, metavar="N", help="write N texts for each prompt")
     args = parser.parse_args(argv)
-    for name in ("tokens", "copies"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} {getattr(args, name)}: must be at least 1")
-    if args.beams < 0:
-        parser.error(f"--beams {args.beams}: must be at least 0")
+    checks.at_least(parser, args, 1, ("tokens", "copies"))
+    checks.at_least(parser, args, 0, ("beams",))
+    drawing = ("temperature", "seed", "copies", "sparse")
+    if args.beams:
+        checks.no_effect(parser, args, drawing, "with --beams, which searches and doesn't draw")
+    elif args.temperature == 0:
+        names = ("top_k", "top_p", "seed", "copies")
+        reason = "with --temperature 0, which takes the likeliest"
+        checks.no_effect(parser, args, names, reason, neutral=DEFAULTS | {"top_p": 1.0})
+    checks.fill(args, DEFAULTS)
+    checks.seeds(parser, args)
+    try:
+        args.how = generate.Sampling(
+            temperature=args.temperature,
+            top_k=args.top_k,
+            top_p=args.top_p,
+            repetition_penalty=args.repetition_penalty,
+            unknown=args.unknown,
+        )
+    except ValueError as error:
+        name, _, rest = str(error).partition(" = ")
+        parser.error(f"{checks.flag(name)} {rest}")
     return args
 
 
 def write(args: argparse.Namespace, language_model: lm.LanguageModel) -> None:
     """Prints the texts: one as it is written, several when they are done."""
-    how = generate.Sampling(
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        repetition_penalty=args.repetition_penalty,
-        unknown=args.unknown,
-    )
+    how = args.how
     model = language_model.params, language_model.memory
     prompts = [
-        language_model.vocabulary.encode(p) for p in args.prompts for _ in range(args.copies)
+        language_model.vocabulary.encode(clean(p)) for p in args.prompts for _ in range(args.copies)
     ]
     if args.beams:
         for prompt in prompts:
@@ -130,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        write(args, lm.load(args.directory))
+        write(args, load(args.directory))
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -100,6 +100,16 @@ def _pairs(config: model.Config, batch_size: int) -> dict[str, float]:
     }
 
 
+def unknown(share: float) -> str:
+    """What stands beside a perplexity: how many of the tokens are the unknown word.
+
+    Example:
+      >>> unknown(0.2048), unknown(0.0)
+      (' (20.5 % of them unknown)', ' (0.0 % of them unknown)')
+    """
+    return f" ({100 * share:.1f} % of them unknown)"
+
+
 def print_table(results: dict[str, Any]) -> None:
     """The figures, for people."""
     used = results.get("memory_rows_used")
@@ -110,7 +120,8 @@ def print_table(results: dict[str, Any]) -> None:
         ),
         (
             "test perplexity",
-            f"{results['test_perplexity']:.3f} a token, "
+            f"{results['test_perplexity']:.3f} a token"
+            f"{unknown(results['test_unknown_share'])}, "
             f"{results['test_bits_per_byte']:.4f} bits a byte",
         ),
         (

@@ -16,8 +16,7 @@ import functools
 import itertools
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -27,8 +26,10 @@ import optax
 from tqdm import tqdm
 
 from sparse_jax import lm, optim
-from sparse_jax.commands.lm.report import cost, count_parameters, print_table
-from sparse_jax.commands.report import tell
+from sparse_jax.commands.checks import check_target
+from sparse_jax.commands.lm import options
+from sparse_jax.commands.lm.report import cost, count_parameters, print_table, unknown
+from sparse_jax.commands.report import finite, tell
 from sparse_jax.commands.resuming import check_same_args, fixed_args
 from sparse_jax.lm import batching, evaluate, model, training
 from sparse_jax.lm import corpus as lm_data
@@ -36,84 +37,16 @@ from sparse_jax.optim import rates
 from sparse_jax.runtime import checkpoint, loop
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.interrupt import Interrupt
+from sparse_jax.runtime.lock import locked
 from sparse_jax.runtime.machine import peak_rss_bytes, sha256
 
 LOOK_EVERY = 50  # steps between looks at the metrics
+CHECKPOINT = "lm train"  # what a checkpoint of this command calls itself
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("files", nargs="*", metavar="FILE", help="text files (.gz too) or folders of them")
-    add("--test", action="append", default=[], metavar="FILE", help="test text; else held out")
-    add("--vocabulary", choices=("word", "bpe"), default="word", help="(word)")
-    add("--min-count", type=int, default=5, help="words seen less often are unknown (5)")
-    add("--bpe-size", type=int, default=32_768, help="ids of the byte-level BPE (32768)")
-    add(
-        "--rows",
-        type=int,
-        default=1 << 24,
-        metavar="R",
-        help="rows of the memory, 64 parameters each; 0 trains the trunk alone (16777216)",
-    )
-    add(
-        "--pairs",
-        type=int,
-        default=0,
-        metavar="M",
-        help="slots of a key-value memory in the trunk, looked up by hashing (0 = none)",
-    )
-    add("--hidden", type=int, default=192, help="width of the trunk (192)")
-    add(
-        "--no-evidence",
-        action="store_true",
-        help="leave out the counted followers and recent words: embeddings and trunk only",
-    )
-    add("--active", type=int, default=1536, metavar="A", help="sampled softmax (1536)")
-    add(
-        "--batch-size",
-        type=int,
-        help="tokens a step, in runs of 32; default: 1024, less for small texts",
-    )
-    add("--epochs", type=int, default=1, help="passes over the text (1)")
-    add("--lr", type=float, default=2e-3, help="peak rate of Adam, for all but the memory (2e-3)")
-    add("--memory-lr", type=float, default=0.15, help="of the memory's Adagrad (0.15)")
-    add("--seed", type=int, default=0, help="(0)")
-    add(
-        "--max-seconds",
-        type=float,
-        metavar="S",
-        help="stop training after this long; the learning rate then ends on time",
-    )
-    add(
-        "--patience",
-        type=int,
-        metavar="N",
-        help="stop when validation has not improved for N looks, one each tenth of an epoch",
-    )
-    add("--checkpoint", metavar="DIR", help="save here, every --save-every steps and at the end")
-    add("--save-every", type=int, default=5000, metavar="STEPS", help="(5000)")
-    add("--resume", action="store_true", help="go on from the last save in --checkpoint")
-    add("--json", metavar="FILE", help="write the results here")
-    args = parser.parse_args(argv)
-    if args.resume and not args.checkpoint:
-        parser.error("--resume needs --checkpoint DIR")
-    for name in ("min_count", "hidden", "active", "epochs", "save_every", "patience"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} {value}: must be at least 1")
-    if args.batch_size is not None and (args.batch_size < 32 or args.batch_size % 32):
-        parser.error(f"--batch-size {args.batch_size}: must be a multiple of 32")
-    for name in ("rows", "pairs", "seed"):
-        if getattr(args, name) < 0:
-            parser.error(f"--{name} {getattr(args, name)}: must be at least 0")
-    for name in ("lr", "memory_lr"):
-        if not getattr(args, name) > 0:
-            parser.error(f"--{name.replace('_', '-')} {getattr(args, name)}: must be above 0")
-    return args
+    return options.parse_args(argv, __doc__)
 
 
 def choose_batch_size(train_tokens: int) -> int:
@@ -158,7 +91,9 @@ class Run:
 
     def start(self) -> None:
         """Makes the state, or takes up the last checkpoint, and compiles the step."""
-        if not (self.args.resume and self._resume()):
+        if self.args.resume:
+            self._resume()
+        else:
             self.state = self._make_state()
         started = time.perf_counter()
         step = training.make_step(
@@ -207,25 +142,33 @@ class Run:
     def _save(self, state: training.LMState) -> None:
         """Writes a checkpoint."""
         extra = {
+            "kind": CHECKPOINT,
             "args": fixed_args(self.args),
+            "data": self.data.record.as_json(),
             "clock": self.clock.record(),
             "tokens": self.tokens,
-            "history": self.history,
+            "history": finite(self.history),
         }
         # A state of 5 GB: the one before goes as soon as the new one is whole.
         checkpoint.save(self.args.checkpoint, state, step=self.clock.step, extra=extra, keep=1)
 
-    def _resume(self) -> bool:
-        found = checkpoint.restore(self.args.checkpoint, jax.eval_shape(self._make_state))
-        if found is None:
-            print(f"nothing saved in {self.args.checkpoint} yet: starting from the beginning")
-            return False
-        self.state, extra = found
+    def _resume(self) -> None:
+        """Takes up the last checkpoint, if it is of this very run."""
+        extra = read_checkpoint(self.args.checkpoint)
+        differ = lm_data.Record.from_json(extra["data"]).differences(self.data.record)
+        if differ:
+            raise ValueError(
+                f"{self.args.checkpoint} was trained on other data; {'; '.join(differ)}: resume "
+                "with the same text, or start anew in another directory"
+            )
         check_same_args(self.args, extra["args"])
+        found = checkpoint.restore(self.args.checkpoint, jax.eval_shape(self._make_state))
+        assert found is not None
+        self.state, _ = found
         self.clock = loop.Clock(**extra["clock"])
-        self.tokens, self.history = extra["tokens"], extra["history"]
+        self.tokens = extra["tokens"]
+        self.history = [{n: as_float(x) for n, x in entry.items()} for entry in extra["history"]]
         print(f"resumed at step {self.clock.step} of {self.total_steps}")
-        return True
 
     def fit(self) -> bool:
         """Trains until done, out of time, or interrupted; saves in each case.
@@ -244,11 +187,13 @@ class Run:
             dynamic_ncols=True,
         )
 
+        has_validation = self.data.validation.tokens.size > 0
+
         def look(seen: loop.Look) -> None:
             speed = seen.steps * self.args.batch_size / max(seen.interval, 1e-9)
             known = [h["validation_perplexity"] for h in self.history]
             tail = f", validation {known[-1]:.2f}" if known else ""
-            perplexity = np.exp(seen.metrics["loss"])
+            perplexity = evaluate.perplexity(seen.metrics["loss"])
             bar.set_postfix_str(f"perplexity {perplexity:.2f}{tail}, {speed:,.0f} tokens/s")
             bar.update(seen.steps)
 
@@ -265,23 +210,26 @@ class Run:
                 maintain=functools.partial(training.maintain, config=self.config),
                 look=look,
                 look_every=LOOK_EVERY,
-                validate=functools.partial(self._validate, bar),
+                validate=functools.partial(self._validate, bar) if has_validation else None,
                 validate_every=max(LOOK_EVERY, self.per_epoch // 10 // LOOK_EVERY * LOOK_EVERY),
                 save=self._save if self.args.checkpoint else None,
                 save_every=self.args.save_every,
             )
         if self.args.checkpoint:
-            files = tuple(str(Path(f).resolve()) for f in self.args.files)
-            lm.save(self.model(files), self.args.checkpoint)
+            lm.save(self.model(), self.args.checkpoint)
         if reason == "interrupt":
             where = f", saved in {self.args.checkpoint}" if self.args.checkpoint else ""
             print(f"\ninterrupted at step {self.clock.step} of {self.total_steps}{where}")
         return reason == "interrupt"
 
-    def model(self, files: tuple[str, ...]) -> lm.LanguageModel:
-        """The model as it now is, trained on these files."""
+    def model(self) -> lm.LanguageModel:
+        """The model as it now is."""
         return lm.from_state(
-            self.state, vocabulary=self.data.vocabulary, files=files, config=self.config
+            self.state,
+            vocabulary=self.data.vocabulary,
+            record=self.data.record,
+            spelling=self.data.spelling,
+            config=self.config,
         )
 
     def _validate(self, bar: tqdm, state: training.LMState) -> bool:
@@ -324,6 +272,8 @@ class Run:
             "tokens_per_second": self.tokens / max(self.clock.seconds, 1e-9),
             "test_perplexity": score.perplexity,
             "test_bits_per_byte": score.bits_per_byte,
+            "test_unknown_share": self.data.test.unknown_share,
+            "validation_unknown_share": self.data.validation.unknown_share,
             "peak_rss_bytes": peak_rss_bytes(),
             **cost(self.config, self.args.active, self.args.batch_size),
             "test_tokens": score.tokens,
@@ -347,29 +297,68 @@ def weights_sha256(state: training.LMState) -> str:
     return sha256({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
 
 
+def read_checkpoint(directory: str) -> dict[str, Any]:
+    """What the last checkpoint of this command says of its run.
+
+    Raises:
+      ValueError: if there is none, or it is another command's.
+    """
+    extra = checkpoint.read_extra(directory)
+    if extra is None:
+        raise ValueError(
+            f"{directory} holds no checkpoint of `lm train` to go on from: start without --resume"
+        )
+    if extra.get("kind") != CHECKPOINT:
+        raise ValueError(
+            f"{directory} holds a checkpoint of another command: name one that `lm train` saved"
+        )
+    return extra
+
+
+def as_float(value: Any) -> Any:
+    """A number that JSON holds as `report.finite` wrote it."""
+    return float("nan" if value is None else value) if not isinstance(value, int) else value
+
+
+def load(args: argparse.Namespace) -> lm_data.Data:
+    """Reads the texts; tells what there is."""
+    data = lm_data.load(
+        args.files,
+        args.test,
+        kind=args.vocabulary,
+        min_count=args.min_count,
+        bpe_size=args.bpe_size,
+    )
+    for note in data.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if args.patience and not data.validation.tokens.size:
+        raise ValueError(
+            f"--patience {args.patience}: no effect on {data.train.tokens.size:,} tokens, of which "
+            "none are left out for validation: give 4,000, or no --patience"
+        )
+    args.batch_size = args.batch_size or choose_batch_size(data.train.tokens.size)
+    print(
+        f"{data.train.tokens.size:,} training tokens in {data.train.num_documents:,} "
+        f"documents, {data.test.tokens.size:,} test tokens{unknown(data.test.unknown_share)}, "
+        f"vocabulary of {data.vocabulary.size:,}",
+        flush=True,
+    )
+    return data
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        data = lm_data.load(
-            args.files,
-            args.test,
-            kind=args.vocabulary,
-            min_count=args.min_count,
-            bpe_size=args.bpe_size,
-        )
-        args.batch_size = args.batch_size or choose_batch_size(data.train.tokens.size)
-        print(
-            f"{data.train.tokens.size:,} training tokens in {data.train.num_documents:,} "
-            f"documents, {data.test.tokens.size:,} test tokens, "
-            f"vocabulary of {data.vocabulary.size:,}",
-            flush=True,
-        )
-        run = Run(args, data)
-        run.start()
-        run.fit()
-        results = run.results()
+        check_target(args.checkpoint, kind="lm")
+        if args.resume:
+            read_checkpoint(args.checkpoint)  # before anything is read or made
+        with locked(args.checkpoint):
+            run = Run(args, load(args))
+            run.start()
+            run.fit()
+            results = run.results()
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hmac
 import json
-import re
 import secrets
+import unicodedata
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -22,9 +22,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sparse_jax import search, summarize
-from sparse_jax.text.features import normalize
+from sparse_jax.text.features import normalize, pieces
 
 MAX_FORM = 100_000  # bytes of a form
+UNMATCHED = "No document below holds a word of the query: parts of words speak for them, or what was taught."
 STYLE = """
 :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
 body { max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
@@ -101,6 +102,8 @@ def page(
     """The whole page."""
     hidden = f'<input type="hidden" name="token" value="{token}">'
     asked = f'<input type="hidden" name="q" value="{escape(query)}">'
+    if results and not any(found.is_matched for found in results):
+        note = f"{note} {UNMATCHED}".strip()
     said = f'<p class="note" role="status">{escape(note)}</p>' if note else ""
     items = "".join(item(found, query, hidden + asked) for found in results)
     listed = f"<ol>{items}</ol>" if results else "<p>Nothing yet.</p>" if query else ""
@@ -141,17 +144,24 @@ def highlight(text: str, query: str) -> str:
     """HTML of a text, with the words of the query, and words that begin alike, marked.
 
     Example:
-      >>> highlight("Apples & pears", "apple")
-      '<mark>Apples</mark> &amp; pears'
+      >>> highlight("Apples & pears", "apple"), highlight("C, C++", "c++")
+      ('<mark>Apples</mark> &amp; pears', 'C, <mark>C++</mark>')
     """
     wanted = set(normalize(query).split())
-    stems = {word[:5] for word in wanted if len(word) >= 5}
+    stems = {stem(word) for word in wanted if len(word) >= 5}
     parts = []
-    for part in re.split(r"(\w+)", text):
-        words = normalize(part).split()
-        hit = any(word in wanted or word[:5] in stems for word in words)
+    for part, words in pieces(text):
+        hit = any(word in wanted or stem(word) in stems for word in words)
         parts.append(f"<mark>{escape(part)}</mark>" if hit else escape(part))
     return "".join(parts)
+
+
+def stem(word: str) -> str:
+    """The first five characters, and marks that belong to the fifth."""
+    end = 5
+    while end < len(word) and unicodedata.category(word[end]) in ("Mn", "Mc"):
+        end += 1
+    return word[:end]
 
 
 def sample() -> list[search.Document]:

@@ -93,7 +93,12 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
     add("--save-every", type=int, metavar="STEPS", help="save a network as often as this, too")
     add("--resume", action="store_true", help="go on from the last save in --checkpoint")
     add("--json", metavar="FILE", help="write the results here")
-    add("--plot", metavar="FILE", help="draw loss and P@1 over time here (.png, .svg)")
+    add(
+        "--plot",
+        metavar="FILE",
+        help="draw here (.png, .svg): of a network loss and P@1 over time, of a preset how honest "
+        "its chances are and which labels it finds; needs TEST",
+    )
     group = parser.add_argument_group(
         "a network alone, instead of a preset", "Any of these trains one network by active sets."
     )
@@ -141,6 +146,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f"--seed {args.seed}: must be at least 0")
     if args.max_seconds is not None and not args.max_seconds > 0:
         parser.error(f"--max-seconds {args.max_seconds}: must be above 0")
+    if args.plot and len(args.files) == 1:
+        parser.error("--plot has no effect without TEST")
     if args.resume and not args.checkpoint:
         parser.error("--resume needs --checkpoint DIR")
     if args.save_every and not args.checkpoint:

@@ -19,7 +19,7 @@ import numpy as np
 
 from sparse_jax import data, xmc
 from sparse_jax.commands.progress import Bars
-from sparse_jax.commands.report import draw, print_table, tell
+from sparse_jax.commands.report import draw, draw_model, print_table, tell
 from sparse_jax.commands.xmc import options
 from sparse_jax.commands.xmc.evaluate import evaluate
 from sparse_jax.data import weighting
@@ -106,9 +106,11 @@ def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> 
         return 2
     print_table(results)
     tell(results, args.json)
-    if args.plot and not history:
-        print(f"no network was trained: {args.plot}, its curve, is not drawn")
-    elif args.plot:
+    if args.plot and args.preset and test is not None:
+        frequency = np.bincount(train.label_ids, minlength=train.num_labels)
+        predicted = xmc.predict(model, test, k=min(5, model.num_labels))
+        draw_model(args.plot, predicted, test, frequency)
+    elif args.plot and test is not None:
         draw(args.plot, history, results)
     return 0
 

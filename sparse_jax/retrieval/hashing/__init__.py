@@ -86,7 +86,22 @@ def hash(params: Any, x: jax.Array) -> jax.Array:
 
 @functools.singledispatch
 def madds(params: Any) -> int:
-    """Multiply-adds or comparisons of hashing one vector with `params`, as executed."""
+    """Multiply-adds or comparisons of hashing one vector with `params`, as executed.
+
+    Args:
+      params: what a family's `init` returned.
+
+    Returns:
+      A number of operations for one vector.
+
+    Raises:
+      ValueError: `params` is of no family.
+
+    Example:
+      >>> import jax
+      >>> madds(FAMILIES["simhash"].init(jax.random.key(0), 16, num_tables=4, num_bits=8))
+      512
+    """
     raise ValueError(_unknown(params))
 
 

@@ -10,11 +10,18 @@ import jax.numpy as jnp
 from sparse_jax.retrieval.hashing import _common as common
 from sparse_jax.retrieval.hashing import wta
 
+__all__ = [
+    "DWTA",
+    "hash",
+    "init",
+    "madds",
+]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DWTA:
-    """Parameters of L tables of K digits, each in [0, window).
+    """Parameters of L tables of K digits, each in [0, window), as `init` draws them.
 
     Attributes:
       windows: int32 [window, L * K], the coordinates each digit compares, distinct in a column.
@@ -99,6 +106,13 @@ def hash(params: DWTA, x: jax.Array) -> jax.Array:
     Raises:
       ValueError: x is not floating, or its last axis is not `dim`.
 
+    Example:
+      >>> params = init(jax.random.key(0), 16, num_tables=4, num_bits=6)
+      >>> x = jax.random.normal(jax.random.key(1), (2, 16))
+      >>> codes = hash(params, x)
+      >>> codes.shape, bool(jnp.array_equal(hash(params, 3.0 * x), codes))
+      ((2, 4), True)
+
     References:
       Chen & Shrivastava, UAI 2018; Shrivastava, ICML 2017 (the choice of the donor).
     """
@@ -114,5 +128,15 @@ def madds(params: DWTA) -> int:
     """Comparisons of hashing one vector: (2 window - 1) * L * K, winners and emptiness.
 
     The probes of empty windows depend on the data and are left out: about L * K for each round.
+
+    Args:
+      params: from `init`.
+
+    Returns:
+      A number; `madds` of the other families counts alike.
+
+    Example:
+      >>> madds(init(jax.random.key(0), 16, num_tables=4, num_bits=6))
+      120
     """
     return (2 * params.window - 1) * params.windows.shape[1]

@@ -10,11 +10,18 @@ import numpy as np
 
 from sparse_jax.retrieval.hashing import _common as common
 
+__all__ = [
+    "FastSRP",
+    "hash",
+    "init",
+    "madds",
+]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FastSRP:
-    """Parameters of L tables of K sign bits.
+    """Parameters of L tables of K sign bits, as `init` draws them.
 
     A repetition permutes the coordinates and cuts them into G bins of nearly equal size; bin
     r * G + g is the g-th of repetition r.
@@ -137,6 +144,13 @@ def hash(params: FastSRP, x: jax.Array) -> jax.Array:
     Raises:
       ValueError: x is not floating, or its last axis is not `dim`.
 
+    Example:
+      >>> params = init(jax.random.key(0), 16, num_tables=4, num_bits=8)
+      >>> x = jax.random.normal(jax.random.key(1), (2, 16))
+      >>> codes = hash(params, x)
+      >>> codes.shape, bool(jnp.array_equal(hash(params, 3.0 * x), codes))
+      ((2, 4), True)
+
     References:
       Charikar, Chen & Farach-Colton, ICALP 2002; Shrivastava, ICML 2017.
     """
@@ -177,5 +191,15 @@ def madds(params: FastSRP) -> int:
     """Signed additions and emptiness tests of hashing one vector: 2 * R * G * S.
 
     The probes of empty bins depend on the data and are left out: about R * G for each round.
+
+    Args:
+      params: from `init`.
+
+    Returns:
+      A number; `madds` of the other families counts alike.
+
+    Example:
+      >>> madds(init(jax.random.key(0), 16, num_tables=4, num_bits=8))
+      1024
     """
     return 2 * params.members.shape[0] * params.members.shape[1]

@@ -10,11 +10,18 @@ import numpy as np
 
 from sparse_jax.retrieval.hashing import _common as common
 
+__all__ = [
+    "MinHash",
+    "hash",
+    "init",
+    "madds",
+]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MinHash:
-    """Parameters of L tables of K minwise hashes, folded to num_bits bits.
+    """Parameters of L tables of K minwise hashes, folded to num_bits bits, as `init` draws them.
 
     Attributes:
       words: uint32 [2], the keys of the permutation of the universe.
@@ -112,6 +119,13 @@ def hash(params: MinHash, x: jax.Array) -> jax.Array:
     Raises:
       ValueError: x is not int32.
 
+    Example:
+      >>> params = init(jax.random.key(0), num_tables=4, num_bits=8)
+      >>> sets = jnp.array([[3, 17, 5], [5, 3, 17], [9, -1, -1]], jnp.int32)
+      >>> codes = hash(params, sets)  # the order of elements makes no difference
+      >>> codes.shape, bool(jnp.array_equal(codes[0], codes[1]))
+      ((3, 4), True)
+
     References:
       Broder, "On the resemblance and containment of documents", 1997; Shrivastava, ICML 2017.
     """
@@ -150,5 +164,16 @@ def madds(params: MinHash, num_elements: int = 1) -> int:
 
     Six for an element (two mixers, a bin, a minimum), three for a bin (its emptiness, one mixer);
     probes of empty bins depend on the data and are left out: about L * K for each round.
+
+    Args:
+      params: from `init`.
+      num_elements: slots of a set, padding included.
+
+    Returns:
+      A number; `madds` of the other families counts alike.
+
+    Example:
+      >>> madds(init(jax.random.key(0), num_tables=4, num_bits=8), num_elements=10)
+      72
     """
     return 6 * num_elements + 3 * params.num_tables * params.num_hashes

@@ -12,6 +12,13 @@ import numpy as np
 
 from sparse_jax.retrieval.hashing import _common as common
 
+__all__ = [
+    "SimHash",
+    "hash",
+    "init",
+    "madds",
+]
+
 # Directions are round(8 * N(0, 1)) clipped to +-31 (3.9 sigma).
 _SIGMA = 8
 _CLIP = 31
@@ -23,7 +30,7 @@ MAX_DIM = 2**17
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SimHash:
-    """Parameters of L tables of K sign bits.
+    """Parameters of L tables of K sign bits, as `init` draws them.
 
     Attributes:
       directions: float32 [dim, L * K], integers in [-31, 31].
@@ -113,6 +120,13 @@ def hash(params: SimHash, x: jax.Array) -> jax.Array:
     Raises:
       ValueError: x is not floating, or its last axis is not `dim`.
 
+    Example:
+      >>> params = init(jax.random.key(0), 16, num_tables=4, num_bits=8)
+      >>> x = jax.random.normal(jax.random.key(1), (2, 16))
+      >>> codes = hash(params, x)
+      >>> codes.shape, bool(jnp.array_equal(hash(params, 3.0 * x), codes))
+      ((2, 4), True)
+
     References:
       Goemans & Williamson, JACM 1995, lemma 3.2 (the law); Charikar, STOC 2002.
     """
@@ -134,5 +148,16 @@ def hash(params: SimHash, x: jax.Array) -> jax.Array:
 
 
 def madds(params: SimHash) -> int:
-    """Multiply-adds of hashing one vector: dim * L * K."""
+    """Multiply-adds of hashing one vector: dim * L * K.
+
+    Args:
+      params: from `init`.
+
+    Returns:
+      A number; `madds` of the other families counts alike.
+
+    Example:
+      >>> madds(init(jax.random.key(0), 16, num_tables=4, num_bits=8))
+      512
+    """
     return params.dim * params.num_tables * params.num_bits

@@ -9,11 +9,18 @@ import jax.numpy as jnp
 
 from sparse_jax.retrieval.hashing import _common as common
 
+__all__ = [
+    "SparseProjection",
+    "hash",
+    "init",
+    "madds",
+]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SparseProjection:
-    """Parameters of L tables of K sign bits.
+    """Parameters of L tables of K sign bits, as `init` draws them.
 
     Attributes:
       directions: float32 [dim, L * K]; each column holds `num_nonzeros` entries +-1, else 0.
@@ -110,6 +117,13 @@ def hash(params: SparseProjection, x: jax.Array) -> jax.Array:
     Raises:
       ValueError: x is not floating, or its last axis is not `dim`.
 
+    Example:
+      >>> params = init(jax.random.key(0), 16, num_tables=4, num_bits=8)
+      >>> x = jax.random.normal(jax.random.key(1), (2, 16))
+      >>> codes = hash(params, x)
+      >>> codes.shape, bool(jnp.array_equal(hash(params, 3.0 * x), codes))
+      ((2, 4), True)
+
     References:
       Li, Hastie & Church, KDD 2006, section 4.
     """
@@ -121,5 +135,16 @@ def hash(params: SparseProjection, x: jax.Array) -> jax.Array:
 
 
 def madds(params: SparseProjection) -> int:
-    """Multiply-adds of hashing one vector as executed, a dense GEMM: dim * L * K."""
+    """Multiply-adds of hashing one vector as executed, a dense GEMM: dim * L * K.
+
+    Args:
+      params: from `init`.
+
+    Returns:
+      A number; `madds` of the other families counts alike.
+
+    Example:
+      >>> madds(init(jax.random.key(0), 16, num_tables=4, num_bits=8))
+      512
+    """
     return params.dim * params.num_tables * params.num_bits

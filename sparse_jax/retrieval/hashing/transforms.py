@@ -18,6 +18,15 @@ import jax.numpy as jnp
 
 from sparse_jax.retrieval.hashing import _common as common
 
+__all__ = [
+    "NAMES",
+    "KeyTransform",
+    "fit",
+    "keys",
+    "queries",
+    "ranges",
+]
+
 #: Names accepted by `fit`.
 NAMES = ("none", "centred", "bias", "bias_centred", "alsh", "norm_range")
 
@@ -25,7 +34,7 @@ NAMES = ("none", "centred", "bias", "bias_centred", "alsh", "norm_range")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KeyTransform:
-    """A fitted transform.
+    """A fitted transform; `fit` makes one.
 
     Attributes:
       mean: float32 [dim] (centred), [dim + 1] (bias_centred), else [0].
@@ -139,6 +148,11 @@ def keys(params: KeyTransform, rows: jax.Array, bias: jax.Array | None = None) -
 
     Raises:
       ValueError: a wrong shape or a missing bias.
+
+    Example:
+      >>> w = jnp.array([[1.0, 0.0], [3.0, 0.0]])
+      >>> keys(fit("centred", w), w).tolist()
+      [[-1.0, 0.0], [1.0, 0.0]]
     """
     out = _augment(params, rows, bias)
     if params.mean.shape[0]:
@@ -163,6 +177,11 @@ def queries(params: KeyTransform, h: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: a wrong shape.
+
+    Example:
+      >>> w = jnp.array([[1.0, 0.0], [3.0, 0.0]])
+      >>> queries(fit("bias", w, jnp.zeros(2)), jnp.array([[2.0, 5.0]])).tolist()
+      [[2.0, 5.0, 1.0]]
     """
     h = _check_rows("h", h, params.dim)
     if params.transformed_dim == params.dim:
@@ -172,7 +191,23 @@ def queries(params: KeyTransform, h: jax.Array) -> jax.Array:
 
 
 def ranges(params: KeyTransform, rows: jax.Array) -> jax.Array:
-    """Range of norms of each row, int32 [U] in [0, R); 0 where the transform has no ranges."""
+    """The range of norms that each row is in; 0 where the transform has no ranges.
+
+    Args:
+      params: from `fit`.
+      rows: float32 [U, dim].
+
+    Returns:
+      int32 [U], each in [0, R).
+
+    Raises:
+      ValueError: a wrong shape.
+
+    Example:
+      >>> w = jnp.array([[1.0], [2.0], [3.0], [4.0]])
+      >>> ranges(fit("norm_range", w, num_ranges=2), w).tolist()
+      [0, 0, 1, 1]
+    """
     rows = _check_rows("rows", rows, params.dim)
     if not params.bounds.shape[0]:
         return jnp.zeros((rows.shape[0],), jnp.int32)

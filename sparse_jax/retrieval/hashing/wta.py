@@ -9,11 +9,18 @@ import jax.numpy as jnp
 
 from sparse_jax.retrieval.hashing import _common as common
 
+__all__ = [
+    "WTA",
+    "hash",
+    "init",
+    "madds",
+]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class WTA:
-    """Parameters of L tables of K digits, each in [0, window).
+    """Parameters of L tables of K digits, each in [0, window), as `init` draws them.
 
     Attributes:
       windows: int32 [window, L * K], the coordinates each digit compares, distinct in a column.
@@ -132,6 +139,13 @@ def hash(params: WTA, x: jax.Array) -> jax.Array:
     Raises:
       ValueError: x is not floating, or its last axis is not `dim`.
 
+    Example:
+      >>> params = init(jax.random.key(0), 16, num_tables=4, num_bits=6)
+      >>> x = jax.random.normal(jax.random.key(1), (2, 16))
+      >>> codes = hash(params, x)
+      >>> codes.shape, bool(jnp.array_equal(hash(params, 3.0 * x), codes))
+      ((2, 4), True)
+
     References:
       Yagnik et al., ICCV 2011.
     """
@@ -142,5 +156,16 @@ def hash(params: WTA, x: jax.Array) -> jax.Array:
 
 
 def madds(params: WTA) -> int:
-    """Comparisons of hashing one vector: (window - 1) * L * K."""
+    """Comparisons of hashing one vector: (window - 1) * L * K.
+
+    Args:
+      params: from `init`.
+
+    Returns:
+      A number; `madds` of the other families counts alike.
+
+    Example:
+      >>> madds(init(jax.random.key(0), 16, num_tables=4, num_bits=6))
+      56
+    """
     return (params.window - 1) * params.windows.shape[1]

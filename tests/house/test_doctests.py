@@ -1,0 +1,39 @@
+"""Every example in a docstring of the package runs, and prints what it says."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import importlib.util
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import sparse_jax
+
+NEEDS = {"nn": "flax", "search": "bm25s", "sklearn": "sklearn"}  # by room, where it isn't ours
+
+
+def importable() -> list[str]:
+    """Public and private modules of the package that this environment can import."""
+    names = ["sparse_jax"]
+    for module in pkgutil.walk_packages(sparse_jax.__path__, "sparse_jax.", onerror=lambda _: None):
+        if not module.name.split(".")[-1].startswith("_kernels"):
+            names.append(module.name)
+    return sorted(names)
+
+
+@pytest.mark.parametrize("name", importable())
+def test_doctests(name):
+    needed = NEEDS.get(".".join(name.split(".")[1:2]))
+    if needed and importlib.util.find_spec(needed) is None:
+        pytest.skip(f"{name} needs {needed}")
+    module = importlib.import_module(name)
+    result = doctest.testmod(
+        module,
+        extraglobs={"jax": jax, "jnp": jnp},
+        optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS,
+    )
+    assert result.failed == 0
