@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import metadata
 from typing import NamedTuple
@@ -62,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, rest: list[str]) -> int:
     command = COMMANDS[name]
     sys.argv[0] = f"sparse-jax {name}"  # what its --help and errors call it
+    # While libraries load, Ctrl-C ends the process at once: some of them swallow the exception.
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL) if main_thread else None
     try:
         module = importlib.import_module(f"sparse_jax.commands.{command.module}")
     except ImportError as error:
@@ -73,7 +79,18 @@ def _run(name: str, rest: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    status: int = module.main(rest)
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGINT, before)
+    try:
+        status: int = module.main(rest)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
     return status
 
 

@@ -17,9 +17,9 @@ from sparse_jax.xmc import metrics
 def tell(results: Any, path: str | None) -> None:
     """A script's last line, which programs read; and the same in a file, if asked for."""
     results = finite(results)
-    print(json.dumps(results, allow_nan=False))
-    if path:
+    if path:  # first: whoever reads the output may have gone
         write_json(path, results)
+    print(json.dumps(results, allow_nan=False))
 
 
 def finite(value: Any) -> Any:
@@ -167,4 +167,6 @@ def _costs(results: dict[str, Any]) -> list[tuple[str, str]]:
         ours, dense = results["madds_per_step"], results["dense_madds_per_step"]
         what, beside = "multiply-adds a step", "dense"
     saved = f"{results['madds_saved']:.1%} saved"
+    if results["madds_saved"] < 0:
+        saved = f"{ours / dense:.1f} times as many: with so few labels nothing is saved"
     return [*rows, (what, f"{ours / 1e6:,.1f} M, {beside} {dense / 1e6:,.1f} M: {saved}")]

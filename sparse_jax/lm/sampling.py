@@ -28,7 +28,8 @@ class Sampling:
       top_p: draw from the fewest tokens that have this much probability together, and at least
         from one.
       repetition_penalty: R; the probability of a token is divided by R for each time that it stands
-        in the history. So a loop ends, however sure the model is of it.
+        in the history, and there once more for each token before it that is the same as now. So
+        a loop ends soon, however sure the model is of it. 1.1 to 2 are usual; 1 is none.
       unknown: whether the unknown word may be drawn.
 
     Raises:
@@ -42,7 +43,7 @@ class Sampling:
     temperature: float = 1.0  # 0 takes the likeliest
     top_k: int = 0  # 0 = all
     top_p: float = 1.0
-    repetition_penalty: float = 1.0  # p of words in the history is divided by it, each time
+    repetition_penalty: float = 1.0  # p of words in the history is divided by it
     unknown: bool = False  # whether the unknown word may be drawn
 
     def __post_init__(self) -> None:
@@ -94,9 +95,8 @@ def adjust(log_p: jax.Array, history: jax.Array, known: jax.Array, how: Sampling
     if not how.unknown:
         log_p = log_p.at[:, UNKNOWN].set(-jnp.inf)
     if how.repetition_penalty > 1:
-        age = jnp.arange(history.shape[1], 0, -1, dtype=jnp.int32)
-        words = jnp.where(age[None, :] <= known[:, None], history, vocabulary)
-        times = jnp.zeros(log_p.shape, jnp.float32).at[rows, words].add(1.0, mode="drop")
+        words, weights = _repetitions(history, known, vocabulary)
+        times = jnp.zeros(log_p.shape, jnp.float32).at[rows, words].add(weights, mode="drop")
         log_p = log_p - times * jnp.float32(math.log(how.repetition_penalty))
     if how.temperature not in (0.0, 1.0):
         # The best has 0 at any temperature, and what is far below it −inf at a low one.
@@ -116,3 +116,26 @@ def adjust(log_p: jax.Array, history: jax.Array, known: jax.Array, how: Sampling
         log_p = jnp.full_like(log_p, -jnp.inf).at[rows, words].set(scores)
     barred = jnp.all(log_p == -jnp.inf, axis=1)
     return log_p.at[:, DOCUMENT].set(jnp.where(barred, jnp.float32(0), log_p[:, DOCUMENT]))
+
+
+def _repetitions(
+    history: jax.Array, known: jax.Array, vocabulary: int
+) -> tuple[jax.Array, jax.Array]:
+    """(words of the history, V where unknown, int32 [B, C]; how much each counts, float32 [B, C]).
+
+    A place counts 1, and 1 for each of the tokens before it that are the same as the latest ones.
+
+    Example:
+      >>> history, known = jnp.array([[1, 7, 8, 9, 7, 8]]), jnp.array([5])
+      >>> _repetitions(history, known, 10)[1].tolist()
+      [[1.0, 1.0, 1.0, 3.0, 1.0, 1.0]]
+    """
+    size = history.shape[1]
+    place = jnp.arange(size, dtype=jnp.int32)
+    inside = place[None, :] >= size - known[:, None]
+    # same[i, k]: the token k + 1 places before i is the one k places before the history's end.
+    before = place[:, None] - 1 - place[None, :]
+    there = jnp.maximum(before, 0)
+    same = (history[:, there] == history[:, None, ::-1]) & inside[:, there] & (before >= 0)[None]
+    run = jnp.cumprod(same.astype(jnp.float32), axis=2).sum(axis=2)
+    return jnp.where(inside, history, vocabulary), 1.0 + run

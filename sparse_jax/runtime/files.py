@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,37 @@ def write_stream(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
             part.unlink()
         raise
     sync_directory(target.parent)
+
+
+def remove_leftovers(directory: str | os.PathLike[str]) -> None:
+    """Removes what `write_stream` left in a directory when its process was killed."""
+    for part in Path(directory).glob("*.tmp"):
+        found = re.search(r"\.(\d+)-[0-9a-f]{8}\.tmp$", part.name)
+        if found and not _is_running(int(found[1])):
+            part.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def check_writable(directory: str | os.PathLike[str]) -> None:
+    """Makes a directory if it is missing, and tries it: to know before long work, not after it.
+
+    Raises:
+      OSError: if files can't be written there.
+    """
+    root = Path(directory)
+    root.mkdir(parents=True, exist_ok=True)
+    part = root / f"try.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    part.write_bytes(b"")
+    part.unlink()
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax.runtime.files import write_atomically, write_stream
+from sparse_jax.runtime.files import remove_leftovers, write_atomically, write_stream
 
 MANIFEST = "model.json"
 FORMAT = 1
@@ -66,11 +66,12 @@ def save(
         "arrays": {n: [str(np.asarray(x).dtype), list(np.shape(x))] for n, x in arrays.items()},
     }
     try:
-        described = json.dumps(about, allow_nan=False)
+        json.dumps(about, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"config of a saved {kind} model must be JSON: {error}") from None
-    digest = hashlib.sha256(described.encode())
+    digest = hashlib.sha256()
     for name in sorted(plain):
+        digest.update(f"{name} {about['arrays'][name]}".encode())
         digest.update(np.ascontiguousarray(plain[name]).view(np.uint8).data)
     about["file"] = f"arrays-{digest.hexdigest()[:16]}.npz"
     root.mkdir(parents=True, exist_ok=True)
@@ -79,6 +80,7 @@ def save(
     for old in root.glob("arrays-*.npz"):
         if old.name != about["file"]:
             old.unlink(missing_ok=True)
+    remove_leftovers(root)
 
 
 def load(directory: str | os.PathLike[str], *, kind: str) -> Saved:
@@ -132,6 +134,8 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(
             f"{directory} has no {MANIFEST}: must be a saved model's directory; train one first"
         ) from None
+    except NotADirectoryError:
+        raise ValueError(f"{directory} is a file: must be the directory of a saved model") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read ({error}): save the model anew") from error
     if not isinstance(about, dict) or not {"kind", "format", "config", "arrays", "file"} <= {

@@ -113,6 +113,7 @@ def fit(
     notes = {
         "points": points.num_points,
         "train_seconds": round(seconds, 3),
+        **({"stopped_early": True} if interrupt.ended else {}),
         **accounting.whole_training(counts, rest),
     }
     about = dataclasses.replace(model.about, notes=notes)

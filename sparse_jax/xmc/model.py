@@ -59,7 +59,7 @@ class Mix:
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Model:
     """A classifier over N labels and F features. Make one with `xmc.fit` or `xmc.load`."""
 
@@ -73,6 +73,10 @@ class Model:
     mix: Mix
     memory: Memory  # some training points, for `xmc.update`
     about: About = dataclasses.field(metadata={"static": True})
+
+    def __repr__(self) -> str:
+        parts = f"{len(self.trees)} trees, {len(self.encoders)} networks"
+        return f"<xmc.Model of {self.num_labels:,} labels, {self.num_features:,} features: {parts}>"
 
     @property
     def num_labels(self) -> int:

@@ -3,7 +3,7 @@
 | row | kind | test |
 |---|---|---|
 | 4, 22, 23 | text of all scripts and encodings | test_lm_text_faults.py |
-| 7 | evaluation on training text | test_evaluation_is_…, test_what_was_held_out_…, test_training_… |
+| 7 | evaluation on training text | test_evaluation_is_…, test_what_was_held_…, test_training_… |
 | 8b, 8c | resumed on other data | test_a_run_goes_on_with_its_own_data_alone |
 | 9 | files of one model apart | test_a_model_is_replaced_…, tests/commands/test_lm.py |
 | 10 | samplers at their edges | test_samplers_at_their_edges, test_values_that_are_no_… |
@@ -253,14 +253,15 @@ def test_the_share_of_unknown_words_stands_beside_each_perplexity(trained, capsy
     assert text.Corpus(np.array([], np.int32), 0, 0).unknown_share == 0.0
 
 
-@pytest.mark.parametrize("order", [2, 3, 5, 9])
+@pytest.mark.parametrize("order", [4, 5, 9])
 def test_orders_longer_than_any_document(order):
-    tokens = np.array([2, 1, 2, 1])
-    model = KneserNey(tokens, vocabulary=6, order=order, document=1)
-    two = KneserNey(tokens, vocabulary=6, order=2, document=1)
-    np.testing.assert_allclose(model.log_probs(tokens), two.log_probs(tokens))
-    one = KneserNey(np.array([2]), vocabulary=3, order=order)
-    assert np.exp([one.log_probs(np.array([w]))[0] for w in range(3)]).sum() == pytest.approx(1)
+    for tokens, longest, document in (([2, 1, 2, 1], 3, 1), ([2, 3], 2, None), ([2], 1, None)):
+        given = {"vocabulary": 6, "document": document}
+        model = KneserNey(np.array(tokens), order=order, **given)
+        short = KneserNey(np.array(tokens), order=longest, **given)
+        np.testing.assert_array_equal(model.log_probs(tokens), short.log_probs(tokens))
+        p = np.exp([model.log_probs(np.array([2, word]))[1] for word in range(6)])
+        assert p.sum() == pytest.approx(1)
     with pytest.raises(ValueError, match="0 tokens"):
         KneserNey(np.array([], int), vocabulary=3, order=order)
 
@@ -302,18 +303,32 @@ def test_values_that_are_no_numbers_are_refused(name, value, capsys):
         sampling.adjust(jnp.zeros((1, 3000)), jnp.zeros((1, 1), jnp.int32), jnp.zeros(1, int), big)
 
 
-def test_a_penalty_ends_loops():
-    """A model that is sure of tick and tock in turn: p = 1 - 1e-6."""
-    sure = jnp.log(jnp.array([1e-7, 1e-7, 1e-7, 1e-7, 1 - 1e-6, 1e-7, 5e-7]))
-    for penalty, ends_within in ((1.0, None), (1.3, 60), (1.5, 36), (2.0, 22)):
-        history, ended = [4, 5], None
-        for step in range(64):
-            log_p = sure[jnp.array([0, 1, 2, 3, 5, 4, 6])] if len(history) % 2 else sure
-            known = jnp.array([len(history)], jnp.int32)
-            how = sampling.Sampling(temperature=0, repetition_penalty=penalty)
-            scores = sampling.adjust(log_p[None], jnp.array([history], jnp.int32), known, how)
-            history.append(int(jnp.argmax(scores)))
-            if history[-1] not in (4, 5) and ended is None:
-                ended = step
-        assert (ended is None) == (ends_within is None)
-        assert ended is None or ended <= 2 * ends_within
+@pytest.mark.parametrize("penalty", [1.0, 1.1, 1.3, 2.0])
+@pytest.mark.parametrize("period", [1, 2, 5])
+def test_a_penalty_ends_loops(penalty, period):
+    """A model that is sure of some words in turn: p = 1 - 1e-6."""
+    history = list(range(4, 4 + period)) * 2
+    how = sampling.Sampling(temperature=0, repetition_penalty=penalty)
+    run = jax.jit(lambda *given: sampling.adjust(*given, how))
+    for _ in range(80):
+        p = np.full(12, 1e-7)
+        p[4 + len(history) % period] = 1 - 1e-6
+        shown = np.ones(66, np.int32)
+        known = min(len(history), 66)
+        shown[66 - known :] = history[-known:]
+        scores = run(*map(jnp.asarray, (np.log(p)[None].astype("f4"), shown[None], [known])))
+        history.append(int(jnp.argmax(scores)))
+    ended = [i for i, word in enumerate(history) if word != 4 + i % period]
+    assert bool(ended) == (penalty > 1)
+    assert not ended or ended[0] <= {1.1: 30, 1.3: 22, 2.0: 18}[penalty] + 5 * period
+
+
+def test_a_penalty_counts_each_time_and_each_token_before_it():
+    history = jnp.array([[9, 7, 8, 9, 7]])
+    log_p = jnp.full((1, 12), -2.0)
+    how = sampling.Sampling(repetition_penalty=2.0, unknown=True)
+    halved = (-2.0 - sampling.adjust(log_p, history, jnp.array([5]), how)[0]) / np.log(2)
+    # 8 once, after the 9 7 that stand before now, too; 7 and 9 twice.
+    assert np.round(halved, 4).tolist() == [0, 0, 0, 0, 0, 0, 0, 2, 3, 2, 0, 0]
+    halved = (-2.0 - sampling.adjust(log_p, history, jnp.array([3]), how)[0]) / np.log(2)
+    assert np.round(halved, 4).tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -9,6 +10,7 @@ import pytest
 from small_index import TINY, run_search, write_rows
 
 from sparse_jax import search
+from sparse_jax.commands import search as command
 from sparse_jax.search import evaluation
 from sparse_jax.search.evaluation import Judgement
 
@@ -16,8 +18,7 @@ from sparse_jax.search.evaluation import Judgement
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Indexes that commands make are small."""
-    fit = search.fit
-    monkeypatch.setattr(search, "fit", lambda d, config=None: fit(d, config=config or TINY))
+    monkeypatch.setattr(command.search, "Config", lambda **more: dataclasses.replace(TINY, **more))
 
 
 def judged(*queries: dict) -> list[dict]:

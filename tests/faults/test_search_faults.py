@@ -31,6 +31,7 @@ Row of the table of faults, and the tests of it here (but where a file is named)
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from importlib.resources import files
@@ -55,8 +56,7 @@ ROWS = [
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Indexes that commands make are small."""
-    fit = search.fit
-    monkeypatch.setattr(search, "fit", lambda d, config=None: fit(d, config=config or TINY))
+    monkeypatch.setattr(command.search, "Config", lambda **more: dataclasses.replace(TINY, **more))
 
 
 # ---------------------------------------------------------------------- statistics of what is there
@@ -321,7 +321,7 @@ def test_postings_take_a_feature_several_times_in_a_row():
 
 def test_explain_of_real_texts():
     """A word and an n-gram of one document share an id at the default size, too."""
-    config = search.Config(dim=8, cold_steps=1)
+    config = search.Config(num_features=1 << 18, dim=8, cold_steps=1)
     index = search.fit([D(r["id"], r["text"]) for r in ROWS[:120]], config=config)
     index.insert([D("long", " ".join(r["text"] for r in ROWS))])
     engine = index._engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -10,6 +11,7 @@ import pytest
 from small_index import TINY, run_search, write_rows
 
 from sparse_jax import search
+from sparse_jax.commands import search as command
 
 D = search.Document
 
@@ -17,8 +19,7 @@ D = search.Document
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Indexes that commands make are small."""
-    fit = search.fit
-    monkeypatch.setattr(search, "fit", lambda d, config=None: fit(d, config=config or TINY))
+    monkeypatch.setattr(command.search, "Config", lambda **more: dataclasses.replace(TINY, **more))
 
 
 TYPED = [

@@ -1,4 +1,4 @@
-"""The softmax over words drawn: each probability and sign of it in NumPy, and its mean over draws."""
+"""The softmax over words drawn: each probability and sign in NumPy, and its mean over draws."""
 
 from __future__ import annotations
 
@@ -98,6 +98,3 @@ def test_the_partition_function_is_unbiased_over_batches_and_draws():
 
     sums = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(3), draws)))
     assert sums.mean() == pytest.approx(np.exp(logits).sum(), rel=0.02)
-    assert (
-        abs(sums.mean() - np.exp(logits).sum()) < 4 * sums.std() / draws**0.5 + 0.01 * sums.mean()
-    )

@@ -366,14 +366,14 @@ def test_top_p_keeps_the_smallest_likely_set():
 def test_repetition_penalty_acts_on_known_history_alone():
     log_p = jnp.full((1, 6), -2.0)
     history = jnp.array([[3, 4, 5]], jnp.int32)
-    how = generate.Sampling(repetition_penalty=1.5, unknown=True)
+    how = generate.Sampling(repetition_penalty=float(np.e), unknown=True)
     got = generate.adjust(log_p, history, jnp.array([2], jnp.int32), how)
     assert got[0].tolist() == [-2, -2, -2, -2, -3, -3]
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": 5000}, {"repetition_penalty": 0.5}],
+    [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"repetition_penalty": 0.5}],
 )
 def test_sampling_options_are_checked(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -18,7 +18,6 @@ from sparse_jax.search import network
 from sparse_jax.search.engine import Engine
 from sparse_jax.text import features as feats
 from sparse_jax.text.features import GRAM, PAIR, WORD, extract, normalize
-from sparse_jax.text.postings import Postings, best, inverse_document_frequency
 
 WORDS = st.lists(
     st.text("abcdefé ", min_size=0, max_size=12).map(str.strip), min_size=0, max_size=6
@@ -87,39 +86,7 @@ def test_normalize_folds():
     assert normalize("日本語 テスト").split()[0] == "日本語"
 
 
-# ---------------------------------------------------------------------------------------- postings
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 6), min_size=1, max_size=25))
-def test_postings_in_segments_score_like_a_matrix(seed, sizes):
-    check_postings(seed, sizes)
-
-
-def test_frequent_features_are_spread_out():
-    check_postings(0, [5000, 3000, 10])
-
-
-def check_postings(seed, sizes):
-    rng = np.random.default_rng(seed)
-    dense = rng.random((sum(sizes), 20), np.float32) * (rng.random((sum(sizes), 20)) < 0.3)
-    postings = Postings(20)
-    first = 0
-    for size in sizes:
-        block = dense[first : first + size]
-        rows, columns = np.nonzero(block)
-        offsets = np.searchsorted(rows, np.arange(size + 1))
-        postings.add(offsets, columns.astype(np.int32), block[rows, columns])
-        first += size
-    query = np.array([3, 7, 11, 19], np.int32)
-    weights = rng.random(4, np.float32)
-    np.testing.assert_allclose(
-        postings.score(query, weights), dense[:, query] @ weights, rtol=1e-5, atol=1e-6
-    )
-    np.testing.assert_array_equal(postings.document_frequency, np.count_nonzero(dense, axis=0))
-    if sum(sizes):
-        again = Postings.restore(20, postings.arrays())
-        np.testing.assert_array_equal(again.score(query, weights), postings.score(query, weights))
+# ------------------------------------------------------------------------------------------- engine
 
 
 def test_bm25_is_that_of_the_library():
@@ -149,14 +116,6 @@ def test_document_frequencies_span_segments():
     np.testing.assert_array_equal(whole.wide.document_frequency, grown.wide.document_frequency)
     query = whole.read("graphical user interface")
     np.testing.assert_array_equal(whole.lexical(query), grown.lexical(query))
-
-
-def test_inverse_document_frequency():
-    np.testing.assert_allclose(
-        inverse_document_frequency(np.array([0, 1, 10]), 10),
-        np.log(1 + np.array([10.5 / 0.5, 9.5 / 1.5, 0.5 / 10.5])),
-        rtol=1e-6,
-    )
 
 
 # ----------------------------------------------------------------------------------------- network
@@ -389,13 +348,3 @@ def test_an_index_of_one_document():
     assert [r.id for r in index.search("words")] == ["b", "a"]
     with pytest.raises(ValueError, match="documents"):
         search.fit([])
-
-
-def test_best_ranks_equal_scores_by_number():
-    scores = np.array([1, 2, 2, -np.inf, 2, 0], np.float32)
-    assert best(scores, 10).tolist() == [1, 2, 4, 0, 5, -1]
-    for k in range(1, 6):
-        assert best(scores, k).tolist() == [1, 2, 4, 0, 5][:k]
-    many = np.random.default_rng(0).integers(0, 500, 20_001).astype(np.float32)
-    for k in (1, 10, 77, 20_000):
-        assert best(many, k).tolist() == np.argsort(-many, kind="stable")[:k].tolist()

@@ -183,10 +183,10 @@ def test_when_the_network_is_laid_anew(last):
         index.upsert(documents[:10])
         assert not index.refresh()
     else:
-        for document in documents[:15]:
+        for document in [*documents[10:20], *documents[:5]]:
             index.delete(document.id)
         assert len(index) == 5 and not index.refresh() and engine.trained
-        index.delete(documents[15].id)
+        index.delete(documents[5].id)
         assert index.refresh() and not engine.trained
         check_as_made_at_once(index)
 
@@ -237,6 +237,30 @@ def test_an_index_with_lessons_is_as_it_was_when_it_is_opened_again(first, opera
             assert index._state.feedback == again._state.feedback
             assert index._events == again._events
             same(index, again)
+
+
+@pytest.mark.parametrize("train_from", [5, 1000])
+def test_lessons_do_not_depend_on_when_space_comes_back(train_from):
+    config = search.Config(
+        num_features=96, dim=4, train_from=train_from, cold_steps=2, cold_batch=8
+    )
+    documents = [
+        search.Document(f"{n:02}", f"{WORDS[n % 7]} and {n} of {n % 5}") for n in range(20)
+    ]
+    early, late = (search.fit(documents, config=config) for _ in range(2))
+    for index in (early, late):
+        index.upvote("my own", "04")
+        index.associate("your own", "boats")
+        for id in ("00", "01", "05"):
+            index.delete(id)
+        if index is early:
+            index._state.compact()
+        index.upvote("their own", "17")
+        index.associate("her own", "theories")
+    assert len(late._documents.items) == 20
+    same(early, late)
+    late._state.compact()
+    same(early, late)
 
 
 def test_reading_alone_never_trains(tmp_path):

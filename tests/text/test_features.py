@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_jax.text.features import extract, normalize, tokenize
+from sparse_jax.text.features import extract, normalize, pieces, tokenize
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,9 @@ def test_any_text(text):
         assert word[0].isalnum()
         marks = [c for c in word if not c.isalnum()]
         assert all(unicodedata.category(c) in ("Mn", "Mc") or c in "+#" for c in marks)
+    cut = pieces(text)
+    assert "".join(piece for piece, _ in cut) == text
+    assert [word for _, found in cut for word in found] == words
     tokens = tokenize([text, text])
     assert tokens.offsets.tolist() == [0, len(words), 2 * len(words)]
     assert [tokens.words[i] for i in tokens.types] == words * 2

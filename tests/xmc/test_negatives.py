@@ -180,6 +180,11 @@ def test_the_oracle_finds_the_best_and_padding_finds_nothing():
     logits = np.asarray(hidden) @ np.asarray(params["output"]).T + params["output_bias"][None]
     np.testing.assert_array_equal(found.ids, np.argsort(-logits, axis=1)[:, :4])
     np.testing.assert_array_equal(found.counts, np.tile([4, 3, 2, 1], (B, 1)))
+    for most, kept in ((D + 3, D + 3), (N + 9, N)):
+        more = negatives.STRATEGIES["oracle"].find(
+            None, params, hidden, IndexConfig(max_candidates=most)
+        )
+        np.testing.assert_array_equal(more.ids, np.argsort(-logits, axis=1)[:, :kept])
     # Examples that are padding bring no candidates.
     half = dataclasses.replace(BATCH, row_mask=np.arange(B) < 2)
     chosen = negatives.choose(jax.random.key(0), params, None, half, hidden, config=settings)

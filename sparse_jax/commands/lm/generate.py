@@ -48,7 +48,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=1.0,
         metavar="R",
         help="divide the probability of a token by R for each time that it is among the last 66, "
-        "which ends loops; 1.1 to 2 are usual (1.0: none)",
+        "and once more for each token before it that was the same there: loops end at 1.1 to 2 "
+        "(1.0: none)",
     )
     add("--unknown", action="store_true", help="let the unknown word be written")
     add("--beams", type=int, default=0, metavar="N", help="search the likeliest text with N beams")

@@ -14,6 +14,7 @@ import numpy as np
 
 from sparse_jax import data, xmc
 from sparse_jax.commands.report import tell
+from sparse_jax.commands.xmc import points
 from sparse_jax.runtime.allocator import keep_freed_memory
 
 
@@ -34,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        results = evaluate(xmc.load(args.model), data.read_xmc(args.test))
+        model, test = xmc.load(args.model), data.read_xmc(args.test)
+        points.warn_of_sizes(args.test, test.num_features, test.num_labels, model)
+        results = evaluate(model, test)
         print_figures(results)
         tell(results, args.json)
     except KeyboardInterrupt:

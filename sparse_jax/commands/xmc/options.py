@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sparse_jax.data import weighting
@@ -56,6 +57,7 @@ HELP = {
     "lr": "peak learning rate of Adam, decayed to 0",
 }
 NEEDS_TABLES = ("hash", "transform", "tables", "bits", "candidates", "rehash")
+PICTURES = (".png", ".svg", ".pdf")
 AT_LEAST_1 = ("active", "hidden", "tables", "bits", "candidates", "rehash", "epochs", "batch_size")
 
 
@@ -148,6 +150,15 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f"--max-seconds {args.max_seconds}: must be above 0")
     if args.plot and len(args.files) == 1:
         parser.error("--plot has no effect without TEST")
+    for name in ("model", "checkpoint", "json", "plot"):
+        if getattr(args, name) == "":
+            parser.error(f"--{name} '': must not be empty")
+    for name in ("json", "plot"):
+        value = getattr(args, name)
+        if value is not None and (not Path(value).parent.is_dir() or Path(value).is_dir()):
+            parser.error(f"--{name} {value}: must be a file in a folder that exists")
+    if args.plot and Path(args.plot).suffix.lower() not in PICTURES:
+        parser.error(f"--plot {args.plot}: must end in {', '.join(PICTURES)}")
     if args.resume and not args.checkpoint:
         parser.error("--resume needs --checkpoint DIR")
     if args.save_every and not args.checkpoint:

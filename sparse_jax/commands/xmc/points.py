@@ -7,6 +7,7 @@ import io
 import itertools
 import re
 import sys
+import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -35,45 +36,94 @@ def stream(
       ValueError: at a malformed line, named; if a text is given to a model without feature names.
       OSError: if the file can't be read.
     """
+    name = "standard input" if path == "-" else path
     opened = sys.stdin.buffer if path == "-" else open(path, "rb")
     with opened as raw:
-        lines = _lines(raw)
-        first = next(lines, None)
+        batches = _batches(name, raw, at_once, live=path == "-")
+        first = next(batches, None)
         if first is None:
             return
-        name = "standard input" if path == "-" else path
-        is_xmc = kind == "xmc" or (kind == "auto" and _HEADER.fullmatch(first.strip(b"\r\n")))
-        if is_xmc:
-            yield from _xmc(name, first, lines, at_once)
+        header = first[0].strip(b"\r\n")
+        is_header = _HEADER.fullmatch(header) is not None
+        if kind == "xmc" and not is_header:
+            shown = header[:40].decode("utf-8", "replace")
+            raise ValueError(
+                f"{name}: the first line is {shown!r}: must be an XMC header, three whole numbers "
+                "`points features labels`; texts are read with --kind text"
+            )
+        if is_header and kind != "text":
+            hint = "" if kind == "xmc" else "; if its lines are texts, give --kind text"
+            _, features, labels = (int(x) for x in header.split())
+            warn_of_sizes(name, features, labels, model)
+            yield from _xmc(name, header, itertools.chain([first[1:]], batches), hint)
         else:
-            yield from _texts(name, itertools.chain([first], lines), model, at_once)
+            yield from _texts(name, itertools.chain([first], batches), model)
 
 
-def _lines(raw: IO[bytes]) -> Iterator[bytes]:
-    """Lines as bytes, decompressed, without a byte order mark."""
-    buffered = io.BufferedReader(raw) if isinstance(raw, io.RawIOBase) else raw
-    head = buffered.peek(2)[:2] if hasattr(buffered, "peek") else b""
-    packed = head == b"\x1f\x8b"
+def warn_of_sizes(name: str, features: int, labels: int, model: Model) -> None:
+    """Says if a file's ids may mean something else than the model's."""
+    if (features, labels) != (model.num_features, model.num_labels):
+        print(
+            f"warning: {name} is of {features:,} features and {labels:,} labels, the model of "
+            f"{model.num_features:,} and {model.num_labels:,}: ids must mean the same in both; "
+            "features that the model lacks are left out",
+            file=sys.stderr,
+        )
+
+
+def _batches(name: str, raw: IO[bytes], at_once: int, *, live: bool) -> Iterator[list[bytes]]:
+    """Lines, decompressed, without a byte order mark: so many together, or those there are."""
+    buffered: Any = io.BufferedReader(raw) if isinstance(raw, io.RawIOBase) else raw
+    head = buffered.peek(2)[:3] if hasattr(buffered, "peek") else b""
+    packed = head[:2] == b"\x1f\x8b"
     source: Any = gzip.GzipFile(fileobj=buffered) if packed else buffered
-    for number, line in enumerate(source):
-        yield line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
+    lines = _live(source) if live and not packed else _whole(source, at_once)
+    mark = b"\xef\xbb\xbf"
+    try:
+        for batch in lines:
+            batch[0] = batch[0].removeprefix(mark)
+            mark = b""
+            for start in range(0, len(batch), at_once):
+                yield batch[start : start + at_once]
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{name}: the gzip stream is damaged ({error})") from None
 
 
-def _xmc(name: str, header: bytes, lines: Iterator[bytes], at_once: int) -> Iterator[data.XmcData]:
+def _whole(source: Any, at_once: int) -> Iterator[list[bytes]]:
+    while batch := list(itertools.islice(source, at_once)):
+        yield batch
+
+
+def _live(source: Any) -> Iterator[list[bytes]]:
+    """Lines as they come, so that a program that asks line by line is answered."""
+    rest = b""
+    while content := source.read1(1 << 16):
+        *lines, rest = (rest + content).split(b"\n")
+        if lines:
+            yield [line + b"\n" for line in lines]
+    if rest:
+        yield [rest]
+
+
+def _xmc(
+    name: str, header: bytes, batches: Iterator[list[bytes]], hint: str
+) -> Iterator[data.XmcData]:
     promised, features, labels = (int(x) for x in header.split())
     done = 0
-    while rows := list(itertools.islice(lines, min(at_once, promised - done) or 1)):
-        if done == promised:
-            if any(row.strip() for row in rows):
-                raise ValueError(
-                    f"{name}: more rows follow than the {promised} that the header promises"
-                )
-            continue
-        head = b"%d %d %d\n" % (len(rows), features, labels)
-        yield _parse(head + b"".join(rows), name, done)
-        done += len(rows)
+    for batch in batches:
+        rows, more = batch[: promised - done], batch[promised - done :]
+        if any(row.strip() for row in more):
+            raise ValueError(
+                f"{name}: more rows follow than the {promised} that the header promises{hint}"
+            )
+        if rows:
+            head = b"%d %d %d\n" % (len(rows), features, labels)
+            yield _parse(head + b"".join(rows), name, done)
+            done += len(rows)
     if done < promised:
-        raise ValueError(f"{name}: ends after {done} rows, but the header promises {promised}")
+        raise ValueError(
+            f"{name}: ends after {done} rows, but the header promises {promised}{hint}"
+        )
 
 
 def _parse(content: bytes, name: str, rows_before: int) -> data.XmcData:
@@ -87,7 +137,7 @@ def _parse(content: bytes, name: str, rows_before: int) -> data.XmcData:
     return data.XmcData(*arrays[:5], num_features=arrays[6], num_labels=arrays[7])
 
 
-def _texts(name: str, lines: Iterator[bytes], model: Model, at_once: int) -> Iterator[data.XmcData]:
+def _texts(name: str, batches: Iterator[list[bytes]], model: Model) -> Iterator[data.XmcData]:
     names = model.about.feature_names
     if names is None:
         raise ValueError(
@@ -96,12 +146,12 @@ def _texts(name: str, lines: Iterator[bytes], model: Model, at_once: int) -> Ite
             "with --vocabulary NAMES"
         )
     vocabulary = data.Vocabulary(names)
-    while rows := list(itertools.islice(lines, at_once)):
+    for rows in batches:
         try:
             texts = [row.decode("utf-8").rstrip("\r\n") for row in rows]
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{name}: byte {error.start} of a line is no UTF-8: convert it"
+                f"{name}: byte {error.start} of a line is no UTF-8: convert the file"
             ) from None
         yield vocabulary.transform(texts)
 

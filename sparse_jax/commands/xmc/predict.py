@@ -17,6 +17,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -58,6 +59,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--top-k {args.top_k}: must be at least 1")
     if not 0 <= args.threshold <= 1:
         parser.error(f"--threshold {args.threshold}: must be from 0 to 1")
+    if args.output is not None:
+        place = Path(args.output)
+        if place.is_dir() or not place.parent.is_dir():
+            parser.error(f"--output {args.output}: must be a file in a folder that exists")
     if args.format == "npz" and not args.output:
         parser.error("--format npz needs --output FILE")
     if args.format == "npz" and args.threshold:

@@ -24,6 +24,7 @@ from sparse_jax.commands.xmc import options
 from sparse_jax.commands.xmc.evaluate import evaluate
 from sparse_jax.data import weighting
 from sparse_jax.runtime.allocator import keep_freed_memory
+from sparse_jax.runtime.files import check_writable
 from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.runtime.machine import peak_rss_bytes, sha256
 from sparse_jax.xmc import metrics
@@ -77,6 +78,9 @@ def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> 
     try:
         if not args.files:
             raise ValueError("no files: give TRAIN, in the XMC text format; --help shows how")
+        for place in (args.model, args.checkpoint):
+            if place is not None:
+                check_writable(place)
         train, test = load(args)
         held = "" if test is None else f"{test.num_points:,} test points, "
         print(
@@ -97,7 +101,9 @@ def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> 
             print(f"\ninterrupted{where}")
         elif interrupt.ended:
             print(f"stopped after {args.max_seconds:g} s: the model is what there was by then")
-        if args.model:
+        if args.model and interrupt.asked:
+            print(f"{args.model} stays as it was", file=sys.stderr)
+        elif args.model:
             xmc.save(model, args.model)
             print(f"kept in {args.model}")
         results = _results(args, model, train, test, costs)
@@ -112,7 +118,7 @@ def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> 
         draw_model(args.plot, predicted, test, frequency)
     elif args.plot and test is not None:
         draw(args.plot, history, results)
-    return 0
+    return 130 if interrupt.asked and args.model else 0
 
 
 Fitted = tuple[xmc.Model, list[dict[str, float]], dict[str, Any]]
