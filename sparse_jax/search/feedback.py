@@ -257,10 +257,9 @@ def _named(candidates: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 def _without_dead(item: Item, alive: np.ndarray) -> Item:
     """An item among the documents that are left; one without any target doesn't count."""
     candidates = _named(item.candidates, np.where(alive, np.arange(alive.size), -1))
-    if np.array_equal(candidates, item.candidates):
-        return item
     targets = np.where(candidates >= 0, item.targets, np.float32(0))
-    targets /= max(float(targets.sum()), 1e-9)
+    if not np.array_equal(targets, item.targets):
+        targets /= max(float(targets.sum()), 1e-9)
     return dataclasses.replace(item, candidates=candidates, targets=targets)
 
 

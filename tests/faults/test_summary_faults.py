@@ -3,7 +3,7 @@
 | row | kind | test |
 |---|---|---|
 | 4 | marks cut off their letters | test_words_of_summaries_keep_their_marks |
-| 5 | sentences end at `. ! ?` and a space only | test_sentences_…, test_a_summary_of_…, test_a_cut_… |
+| 5 | sentences end at `. ! ?` and a space only | test_sentences_…, test_a_summary_…, test_a_cut_… |
 | 6, 44 | ROUGE sees a-z and 0-9 alone | test_rouge_of_any_script, test_rouge_of_plain_text_… |
 | 9 | two processes on one model | test_one_process_trains_into_a_directory |
 | 12 | divergence | tests/summarize/test_abstractive.py |

@@ -13,6 +13,8 @@ import pytest
 
 import sparse_jax
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 NEEDS = {"nn": "flax", "search": "bm25s", "sklearn": "sklearn"}  # by room, where it isn't ours
 
 

@@ -16,6 +16,8 @@ from sparse_jax.layers import active
 from sparse_jax.layers.active import CANDIDATE, FILL, LABEL, PADDING
 from sparse_jax.ops import active_sets, ffi
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 P, B, M = 6, 3, 4  # label entries, examples, candidates of each
 
 

@@ -10,6 +10,8 @@ import pytest
 from sparse_jax.layers import sampled_softmax as S
 from sparse_jax.layers.active import FILL, LABEL
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 V, B, P, D, SIZE = 40, 5, 3, 6, 18
 
 

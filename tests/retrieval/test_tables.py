@@ -29,6 +29,8 @@ from table_tools import (
 from sparse_jax.ops import ffi
 from sparse_jax.retrieval import tables
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 given_settings = settings(
     max_examples=40,
     deadline=None,

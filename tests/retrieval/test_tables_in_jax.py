@@ -11,6 +11,8 @@ from table_tools import BATCH, ROWS, SIZES, assert_same, ints, jitted, random_co
 from sparse_jax.ops import ffi
 from sparse_jax.retrieval import tables
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def test_scan_cond_and_vmap(kernels):
     codes = random_codes(9, ROWS)

@@ -15,6 +15,8 @@ from sparse_jax.retrieval import index
 from sparse_jax.retrieval.index import IndexConfig
 from sparse_jax.xmc import inference, network
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 POINTS = synthetic.make_data(100, num_features=60, num_labels=300, features=8)
 CAPACITY = data.plan_capacity(POINTS, 32, seed=None, epochs=1)
 BATCHES = list(data.batches(POINTS, 32, capacity=CAPACITY))

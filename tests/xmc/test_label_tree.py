@@ -15,6 +15,8 @@ from sparse_jax.ops import ffi
 from sparse_jax.ops.label_tree import LabelTree, Svm
 from sparse_jax.xmc import label_tree, metrics
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 POINTS = synthetic.make_data(60, num_features=40, num_labels=37, features=6, labels=3)
 BATCHES = synthetic.make_batches(POINTS, 16)  # the last is short
 needs_kernels = pytest.mark.skipif(not ffi.AVAILABLE, reason="the C++ kernels are not built")

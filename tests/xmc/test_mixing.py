@@ -12,6 +12,8 @@ from small_points import points_of
 from sparse_jax import xmc
 from sparse_jax.xmc import calibration, mixing
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 INF = np.inf
 
 

@@ -20,6 +20,8 @@ from sparse_jax.retrieval.index import IndexConfig
 from sparse_jax.xmc import negatives, network
 from sparse_jax.xmc import step as T
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 N, D, B = 48, 6, 8
 POINTS = synthetic.make_data(2 * B, num_features=30, num_labels=N, features=5)
 BATCH = synthetic.make_batches(POINTS, B)[0]

@@ -22,6 +22,8 @@ from sparse_jax.retrieval.index import IndexConfig
 from sparse_jax.xmc import inference, metrics, network
 from sparse_jax.xmc import step as T
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SMALL_INDEX = IndexConfig(
     num_tables=4, num_bits=4, rehash=schedules.fixed(2), rebuild=schedules.fixed(5)

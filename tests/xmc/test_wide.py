@@ -14,6 +14,8 @@ from sparse_jax import data
 from sparse_jax.ops import ffi
 from sparse_jax.xmc import wide
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 POINTS = synthetic.make_data(90, num_features=50, num_labels=37, features=6, labels=4)
 BATCHES = synthetic.make_batches(POINTS, 16)  # the last is short
 RATE = np.float32(0.3)
