@@ -25,7 +25,10 @@ from sparse_jax import search, summarize
 from sparse_jax.text.features import normalize, pieces
 
 MAX_FORM = 100_000  # bytes of a form
-UNMATCHED = "No document below holds a word of the query: parts of words speak for them, or what was taught."
+UNMATCHED = (
+    "No document below holds a word of the query: parts of words speak for them, or what was "
+    "taught."
+)
 STYLE = """
 :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
 body { max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
