@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import atexit
 import collections
+import contextlib
+import ctypes
+import gc
 import mmap
 import os
 import shutil
@@ -72,7 +75,7 @@ with warnings.catch_warnings():
     import sparse_jax
     from sparse_jax.ops import ffi
 
-_least_memory, _MORE_MEMORY = 600_000_000, 500_000_000  # bytes
+_least_memory, _MUCH_MEMORY, _MORE_MEMORY = 0, 1_500_000_000, 200_000_000  # bytes
 _PURE = os.environ.get("SPARSE_JAX_PURE") == "1"
 _WHY_NO_KERNELS = (
     "switched off by SPARSE_JAX_PURE=1" if _PURE else "the extension is not built: pip install ."
@@ -163,8 +166,11 @@ def _bounded_memory() -> Iterator[None]:
     """Gives back what was compiled, about a megabyte a program, before it fills the machine."""
     yield
     global _least_memory
-    if _resident_bytes() > _least_memory + _MORE_MEMORY:
+    if _resident_bytes() > max(_MUCH_MEMORY, _least_memory + _MORE_MEMORY):
         jax.clear_caches()
+        gc.collect()
+        with contextlib.suppress(AttributeError):  # where the C library isn't glibc
+            ctypes.CDLL(None).malloc_trim(0)
         _least_memory = _resident_bytes()
 
 

@@ -79,14 +79,14 @@ def _compare(old: tuple[text.Source, ...], new: tuple[text.Source, ...]) -> str:
         if name in now and was[name].sha256 != now[name].sha256
     ]
     gone, more = ([n for n in a if n not in b] for a, b in ((was, now), (now, was)))
-    if gone or more:
+    if gone and more:
         parts.append(f"it was {_names(gone)}, now it is {_names(more)}")
+    elif gone or more:
+        parts.append(f"{_names(gone or more)} {'is missing' if gone else 'is new'}")
     return "; ".join(parts) or "the same files in another order"
 
 
 def _names(names: list[str], shown: int = 3) -> str:
-    if not names:
-        return "no other file"
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
 

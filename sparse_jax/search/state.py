@@ -1,8 +1,9 @@
-"""What an index holds, and how changes make it: a function of the changes alone, never of queries.
+"""What an index holds, and how changes make it.
 
 Scores of words are those of the documents alive, whatever came before. The network is laid on the
 documents of a moment, and anew (`State.is_due`, `State.refresh`) when these are no longer most of
-what there is; feedback is then given again, in its order. So:
+what there is; feedback is then given again, in its order. That is a change like the others, and in
+the log: it is made before the first search, save or lesson after it is due. So:
 
 * fewer than `Config.train_from` documents, no feedback: nothing is trained, and the network follows
   every change; scores are exactly those of an index made at once from what is there;

@@ -149,7 +149,8 @@ def _segment(
         features, documents, values = features[~again], documents[~again], values[~again]
     distinct, starts = np.unique(features, return_index=True)
     offsets = np.append(starts, features.size).astype(np.int64)
-    narrow = values.astype(np.float16)  # counts up to 2,048 and their halves are exact
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float16)  # counts up to 2,048 and their halves are exact
     values = narrow if np.array_equal(narrow, values) else values.astype(np.float32)
     return Segment(first, count, distinct, offsets, documents, values, places, more)
 

@@ -16,9 +16,7 @@ References:
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,9 +65,6 @@ def fit(
     """
     if leaf < 1:
         raise ValueError(f"leaf = {leaf}: must be at least 1")
-    seen = np.unique(train.label_ids)
-    if 0 < seen.size < train.num_labels:
-        return _fit_some(train, seen, seed=seed, leaf=leaf, svm=svm, tally=tally)
     labels, levels = _split(train, leaf, seed)
     starts = [np.array([0, labels.size]), *levels, np.arange(labels.size + 1)]  # of each level
     counts = [start.size - 1 for start in starts]
@@ -110,16 +105,6 @@ def fit(
         labels=jnp.asarray(np.asarray(labels, np.int32)),
         depth=len(children),
     )
-
-
-def _fit_some(train: XmcData, seen: np.ndarray, **options: Any) -> LabelTree:
-    """A tree over the labels that have points; the others are no leaf's children."""
-    ids = np.searchsorted(seen, train.label_ids).astype(np.int32)
-    tree = fit(dataclasses.replace(train, label_ids=ids, num_labels=seen.size), **options)
-    others = np.setdiff1d(np.arange(train.num_labels), seen, assume_unique=True)
-    labels = np.concatenate([seen[np.asarray(tree.labels)], others]).astype(np.int32)
-    bias = np.concatenate([np.asarray(tree.bias), np.zeros(others.size, np.float32)])
-    return dataclasses.replace(tree, labels=jnp.asarray(labels), bias=jnp.asarray(bias))
 
 
 def scores(tree: LabelTree, batch: Batch, *, beam: int = 10) -> jax.Array:

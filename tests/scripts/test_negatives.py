@@ -13,6 +13,7 @@ from in_process import call
 
 from sparse_jax.retrieval import hashing
 from sparse_jax.retrieval.hashing import simhash
+from sparse_jax.runtime.loop import Clock
 from sparse_jax.xmc import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +63,7 @@ def test_functions_are_learned_while_the_network_is(quick_compiles):
         points=train.num_points,
     )
     run, seconds = compare_negatives.train_one(setting, "learned", 0, 110, train)
-    assert (run.step, int(run.state.index.rebuilds), run.next_learning) == (110, 1, 160)
+    assert (run.clock.step, int(run.state.index.rebuilds), run.next_learning) == (110, 1, 160)
     assert seconds > 0
     drawn = simhash.init(jax.random.key(0), 128, num_tables=16, num_bits=8)
     assert run.state.index.hash_params.directions.shape == drawn.directions.shape
@@ -73,7 +74,8 @@ class Guesses:
     """Stands in for a trained run: right for some points, more of them after more steps."""
 
     def __init__(self, way: str, seed: int, steps: int) -> None:
-        self.step, self.right = steps, 0.2 + 0.002 * steps + (0.2 if way == "learned" else 0)
+        self.clock = Clock(step=steps)
+        self.right = 0.2 + 0.002 * steps + (0.2 if way == "learned" else 0)
         self.rng = np.random.default_rng(seed)
 
     def predict(self, test):
@@ -120,7 +122,7 @@ def test_compares_at_equal_steps_and_seconds_and_goes_on(tmp_path, capsys, monke
     [
         (["--seeds", "3"], "--seeds 3: give at least two"),
         (["--ways", "lsh"], "--ways lsh: needs uniform"),
-        (["--active", "8"], "--active 8 is too small"),
+        (["--active", "8"], "active = 8: must be at least"),
     ],
 )
 def test_errors_name_the_option_and_the_cure(tmp_path, capsys, options, message):

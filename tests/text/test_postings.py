@@ -96,6 +96,13 @@ def test_weights_follow_every_change(compact):
     assert max(len(segment.dense) for segment in postings.segments) > 3
 
 
+@pytest.mark.parametrize("count", [1, 2048, 2049, 70_000, 3e6])
+def test_counts_of_any_size_are_kept(count):
+    postings = Postings(4)
+    postings.add(np.array([0, 1]), np.array([2], np.int32), np.array([count], np.float32))
+    assert postings.score(np.array([2], np.int32), np.ones(1, np.float32)).tolist() == [count]
+
+
 def test_inverse_document_frequency():
     np.testing.assert_allclose(
         inverse_document_frequency(np.array([0, 1, 10]), 10),

@@ -162,16 +162,18 @@ def test_what_was_seen_more_often_than_it_is_kept_lowers_new_labels(parts, monke
         return learn(job, linear, alone, new, shift)
 
     monkeypatch.setattr(update_module, "_learn_labels", spy)
-    slope = max(float(model.mix.curve[1] * model.mix.weight), 0.5)
-    for times in (1, 9):
+    for times, weight, curve in ((1, 1, 3), (9, 2, 3), (9, 2, 0.1)):
         notes = model.about.notes | {"points": times * first.num_points}
-        xmc.update(
-            dataclasses.replace(model, about=dataclasses.replace(model.about, notes=notes)), more
+        about = dataclasses.replace(model.about, notes=notes)
+        mix = dataclasses.replace(
+            model.mix, weight=jnp.float32(weight), curve=jnp.array([0.2, curve, 0.4])
         )
-    (alone, new, near), (_, _, far) = told
+        xmc.update(dataclasses.replace(model, about=about, mix=mix), more)
+    (alone, new, near), (_, _, far), (_, _, flat) = told
     assert near == 0.0
     share = (9 * first.num_points + more.num_points) / (first.num_points + more.num_points)
-    assert far == pytest.approx(-0.5 * np.log(share) / slope, rel=1e-6)
+    assert far == pytest.approx(-0.5 * np.log(share) / 6, rel=1e-6)
+    assert flat == pytest.approx(-0.5 * np.log(share) / 0.5, rel=1e-6)  # no more than so
     # The new labels alone, numbered anew, at the new points and at those that were kept.
     known = np.bincount(first.label_ids, minlength=first.num_labels) > 0
     expected = [i for i in np.unique(more.label_ids) if i >= 450 or not known[i]]

@@ -41,6 +41,7 @@ from sparse_jax.runtime.lock import locked
 from sparse_jax.runtime.machine import peak_rss_bytes, sha256
 
 LOOK_EVERY = 50  # steps between looks at the metrics
+MUCH_UNKNOWN = 0.1  # share of unknown words from which a note tells what to do
 CHECKPOINT = "lm train"  # what a checkpoint of this command calls itself
 
 
@@ -335,6 +336,12 @@ def load(args: argparse.Namespace) -> lm_data.Data:
         raise ValueError(
             f"--patience {args.patience}: no effect on {data.train.tokens.size:,} tokens, of which "
             "none are left out for validation: give 4,000, or no --patience"
+        )
+    if data.test.unknown_share > MUCH_UNKNOWN:
+        print(
+            f"note: {data.test.unknown_share:.0%} of the test tokens are unknown words, so the "
+            "perplexity says little: --min-count 1 or --vocabulary bpe knows more",
+            file=sys.stderr,
         )
     args.batch_size = args.batch_size or choose_batch_size(data.train.tokens.size)
     print(
