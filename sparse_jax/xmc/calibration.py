@@ -15,6 +15,8 @@ References:
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +48,7 @@ def fit(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
     if scores.shape[0] < FEW_POINTS:
         return np.array(DEFAULT, np.float32)
     kept = np.isfinite(scores)
-    lead = np.asarray(leads(jnp.asarray(scores, jnp.float32)))
+    lead = leads(scores)
     x = np.stack([scores[kept], lead[kept]], axis=1).astype(np.float64)
     y = hits[kept].astype(np.float64)
     mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
@@ -64,14 +66,20 @@ def fit(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
     return np.array([c[0] - slopes @ mean, *slopes], np.float32)
 
 
-def leads(scores: jax.Array) -> jax.Array:
-    """Each score less that of its strongest rival: float32 [n, k] of scores [n, k], best first."""
+def leads(scores: Any) -> Any:
+    """Each score less that of its strongest rival: float32 [n, k] of scores [n, k], best first.
+
+    In NumPy for NumPy's arrays, where each of JAX's operations would be compiled anew.
+    """
+    xp: Any = np if isinstance(scores, np.ndarray) else jnp
     best = scores[:, :1]
-    rival = jnp.concatenate([scores[:, 1:2], jnp.broadcast_to(best, scores[:, 1:].shape)], axis=1)
-    if scores.shape[1] == 1:
-        rival = best
-    finite = jnp.isfinite(scores) & jnp.isfinite(rival)
-    return jnp.where(finite, scores - jnp.where(finite, rival, jnp.float32(0)), jnp.float32(0))
+    rival = best
+    if scores.shape[1] > 1:
+        others = xp.broadcast_to(best, scores[:, 1:].shape)
+        rival = xp.concatenate([scores[:, 1:2], others], axis=1)
+    finite = xp.isfinite(scores) & xp.isfinite(rival)
+    zero = np.float32(0)
+    return xp.where(finite, scores, zero) - xp.where(finite, rival, zero)
 
 
 def chances(scores: jax.Array, curve: jax.Array) -> jax.Array:

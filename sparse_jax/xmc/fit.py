@@ -234,7 +234,7 @@ def _fit_wide_twice(
         "seed": job.seed,
         "preset": job.preset.about,
         "epochs": epochs,
-        "data": fingerprint(points),
+        "data": None if directory is None else fingerprint(points),
     }
     if job.resume and directory is not None:
         found = checkpoint.restore(directory, (model, model))
@@ -248,14 +248,15 @@ def _fit_wide_twice(
             )
         done = extra["epoch"]
         job.progress("wide", done, epochs, f"resumed at epoch {done} of {epochs}")
-    capacity = wide.plan((points, early), epochs=epochs, seed=job.seed)
+    plans = ((early, range(epochs - 1)), (points, (epochs - 1,)))
+    capacity = wide.plan(plans, seed=job.seed)
 
     def run(points: XmcData, model: wide.WideModel, first: int, last: int) -> wide.WideModel:
         def save(model: wide.WideModel, epoch: int) -> None:
-            if directory is not None:
-                pair = (model if epoch < epochs else before, model)
-                extra = {"fixed": fixed, "epoch": epoch}
-                checkpoint.save(directory, pair, step=epoch, extra=extra, keep=1)
+            assert directory is not None
+            pair = (model if epoch < epochs else before, model)
+            extra = {"fixed": fixed, "epoch": epoch}
+            checkpoint.save(directory, pair, step=epoch, extra=extra, keep=1)
 
         return wide.fit(
             points,
@@ -267,7 +268,7 @@ def _fit_wide_twice(
             capacity=capacity,
             interrupt=job.interrupt,
             progress=job.progress,
-            on_epoch=save,
+            on_epoch=None if directory is None else save,
         )
 
     if done < epochs:

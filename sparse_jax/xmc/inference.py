@@ -59,9 +59,7 @@ def best_labels(model: Model, batch: Batch, *, k: int, beam: int = 10) -> TopK:
     """
     layer = None
     if model.encoders:
-        share = jnp.float32(1 / len(model.encoders))
-        hidden = [encode(params, batch) * share for params in model.encoders]
-        layer = LastLayer(jnp.concatenate(hidden, axis=1), model.output, model.output_bias)
+        layer = LastLayer(hidden_of(model, batch), model.output, model.output_bias)
     scores, ids = ensemble_topk(
         wide_part(model),
         model.trees,
@@ -74,6 +72,12 @@ def best_labels(model: Model, batch: Batch, *, k: int, beam: int = 10) -> TopK:
         k=k,
     )
     return TopK(scores, ids)
+
+
+def hidden_of(model: Model, batch: Batch) -> jax.Array:
+    """The hidden vectors of all networks side by side, scaled for their mean: [B, T·d]."""
+    share = jnp.float32(1 / len(model.encoders))
+    return jnp.concatenate([encode(params, batch) * share for params in model.encoders], axis=1)
 
 
 def wide_part(model: Model) -> WidePart:

@@ -22,7 +22,6 @@ from sparse_jax.data import XmcData, weighting
 from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.xmc import grow_tree, inference, label_tree, memory, wide
 from sparse_jax.xmc.model import Model
-from sparse_jax.xmc.network import encode
 from sparse_jax.xmc.presets import PRESETS
 from sparse_jax.xmc.progress import Progress, silent
 
@@ -272,12 +271,10 @@ def _with_rows(model: Model, points: XmcData, new: np.ndarray) -> Model:
 
 def _hidden(model: Model, points: XmcData, batch_size: int = 256) -> np.ndarray:
     """The hidden vectors of all networks side by side, as prediction takes them: [n, T·d]."""
-    share = jnp.float32(1 / len(model.encoders))
-    run = jax.jit(lambda encoders, batch: [encode(p, batch) * share for p in encoders])
+    run = jax.jit(inference.hidden_of)
     found = []
     for start in range(0, points.num_points, batch_size):
         rows = np.arange(start, min(start + batch_size, points.num_points))
         batch = inference.padded_batch(points, rows, batch_size)
-        parts = run(model.encoders, batch)
-        found.append(np.concatenate([np.asarray(x) for x in parts], axis=1)[: rows.size])
+        found.append(np.asarray(run(model, batch))[: rows.size])
     return np.concatenate(found)

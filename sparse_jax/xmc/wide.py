@@ -266,9 +266,9 @@ class StepMetrics(NamedTuple):
     loss: jax.Array  # float32 []
 
 
-def plan(sets: Sequence[XmcData], *, epochs: int, seed: int) -> Capacity:
-    """Sizes of the batches of `fit` that hold those of several sets of points."""
-    each = [plan_capacity(points, BATCH, seed=seed, epochs=epochs) for points in sets]
+def plan(sets: Sequence[tuple[XmcData, Sequence[int]]], *, seed: int) -> Capacity:
+    """Sizes of the batches of `fit` that hold those of (points, epochs) pairs."""
+    each = [plan_capacity(points, BATCH, seed=seed, epochs=epochs) for points, epochs in sets]
     return Capacity(*(max(sizes) for sizes in zip(*map(dataclasses.astuple, each), strict=True)))
 
 
