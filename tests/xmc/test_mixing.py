@@ -114,14 +114,26 @@ def judged_by(monkeypatch, found: dict[float, np.ndarray], of) -> list[float]:
     """Stands in for prediction: what each weight would find. Says which weights were tried."""
     tried = []
 
-    def best_of_all(model, points, *, k):
-        weight = round(float(of(model)), 6)
-        tried.append(weight)
-        ids = found.get(weight, right(100, 0))[:, :k]
-        return xmc.inference.Best(np.zeros(ids.shape, np.float32), ids)
+    def at_weights(model, weights, points, *, k):
+        found_at = []
+        for weight, tree_weight in np.asarray(weights):
+            mix = dataclasses.replace(model.mix, weight=weight, tree_weight=tree_weight)
+            tried.append(round(float(of(dataclasses.replace(model, mix=mix))), 6))
+            found_at.append(found.get(tried[-1], right(100, 0))[:, :k])
+        return np.stack(found_at, axis=1)
 
-    monkeypatch.setattr(mixing.inference, "best_of_all", best_of_all)
+    monkeypatch.setattr(mixing, "_at_weights", at_weights)
     return tried
+
+
+def test_labels_at_each_pair_of_weights_are_those_of_prediction(parts):
+    model, held_out = parts
+    pairs = jnp.array([[1.0, 0.0], [1.0, 0.2], [2.0, 0.5]])
+    found = mixing._at_weights(model, pairs, held_out, k=3)
+    for place, (weight, tree_weight) in enumerate(pairs):
+        mix = dataclasses.replace(model.mix, weight=weight, tree_weight=tree_weight)
+        alone = xmc.inference.best_of_all(dataclasses.replace(model, mix=mix), held_out, k=3)
+        assert np.mean(found[:, place] == alone.ids) > 0.99
 
 
 def test_the_best_tree_weight_is_taken(parts, monkeypatch):
