@@ -93,7 +93,6 @@ def test_lengths_are_held_against_the_mean_of_all_documents():
     mean = (4 + 2 + 61) / 3
     right = [2.2 / (1 + 1.2 * (0.25 + 0.75 * n / mean)) for n in (2, 61)]
     assert found == [0, *(pytest.approx(x, rel=1e-6) for x in right)]
-    # And once one of them is gone.
     index.delete("0")
     found = [float(x) for x in engine.bm25.score(query.words, np.ones(1, np.float32))]
     right = [2.2 / (1 + 1.2 * (0.25 + 0.75 * n / 31.5)) for n in (2, 61)]
@@ -159,6 +158,9 @@ def test_dead_documents_take_no_space(tmp_path):
         index.delete(f"and{n}")
         assert sizes(index)[0] <= 8
     assert scores(index, "travel budget") == near(scores(fresh, "travel budget"))
+    index.insert([D("more", "text")])
+    index.delete("more")
+    assert sizes(index)[0] == 5
     index.save()
     assert sizes(index) == sizes(fresh)
     fresh.save(tmp_path / "b")
@@ -167,7 +169,6 @@ def test_dead_documents_take_no_space(tmp_path):
     assert sorted(texts[0].splitlines()) == sorted(texts[1].splitlines())
     a, b = ((place / "arrays.npz").stat().st_size for place in places)
     assert a == b
-    # To the last document, and on.
     for document in NOTES:
         index.delete(document.id)
     assert len(index) == 0 and index.search("travel") == [] and sizes(index) == [0, 0, 0, 0]
@@ -205,7 +206,9 @@ def test_marks_tell_words_apart(tmp_path, capsys):
         found = json.loads(run_search(capsys, "query", tmp_path / "i", query, "-k", "1", "--json"))
         assert (found["id"], found["matched"]) == (right, [query])
     index = search.fit(DAYS, config=TINY)
-    words = index.explain("अच्छा दिन", "day")
+    index.insert(NOTES)
+    words = index.explain("अच्छा दिन", "day")  # before any search
+    assert sum(s for _, s in words) == pytest.approx(scores(index, "अच्छा दिन")["day"], abs=2e-6)
     assert [word for word, _ in words] == ["अच्छा", "दिन"] and min(s for _, s in words) > 0
 
 
@@ -358,9 +361,7 @@ def test_unseen_words_are_said(tmp_path, capsys):
 
 @pytest.mark.parametrize("train_from", [1000, 3])
 def test_feedback_survives(tmp_path, train_from):
-    config = search.Config(
-        num_features=1 << 14, dim=16, cold_steps=5, cold_batch=32, train_from=train_from
-    )
+    config = dataclasses.replace(TINY, train_from=train_from)
     others = [D(r["id"], r["text"]) for r in ROWS[:30]]
     index = search.fit([*NOTES, *others[:5]], config=config)
     index.save(tmp_path)
@@ -375,7 +376,6 @@ def test_feedback_survives(tmp_path, train_from):
     index.upvote("my favourite thing", "four")
     index.associate("zorblax", "weather report")
     assert (first("my favourite thing"), first("zorblax")) == ("four", "other")
-    # Gone and back, the same and changed.
     index.delete("four")
     index.insert([NOTES[3]])
     assert first("my favourite thing") == "four"
