@@ -36,7 +36,17 @@ class Record:
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Record:
-        """The record that `as_json` was asked of."""
+        """The record that `as_json` was asked of.
+
+        Raises:
+          ValueError: if it is of another version.
+        """
+        fields = {field.name for field in dataclasses.fields(Record)}
+        if value.keys() != fields:
+            differ = ", ".join(sorted(value.keys() ^ fields))
+            raise ValueError(
+                f"what it was trained on is told as another version does ({differ}): train it anew"
+            )
         sources = {n: tuple(text.Source(*s) for s in value[n]) for n in _SOURCES}
         return Record(**(value | sources))
 

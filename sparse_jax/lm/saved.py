@@ -130,6 +130,7 @@ def load(path: str | os.PathLike[str]) -> LanguageModel:
         raise ValueError(f"{path} was saved by another version ({differ}): train the model anew")
     config = model.Config(**given | {"orders": tuple(given["orders"])})
     try:
+        record = Record.from_json(about["record"])
         tree = trees.from_arrays(arrays, _shapes(config, about["popular"]))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -137,7 +138,7 @@ def load(path: str | os.PathLike[str]) -> LanguageModel:
         **tree,
         config=config,
         vocabulary=bpe.load_vocabulary(about["vocabulary"]),
-        record=Record.from_json(about["record"]),
+        record=record,
         spelling=arrays.get("spelling"),
     )
 

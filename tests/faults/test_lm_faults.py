@@ -161,6 +161,15 @@ def test_a_run_goes_on_with_its_own_data_alone(trained, tmp_path, capsys):
     assert not (tmp_path / "nothing").exists()
 
 
+def test_a_record_of_another_version_is_refused(trained, tmp_path, capsys):
+    folder = shutil.copytree(trained[0], tmp_path / "m")
+    about = json.loads((folder / "model.json").read_text())
+    del about["config"]["record"]["pairs"]
+    (folder / "model.json").write_text(json.dumps(about))
+    status, _, err = call(eval_lm, capsys, str(folder))
+    assert status == 2 and "another version does (pairs): train it anew" in err
+
+
 def test_a_vocabulary_made_otherwise_is_seen():
     was = corpus.split(["a b a b c"], ["a"], min_count=1).record
     assert was.differences(corpus.split(["a b a b c"], ["a"], min_count=2).record) == [

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -19,21 +20,33 @@ IMPORT = "import sys, sparse_jax; from sparse_jax.ops import ffi; print(ffi.AVAI
 LOADED = "print([name for name in sys.modules if name.endswith('_kernels')])"
 
 
-def run(program: str, path: list[Path], **environment: str) -> subprocess.CompletedProcess[str]:
-    """A program's end, with these folders on its path and no other copy of the package."""
-    alone = (
-        "import os, sys; sys.path[:] = [p for p in sys.path if p in "
-        f"{[str(p) for p in path]} or not os.path.exists(os.path.join(p, 'sparse_jax'))]; "
-    )
-    given = {k: v for k, v in os.environ.items() if k != "SPARSE_JAX_PURE"} | environment
-    given["PYTHONPATH"] = os.pathsep.join(map(str, path))
-    return subprocess.run(
-        [sys.executable, "-P", "-c", alone + program],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=given,
-    )
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a program with folders on its path and no other copy of the package.
+
+    An installed copy lies among its own dependencies: these are linked to from a folder of theirs.
+    """
+    others = tmp_path_factory.mktemp("dependencies")
+    for folder in map(Path, sys.path):
+        if (folder / "sparse_jax").exists() and (folder / "jax").exists():
+            for entry in folder.iterdir():
+                if not entry.name.startswith("sparse_jax"):
+                    (others / entry.name).symlink_to(entry)
+
+    def program(code: str, path: list[Path], **environment: str):
+        alone = (
+            "import os, sys; sys.path[:] = [p for p in sys.path if p in "
+            f"{[str(p) for p in path]} or not os.path.exists(os.path.join(p, 'sparse_jax'))]; "
+        )
+        given = {k: v for k, v in os.environ.items() if k != "SPARSE_JAX_PURE"} | environment
+        given["PYTHONPATH"] = os.pathsep.join(map(str, [*path, others]))
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", alone + code], capture_output=True, text=True, env=given
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return program
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +61,7 @@ def tree(tmp_path_factory) -> Path:
 
 
 @pytest.mark.skipif(not ffi.AVAILABLE, reason="no C++ kernels to leave out")
-def test_pure_does_not_even_load_the_kernels():
+def test_pure_does_not_even_load_the_kernels(run):
     path = [PACKAGE.parent]
     assert run(f"{IMPORT}; {LOADED}", path).stdout == "True\n['sparse_jax._kernels']\n"
     # Parsing is no custom call, but C++ all the same.
@@ -58,7 +71,7 @@ def test_pure_does_not_even_load_the_kernels():
     assert done.stderr == ""
 
 
-def test_a_tree_without_kernels_says_how_to_build_them(tree):
+def test_a_tree_without_kernels_says_how_to_build_them(run, tree):
     told = run(IMPORT, [tree])
     assert told.stdout == "False\n"
     assert f"the C++ kernels are not built in the source tree {tree};" in told.stderr
@@ -66,7 +79,7 @@ def test_a_tree_without_kernels_says_how_to_build_them(tree):
     assert f"cd {tree} && cmake -S kernels" in told.stderr
 
 
-def test_a_tree_in_front_of_an_installed_copy_says_so(tree, tmp_path):
+def test_a_tree_in_front_of_an_installed_copy_says_so(run, tree, tmp_path):
     """`python -c "import sparse_jax"` in the repository's root after `pip install .`."""
     installed = tmp_path / "sparse_jax"
     installed.mkdir()
@@ -81,7 +94,7 @@ def test_a_tree_in_front_of_an_installed_copy_says_so(tree, tmp_path):
     assert "pip install --force" not in told
 
 
-def test_kernels_that_do_not_load_are_not_called_missing(tree):
+def test_kernels_that_do_not_load_are_not_called_missing(run, tree):
     broken = tree / "sparse_jax" / f"_kernels{EXTENSION_SUFFIXES[0]}"
     broken.write_bytes(b"no library")
     try:

@@ -17,6 +17,7 @@ import pytest
 import synthetic
 
 from sparse_jax import optim
+from sparse_jax.ops import ffi
 from sparse_jax.optim import fused as fused_module
 from sparse_jax.xmc import step as training
 
@@ -151,12 +152,23 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("name", STEPS)
+needs_kernels = pytest.mark.skipif(
+    not ffi.AVAILABLE, reason="the fallback counts all rows, and widens bfloat16 tables"
+)
+ACCOUNTED = {"lsh", "lsh, corrected", "fused", "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    "name", [*(n for n in STEPS if n != "bfloat16"), pytest.param("bfloat16", marks=needs_kernels)]
+)
 def test_no_instruction_touches_a_whole_table(name: str) -> None:
     assert offences(compile_step(**STEPS[name])) == []
 
 
-@pytest.mark.parametrize("name", ["lsh", "lsh, corrected", "uniform", "fused", "bfloat16"])
+@pytest.mark.parametrize(
+    "name",
+    ["uniform", *(pytest.param(n, marks=needs_kernels) for n in STEPS if n in ACCOUNTED)],
+)
 def test_memory_and_arithmetic_are_those_of_the_active_rows(name: str) -> None:
     weight = 2 if name == "bfloat16" else 4
     assert excess(compile_step(**STEPS[name]), weight=weight) == []
