@@ -329,8 +329,8 @@ class Index:
             directory the index came from.
 
         Raises:
-          ValueError: if there is no path, or the index was opened to be read only.
-          LockError: if another process writes to it.
+          ValueError: if there is no path, or it is read only. LockError: if another process writes
+            to it. OSError: if the disk fails; what was acknowledged stays.
         """
         with self._lock:
             target = Path(path) if path is not None else self._path
@@ -339,17 +339,23 @@ class Index:
             if self._read_only and target == self._path:
                 raise ValueError(f"{target} was opened with read_only=True: load it without")
             target.mkdir(parents=True, exist_ok=True)
-            if self._lock_file is None or target != self._path:
-                taken = take_lock(target)
-                self.close()
-                self._lock_file = taken
-            self._settle()
-            self._state.compact()
-            log = snapshot.write(target, self._state)
-            if self._journal is not None:
-                self._journal.close()
-            self._path, self._journal, self._events = target, Journal(log), []
-            self._read_only = False
+            stays = self._lock_file if target == self._path else None
+            taken = take_lock(target) if stays is None else stays
+            try:
+                self._settle()
+                self._state.compact()
+                journal = snapshot.write(target, self._state)
+            except BaseException:
+                if stays is None:
+                    os.close(taken)
+                elif self._journal and not snapshot.is_current(target, self._journal.path):
+                    self.close()  # what the old log took from now on, no one would read
+                raise
+            if stays is not None:
+                self._lock_file = None
+            self.close()
+            self._path, self._lock_file, self._journal = target, taken, journal
+            self._events, self._read_only = [], False
             self._state.is_settled = False  # it may be due, and can be laid anew from now on
             snapshot.clean(target)
 
@@ -377,14 +383,12 @@ class Index:
         return len(self._events) - 1
 
     def _settle(self) -> bool:
-        """Does what is due before scoring: a new network is a change, and logged as one."""
-        state, is_new = self._state, False
-        if not state.is_settled and state.is_due() and not self._read_only:
-            # A disk that is full must not keep anyone from searching.
+        """Does what is due before scoring, unless the disk is full: a change, logged as one."""
+        is_new = False
+        if not self._state.is_settled and self._state.is_due() and not self._read_only:
             with contextlib.suppress(OSError):
-                self._do({"do": "refresh"})
-                is_new = True
-        state.settle()
+                is_new = self._do({"do": "refresh"}) >= 0
+        self._state.settle()
         return is_new
 
     def _rebuild(self) -> None:

@@ -39,10 +39,11 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         good = read_journal(path)[1] if path.exists() else 0
-        self.file = open(path, "ab")
+        # Without a buffer, which would keep a refused record and write it before the next one.
+        self.file = open(path, "ab", buffering=0)
         # Cuts off a torn line, to which the next one would be appended otherwise.
         self.file.truncate(good)
-        self.size = good
+        self.path, self.size = path, good
         sync_directory(path.parent)
 
     def append(self, record: dict[str, Any]) -> None:
@@ -51,14 +52,17 @@ class Journal:
         Raises:
           OSError: if it can't be written; the log is then as it was.
         """
+        if os.fstat(self.file.fileno()).st_size != self.size:  # what couldn't be cut off before
+            self.file.truncate(self.size)
         line = _line(record)
+        rest = memoryview(line)
         try:
-            self.file.write(line)
-            self.file.flush()
+            while rest:
+                rest = rest[self.file.write(rest) :]
             os.fsync(self.file.fileno())
-        except OSError:
+        except BaseException:
             with contextlib.suppress(OSError):
-                os.ftruncate(self.file.fileno(), self.size)
+                self.file.truncate(self.size)
             raise
         self.size += len(line)
 

@@ -6,6 +6,7 @@ index or the new one. Arrays are read with `allow_pickle=False`, so a file can't
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -23,11 +24,12 @@ from sparse_jax.search.config import Config
 from sparse_jax.search.documents import Document, Documents
 from sparse_jax.search.engine import Engine
 from sparse_jax.search.feedback import FeedbackConfig, Item, Learner
+from sparse_jax.search.journal import Journal
 from sparse_jax.search.network import Network
 from sparse_jax.search.state import State
 from sparse_jax.text.postings import Postings
 
-__all__ = ["check", "clean", "read", "write"]
+__all__ = ["check", "clean", "is_current", "read", "write"]
 
 FORMAT = 2
 
@@ -59,17 +61,46 @@ def check(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def write(path: Path, state: State) -> Path:
-    """Writes a snapshot and makes it the current one; returns the path of its (empty) log.
+def write(path: Path, state: State) -> Journal:
+    """Writes a snapshot and makes it the current one.
 
     Args:
       path: the directory.
       state: settled, and without dead documents.
+
+    Returns:
+      Its log, which is empty.
+
+    Raises:
+      OSError: if it can't be written; nothing of it is left then, unless `is_current` says that the
+        disk failed after it took the place of the one before.
     """
-    documents, engine, learner = state.documents, state.engine, state.learner
     number = 1 + max((_number(p) for p in path.iterdir()), default=0)
     folder, log = path / f"snapshot-{number}", path / f"log-{number}"
-    folder.mkdir()
+    manifest = {"format": FORMAT, "snapshot": folder.name, "log": log.name}
+    try:
+        folder.mkdir()
+        _write_state(folder, state)
+        sync_directory(folder)
+        with contextlib.ExitStack() as stack:
+            journal = stack.enter_context(contextlib.closing(Journal(log)))
+            write_atomically(path / "manifest.json", json.dumps(manifest).encode())
+            stack.pop_all()
+    except BaseException:
+        if not is_current(path, log):
+            for left in (folder, log):
+                _remove(left)
+        raise
+    return journal
+
+
+def is_current(path: Path, log: Path) -> bool:
+    """Whether the manifest names this log."""
+    return (path / "manifest.json").exists() and check(path)["log"] == log.name
+
+
+def _write_state(folder: Path, state: State) -> None:
+    documents, engine, learner = state.documents, state.engine, state.learner
     lines = (json.dumps(d.record(), ensure_ascii=False) for d in documents.living())
     _write(folder / "documents.jsonl", "".join(f"{line}\n" for line in lines).encode())
     settings = {
@@ -98,12 +129,6 @@ def write(path: Path, state: State) -> Path:
         np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
         file.flush()
         os.fsync(file.fileno())
-    log.touch()
-    sync_directory(folder)
-    sync_directory(path)
-    manifest = {"format": FORMAT, "snapshot": folder.name, "log": log.name}
-    write_atomically(path / "manifest.json", json.dumps(manifest).encode())
-    return log
 
 
 def read(path: Path) -> tuple[State, Path]:
@@ -127,10 +152,16 @@ def clean(path: Path) -> None:
     manifest = check(path)
     for found in path.iterdir():
         if _number(found) and found.name not in (manifest["snapshot"], manifest["log"]):
-            if found.is_dir():
-                shutil.rmtree(found, ignore_errors=True)
-            else:
-                found.unlink(missing_ok=True)
+            _remove(found)
+
+
+def _remove(path: Path) -> None:
+    """What can't be removed now, the next `clean` tries again."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _number(path: Path) -> int:
