@@ -86,9 +86,8 @@ def test_thread_counts_are_set_in_one_place():
 
 
 def test_ci_runs_rooms_without_kernels_and_the_browser():
-    """Not yet all rooms: ops, layers, optim and xmc compare both ways with the kernels present."""
     ci = (ROOT / ".ci" / "run").read_text()
     pure = ci[ci.index("SPARSE_JAX_PURE=1 python -m pytest") :]
-    for room in ("rows", "retrieval", "data"):
+    for room in ("ops", "rows", "retrieval", "layers", "optim", "data", "xmc"):
         assert f"tests/{room}" in pure
     assert "SPARSE_JAX_REQUIRE_BROWSER=1" in ci
