@@ -23,9 +23,9 @@ from serving import (
 from starlette.testclient import TestClient
 
 from sparse_jax.commands import serve
-from sparse_jax.commands.serve import api
-from sparse_jax.commands.serve.classifier import MAX_ANSWERS, Classifier
-from sparse_jax.commands.serve.reading import MAX_POINTS, MAX_TOP_K
+from sparse_jax.commands.serve import api, bodies
+from sparse_jax.commands.serve.classifier import Classifier
+from sparse_jax.commands.serve.reading import MAX_ANSWERS, MAX_POINTS, MAX_TOP_K
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_what_is_no_http_ends_no_server(server):
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_too_long(server, chunked):
     piece = b" " * (1 << 16)
-    count = api.MAX_BODY // len(piece)
+    count = bodies.MAX_BODY // len(piece)
     with connect(server.port) as connection:
         for extra, status in ((b"", 200), (b" ", 413)):
             ending = json.dumps(TEXTS).encode()
@@ -166,6 +166,15 @@ def test_a_body_that_is_too_long(server, chunked):
             assert answer.status == status
         assert answer.body["argument"] == "body" and "at most 4,194,304" in answer.body["error"]
         assert ask(connection, "GET", "/health").status == 200  # on the same connection
+
+
+def test_a_length_beyond_the_limit_is_refused_before_the_body_is_sent(server):
+    with connect(server.port) as connection:
+        connection.putrequest("POST", "/predict")
+        connection.putheader("Content-Length", str(10**15))
+        connection.endheaders()
+        answer = read(connection)
+        assert answer.status == 413 and "1,000,000,000,000,000 bytes" in answer.body["error"]
 
 
 @pytest.mark.parametrize(

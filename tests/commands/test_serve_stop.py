@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import threading
@@ -15,6 +16,7 @@ import pytest
 pytest.importorskip("bm25s", reason="needs sparse_jax[search]")
 
 import uvicorn
+from in_process import call
 from serving import (
     ask,
     connect,
@@ -25,7 +27,7 @@ from serving import (
 
 from sparse_jax import xmc
 from sparse_jax.commands import serve
-from sparse_jax.commands.serve import worker
+from sparse_jax.commands.serve import bodies, reading, worker
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +77,15 @@ def slow():
     served = Slow()
     app = serve.make_app(served)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=2)
+    server = serve.Server(config, app.state.bodies)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     yield served, listener.getsockname()[1], server
     served.go.set()
     server.should_exit = True
-    thread.join()
+    thread.join(60)
+    assert not thread.is_alive()
     app.state.worker.close()
 
 
@@ -145,11 +149,71 @@ def test_a_stop_waits_for_what_the_model_computes(slow):
         assert asked.result().body == {"value": 3}
 
 
+def begin(connection: Any, body: bytes, sent: int) -> None:
+    """Sends a request and the first bytes of its body."""
+    connection.putrequest("POST", "/slow")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body[:sent])
+
+
+def test_a_stop_gives_up_what_is_half_sent_and_never_ends(slow, monkeypatch):
+    monkeypatch.setattr(bodies, "STOP_SECONDS", 0.2)
+    _, port, server = slow
+    with connect(port) as begun:
+        begin(begun, b'{"value": 1}', 5)
+        with connect(port) as other:  # by now the first one is begun
+            assert ask(other, "GET", "/health").status == 200
+        started = time.monotonic()
+        server.should_exit = True
+        answer = read(begun)
+        assert answer.status == 408 and "before the server stops" in answer.body["error"]
+        assert 0.2 <= time.monotonic() - started < 5
+
+
+def test_a_body_that_never_ends_is_given_up(slow, monkeypatch):
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.2)
+    _, port, _ = slow
+    with connect(port) as begun:
+        begin(begun, b'{"value": 1}', 5)
+        answer = read(begun)
+        assert answer.status == 408 and "within 0.2 seconds" in answer.body["error"]
+        assert answer.headers["connection"] == "close"
+    with connect(port) as other:
+        assert ask(other, "GET", "/health").status == 200
+
+
+def test_what_takes_too_long_to_compute_hears_that_the_server_stops(slow):
+    served, port, server = slow
+    with ThreadPoolExecutor(2) as pool:
+        asked = pool.submit(post, port, 3)
+        assert served.busy.wait(30)
+        server.should_exit = True
+        answer = asked.result()  # after the 2 seconds of the fixture; the model goes on
+        assert answer.status == 503 and "before the server stops" in answer.body["error"]
+
+
+def test_help_states_the_limits(capsys):
+    status, out, _ = call(serve, capsys, "--help")
+    assert status == 0
+    stated = set(re.findall(r"\d[\d,]*(?<=\d)", out[out.index("limits:") :]))
+    numbers = (bodies.MAX_BODY, reading.MAX_POINTS, reading.MAX_TOP_K, reading.MAX_ANSWERS)
+    numbers += (worker.BATCH, worker.MAX_WAITING, serve.GRACE)
+    assert {f"{number:,}" for number in numbers} <= stated
+    assert {f"{bodies.BODY_SECONDS:g}", f"{bodies.STOP_SECONDS:g}"} <= stated
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_after_what_it_has_begun(model, tmp_path, number):
     xmc.save(model, tmp_path / "model")
     body = json.dumps({"texts": ["fruit1"]}).encode()
-    with serving(tmp_path / "model", tmp_path / "log") as started, connect(started.port) as begun:
+    with (
+        serving(tmp_path / "model", tmp_path / "log") as started,
+        connect(started.port) as begun,
+        connect(started.port) as left,
+    ):
+        left.putrequest("POST", "/predict")
+        left.putheader("Content-Length", "1000")
+        left.endheaders(b"{")  # and never any more
         begun.putrequest("POST", "/predict")
         begun.putheader("Content-Length", str(len(body)))
         begun.endheaders(body[:5])
@@ -167,5 +231,5 @@ def test_a_signal_stops_it_after_what_it_has_begun(model, tmp_path, number):
         begun.send(body[5:])
         answer = read(begun)
         assert answer.status == 200 and len(answer.body["predictions"]) == 1
-        assert started.process.wait(timeout=30) == 0
+        assert started.process.wait(timeout=20) == 0
     assert started.log.read_text() == ""

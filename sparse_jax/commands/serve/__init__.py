@@ -11,7 +11,7 @@ Programs ask in JSON, for many points at once:
     curl http://127.0.0.1:8765/search -d '{"queries": ["red apples"], "top_k": 3}'
 
 The server listens on the loopback address and answers to no other host name, unless told otherwise.
-It stops on Ctrl-C or SIGTERM, after the requests it has begun.
+It stops on Ctrl-C or SIGTERM, after the requests it has begun, within seconds.
 """
 
 from __future__ import annotations
@@ -28,16 +28,29 @@ import uvicorn
 from starlette.applications import Starlette
 
 from sparse_jax.commands.serve.api import is_loopback, make_app
+from sparse_jax.commands.serve.bodies import BODY_SECONDS, MAX_BODY, STOP_SECONDS, Bodies
 from sparse_jax.commands.serve.models import Served, open_model
+from sparse_jax.commands.serve.reading import MAX_ANSWERS, MAX_POINTS, MAX_TOP_K
+from sparse_jax.commands.serve.worker import BATCH, MAX_WAITING
 
 DEFAULT = "search-index"
-GRACE = 30  # seconds that requests have to finish once the server stops
+GRACE = 10  # seconds that requests have to finish once the server stops
+LIMITS = f"""\
+limits:
+  a request    {MAX_BODY:,} bytes, {MAX_POINTS:,} points or queries, top_k {MAX_TOP_K:,}, and
+               {MAX_ANSWERS:,} labels in its answer; all of it within {BODY_SECONDS:g} s
+  a batch      what waits is computed together, until there are {BATCH} points
+  waiting      {MAX_WAITING} requests; further ones are asked to come again (503)
+  stopping     requests half sent have {STOP_SECONDS:g} s, those being computed {GRACE} s
+"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        epilog=LIMITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("model", nargs="?", metavar="MODEL", help=f"directory ({DEFAULT}, made if missing)")
@@ -113,6 +126,23 @@ def _listen(host: str, port: int) -> socket.socket:
         raise OSError(what) from None
 
 
+class Server(uvicorn.Server):
+    """One that waits no longer than a few seconds for requests that are half sent.
+
+    Args:
+      config: of uvicorn.
+      bodies: of the application.
+    """
+
+    def __init__(self, config: uvicorn.Config, bodies: Bodies) -> None:
+        super().__init__(config)
+        self.bodies = bodies
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.bodies.stop()
+        await super().shutdown(sockets)
+
+
 def run(app: Starlette, listener: socket.socket) -> None:
     """Serves until SIGINT or SIGTERM, then finishes what was begun."""
     config = uvicorn.Config(
@@ -123,7 +153,7 @@ def run(app: Starlette, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )
-    server = uvicorn.Server(config)
+    server = Server(config, app.state.bodies)
     if threading.current_thread() is not threading.main_thread():
         return server.run(sockets=[listener])
     # uvicorn passes signals on to the handlers it found once it has stopped: to itself, or they

@@ -27,13 +27,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sparse_jax.commands.serve.bodies import Bodies
 from sparse_jax.commands.serve.models import Served
 from sparse_jax.commands.serve.reading import MAX_SHOWN, Refusal, encode
 from sparse_jax.commands.serve.worker import Worker
 
-MAX_BODY = 4 << 20
-"""Bytes of a request."""
-_MAX_DISCARDED = 64 << 20  # read of one that is too long, so that its client hears why
 _log = logging.getLogger("uvicorn.error")
 
 
@@ -45,9 +43,10 @@ def make_app(served: Served, *, host: str = "127.0.0.1") -> Starlette:
       host: the address it listens on: requests for other host names are refused.
 
     Returns:
-      An ASGI application; `app.state.worker` is the model's thread, for `close`.
+      An ASGI application; `app.state.worker` is the model's thread, for `close`, and
+      `app.state.bodies` reads requests, for `stop`.
     """
-    worker = Worker(served.read, served.answer)
+    worker, bodies = Worker(served.read, served.answer), Bodies()
 
     async def health(_: Request) -> Response:
         about = {"status": "ok", "kind": served.kind, "sizes": served.sizes()}
@@ -55,7 +54,7 @@ def make_app(served: Served, *, host: str = "127.0.0.1") -> Starlette:
 
     async def ask(request: Request) -> Response:
         try:
-            body = await read_body(request)
+            body = await bodies.read(request)
             return Response(
                 await asyncio.wrap_future(worker.ask(body)), media_type="application/json"
             )
@@ -63,6 +62,9 @@ def make_app(served: Served, *, host: str = "127.0.0.1") -> Starlette:
             return refuse(refusal)
         except ClientDisconnect:
             raise
+        except asyncio.CancelledError:  # by the server, whose time to stop is over
+            must = "be done before the server stops"
+            return refuse(Refusal("request", "begun", must, "send it again", status=503))
         except Exception:
             _log.exception("%s failed", served.door)
             error = "the model could not answer this request; the server's log says why"
@@ -101,7 +103,7 @@ def make_app(served: Served, *, host: str = "127.0.0.1") -> Starlette:
         exception_handlers={HTTPException: wrong, ClientDisconnect: gone},
     )
     app.router.redirect_slashes = False
-    app.state.worker = worker
+    app.state.worker, app.state.bodies = worker, bodies
     return app
 
 
@@ -112,29 +114,9 @@ def reply(record: Any, status: int = 200, headers: Mapping[str, str] | None = No
 
 def refuse(refusal: Refusal, headers: Mapping[str, str] | None = None) -> Response:
     """A refusal as an answer."""
-    more = {"Retry-After": "1"} if refusal.status == 503 else {}
+    # The rest of a body that came too slowly is waited for no more.
+    more = {503: {"Retry-After": "1"}, 408: {"Connection": "close"}}.get(refusal.status, {})
     return reply(refusal.record, refusal.status, {**(headers or {}), **more})
-
-
-async def read_body(request: Request) -> bytes:
-    """The body of a request.
-
-    Raises:
-      Refusal: with status 413 if it is longer than `MAX_BODY`. What comes beyond is not kept, but
-        read on for a while: a connection closed in the middle would lose the answer.
-    """
-    body = bytearray()
-    length = 0
-    async for chunk in request.stream():
-        length += len(chunk)
-        if length <= MAX_BODY:
-            body += chunk
-        elif length > _MAX_DISCARDED:
-            break
-    if length > MAX_BODY:
-        must, cure = f"have at most {MAX_BODY:,} bytes", "send fewer points in each request"
-        raise Refusal("body", f"{length:,} bytes", must, cure, status=413)
-    return bytes(body)
 
 
 class HostCheck:

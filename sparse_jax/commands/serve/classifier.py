@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute
 
 from sparse_jax import data, xmc
 from sparse_jax.commands.serve.reading import (
+    MAX_ANSWERS,
     MAX_POINTS,
     MAX_TOP_K,
     Refusal,
@@ -20,8 +21,6 @@ from sparse_jax.commands.serve.reading import (
     whole_number,
 )
 
-MAX_ANSWERS = 100_000
-"""Labels of one answer, over all its points."""
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 

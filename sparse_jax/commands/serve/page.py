@@ -22,6 +22,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sparse_jax import search, summarize
+from sparse_jax.commands.serve.reading import Refusal
 from sparse_jax.text.features import normalize, pieces
 
 MAX_FORM = 100_000  # bytes of a form
@@ -57,11 +58,10 @@ def routes(index: search.Index) -> list[BaseRoute]:
         return HTMLResponse(page(query, results, note, token, len(index)), status_code=status)
 
     async def change(request: Request) -> Response:
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_FORM:
-                return HTMLResponse("the form is too long", status_code=413)
+        try:
+            body = await request.app.state.bodies.read(request, MAX_FORM)
+        except Refusal as refusal:
+            return HTMLResponse(escape(str(refusal)), status_code=refusal.status)
         try:
             found = parse_qs(body.decode("ascii"), errors="strict", max_num_fields=10)
         except ValueError:

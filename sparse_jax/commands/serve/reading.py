@@ -14,6 +14,8 @@ MAX_POINTS = 1024
 """Points, or queries, of one request."""
 MAX_TOP_K = 1000
 """Labels, or documents, for each."""
+MAX_ANSWERS = 100_000
+"""Labels of one answer, over all its points."""
 MAX_SHOWN = 60
 """Characters of a wrong value that an answer repeats."""
 
