@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sparse_jax.commands.checks import flag
+from sparse_jax.runtime import checkpoint
+
 # What may change: how long it goes on, where files lie, and what it reports.
 FREE = ("max_seconds", "checkpoint", "resume", "json", "plot", "save_every", "files", "test")
 
@@ -18,9 +21,10 @@ def check_same_args(args: argparse.Namespace, saved: dict[str, Any]) -> None:
     """Refuses to go on from what other options made.
 
     Raises:
-      ValueError: it names the options and their values then.
+      ValueError: it names the options with both values.
     """
-    differ = {k for k, v in fixed_args(args).items() if saved.get(k) != v}
-    if differ:
-        was = ", ".join(f"--{k.replace('_', '-')} {saved.get(k)}" for k in sorted(differ))
-        raise ValueError(f"the checkpoint was made with {was}: resume with the same options")
+    checkpoint.check_same_run(
+        args.checkpoint,
+        {flag(name): value for name, value in saved.items()},
+        {flag(name): value for name, value in fixed_args(args).items()},
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 
 _NAME = re.compile(r"(\d+)_step_(\d+)")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what Orbax hasn't renamed yet
-_SHOWN = 8  # differences that an error lists
+_SHOWN = 60  # characters of an option's value that an error repeats
 
 
 def save(
@@ -239,9 +240,49 @@ def _check_fit(path: Path, saved: dict[str, str], wanted: dict[str, Any]) -> Non
     found += [f"{name}: not in the checkpoint" for name in wanted if name not in saved]
     found += [f"{name}: only in the checkpoint" for name in saved if name not in wanted]
     if found:
-        shown = "\n  ".join(found[:_SHOWN])
-        more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        more = f", and {len(found) - 1} more differ" if len(found) > 1 else ""
         raise ValueError(
-            f"{path} doesn't fit the state; restore with the configuration it was saved under, or "
-            f"start a new directory:\n  {shown}{more}"
+            f"{path} doesn't fit the state: {found[0]}{more}; resume with the options and data it "
+            "was saved under, or start in a new directory"
+        )
+
+
+def check_same_run(directory: str | Path, saved: Any, here: Mapping[str, Any]) -> None:
+    """Refuses to go on from what another run saved, and says on one line why.
+
+    Args:
+      directory: of the checkpoints.
+      saved: what is known of the run that saved: its options by name, and under "data" a
+        fingerprint of its data. Something else than a dictionary is of another program.
+      here: the same of this run, as JSON knows it.
+
+    Raises:
+      ValueError: if they differ: it names the options with both values.
+
+    Example:
+      >>> check_same_run("DIR", {"seed": 0, "hidden": 64}, {"seed": 1, "hidden": 64})
+      Traceback (most recent call last):
+      ValueError: DIR was saved with other options (seed was 0, is 1): resume with the same ones...
+    """
+    cure = "start in a new directory"
+    if not isinstance(saved, dict):
+        raise ValueError(f"{directory} doesn't fit: another program saved it; {cure}")
+    if saved.get("data") != here.get("data"):
+        raise ValueError(
+            f"{directory} was saved with other data: resume with the same data, or {cure}"
+        )
+
+    def shown(options: Mapping[str, Any], name: str) -> str:
+        text = str(options.get(name, "not there"))
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+    differ = "; ".join(
+        f"{name} was {shown(saved, name)}, is {shown(here, name)}"
+        for name in sorted((saved.keys() | here.keys()) - {"data"})
+        if (name in saved) != (name in here) or saved.get(name) != here.get(name)
+    )
+    if differ:
+        raise ValueError(
+            f"{directory} was saved with other options ({differ}): resume with the same ones, or "
+            f"{cure}"
         )

@@ -237,15 +237,13 @@ def _fit_wide_twice(
         "data": None if directory is None else fingerprint(points),
     }
     if job.resume and directory is not None:
-        found = checkpoint.restore(directory, (model, model))
-        if found is None:
+        saved = checkpoint.read_extra(directory)
+        if saved is None:
             raise ValueError(f"nothing is saved in {job.directory} yet: start without resuming")
+        checkpoint.check_same_run(directory, saved.get("fixed"), fixed)
+        found = checkpoint.restore(directory, (model, model))
+        assert found is not None
         (before, model), extra = found
-        if extra["fixed"] != fixed:
-            raise ValueError(
-                f"the checkpoint in {directory} was made with {extra['fixed']}: must be {fixed}; "
-                "resume with the same data and options"
-            )
         done = extra["epoch"]
         job.progress("wide", done, epochs, f"resumed at epoch {done} of {epochs}")
     plans = ((early, range(epochs - 1)), (points, (epochs - 1,)))

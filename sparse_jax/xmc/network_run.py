@@ -208,23 +208,17 @@ class NetworkRun:
           ValueError: if it was made with other options, or doesn't fit the data.
         """
         assert self.directory is not None
-        found = checkpoint.restore(self.directory, self.state)
-        if found is None:
+        saved = checkpoint.read_extra(self.directory)
+        if saved is None:
             return False
+        was = saved.get("options")
+        if isinstance(was, dict):
+            was = {**was, "data": saved.get("data")}
+        here = {**dataclasses.asdict(self.options), "data": fingerprint(self.points)}
+        checkpoint.check_same_run(self.directory, was, here)
+        found = checkpoint.restore(self.directory, self.state)
+        assert found is not None
         state, extra = found
-        here = dataclasses.asdict(self.options)
-        if extra["data"] != fingerprint(self.points):
-            raise ValueError(
-                f"the checkpoint in {self.directory} was made with other data: resume with the "
-                "same training file, or start in a new directory"
-            )
-        differ = sorted(k for k in here if extra["options"].get(k) != here[k])
-        if differ:
-            was = ", ".join(f"{k} = {extra['options'].get(k)}" for k in differ)
-            raise ValueError(
-                f"the checkpoint in {self.directory} was made with {was}: resume with the same "
-                "options"
-            )
         self.state, self.history = state, extra["history"]
         self.clock = loop.Clock(**extra["clock"])
         return True

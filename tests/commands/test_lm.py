@@ -89,7 +89,7 @@ def test_a_killed_run_resumes_to_the_same_bits(model, text, tmp_path, capsys):
     assert results["test_perplexity"] == whole["test_perplexity"]
     assert results["weights_sha256"] == whole["weights_sha256"]
     status, _, err = call(train_lm, capsys, *options, "--resume", "--lr", "1")
-    assert status == 2 and "--lr" in err
+    assert status == 2 and "other options (--lr was 0.002, is 1.0): resume with the same" in err
 
 
 def test_scores_and_writes(model, text, capsys):

@@ -196,7 +196,7 @@ def test_resume_with_nothing_to_resume_says_so(capsys, tmp_path):
         assert status == 2 and "nothing is saved in" in err
 
 
-def test_resume_on_other_data_is_refused(capsys, tmp_path):
+def test_resume_on_other_data_or_options_is_refused(capsys, tmp_path):
     place = ["--checkpoint", str(tmp_path / "c")]
     assert run(capsys, "train", TRAIN, *place)[0] == 0
     other = data.read_xmc(TRAIN)
@@ -204,6 +204,8 @@ def test_resume_on_other_data_is_refused(capsys, tmp_path):
     data.write_xmc(tmp_path / "other.txt", shuffled)
     status, _, err = run(capsys, "train", str(tmp_path / "other.txt"), *place, "--resume")
     assert status == 2 and "resume with the same data" in err
+    status, _, err = run(capsys, "train", TRAIN, *place, "--resume", "--seed", "1")
+    assert status == 2 and "other options (seed was 0, is 1): resume with the same ones" in err
 
 
 @pytest.mark.parametrize(

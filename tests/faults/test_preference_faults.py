@@ -218,6 +218,7 @@ def test_a_tuned_model_knows_what_it_learned_from(base, tmp_path, capsys):
         (train_lm, ["--save-every", "9"], "--save-every: no effect without --checkpoint"),
         (eval_lm, ["m", "--tables", "4"], "--tables: no effect without --sparse"),
         (generate, ["m", "--beams", "2", "--seed", "1"], "--seed: no effect with --beams"),
+        (generate, ["m", "--top-k", "1", "--seed", "4"], "--seed: no effect with --top-k 1"),
         (generate, ["m", "--temperature", "0", "--copies", "2"], "--copies: no effect with --temp"),
         (preference, ["x", "--rows", "18"], "did you mean 2^18? then --rows 262144"),
         (preference, ["x", "--max-seconds", "nan"], "--max-seconds nan: must be above 0"),

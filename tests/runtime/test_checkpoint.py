@@ -149,33 +149,56 @@ def test_saving_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
     assert out == "" and err == ""
 
 
-def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_named_on_one_line(tmp_path: Path) -> None:
     state = fresh()
     checkpoint.save(tmp_path, state, step=0, extra={})
 
-    def refused(like: Any, *messages: str) -> None:
+    def refused(like: Any, message: str) -> None:
         with pytest.raises(ValueError, match="doesn't fit") as error:
             checkpoint.restore(tmp_path, like)
-        for message in messages:
-            assert message in str(error.value)
+        told = str(error.value)
+        assert message in told and "\n" not in told
+        assert told.endswith(
+            "resume with the options and data it was saved under, or start in a new directory"
+        )
 
     wider = {**state.params, "output": jnp.ones((300, 32))}
     refused(
         dataclasses.replace(state, params=wider),
-        ".params['output']: float32[300,16] saved, float32[300,32] here",
+        ".params['output']: float32[300,16] saved, float32[300,32] here; resume",
     )
     halves = {**state.params, "output_bias": jnp.ones(300, jnp.bfloat16)}
     refused(dataclasses.replace(state, params=halves), "float32[300] saved, bfloat16[300] here")
-    refused(dataclasses.replace(state, index=None), ".index.tables.buckets: only in the checkpoint")
+    refused(dataclasses.replace(state, index=None), "only in the checkpoint, and")
     sgd = optim.rowwise(optax.sgd(0.1, momentum=0.9))
     refused(
-        dataclasses.replace(state, opt_state=sgd.init(state.params)),
-        "not in the checkpoint",
-        "only in the checkpoint",
+        dataclasses.replace(state, opt_state=sgd.init(state.params)), "not in the checkpoint, and"
     )
     refused(
-        dataclasses.replace(state, key=jax.random.key(0, impl="rbg")), "key<fry>[]", "key<rbg>[]"
+        dataclasses.replace(state, key=jax.random.key(0, impl="rbg")),
+        "key<fry>[] saved, key<rbg>[] here",
     )
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        (None, "DIR doesn't fit: another program saved it; start in a new directory"),
+        ({"a": 1, "b": 2, "data": "y"}, "DIR was saved with other data: resume with the same data"),
+        (
+            {"a": 1, "b": 3, "data": "x"},
+            r"with other options \(b was 3, is 2\): resume with the same",
+        ),
+        ({"a": 1, "data": "x"}, "b was not there, is 2"),
+        ({"a": 1, "b": 2, "c": None, "data": "x"}, "c was None, is not there"),
+        ({"a": "long" * 99, "b": 2, "data": "x"}, "a was (long){15}…, is 1"),
+    ],
+)
+def test_another_run_is_told_apart(saved: Any, message: str) -> None:
+    here = {"a": 1, "b": 2, "data": "x"}
+    checkpoint.check_same_run("DIR", dict(here), here)
+    with pytest.raises(ValueError, match=message):
+        checkpoint.check_same_run("DIR", saved, here)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         names = ("top_k", "top_p", "seed", "copies")
         reason = "with --temperature 0, which takes the likeliest"
         checks.no_effect(parser, args, names, reason, neutral=DEFAULTS | {"top_p": 1.0})
+    elif args.top_k == 1:
+        names = ("temperature", "top_p", "seed", "copies")
+        reason = "with --top-k 1, which takes the likeliest"
+        checks.no_effect(parser, args, names, reason, neutral=DEFAULTS | {"top_p": 1.0})
     checks.fill(args, DEFAULTS)
     checks.seeds(parser, args)
     try:
