@@ -36,7 +36,9 @@ class SparseClassifier(ClassifierMixin, BaseEstimator):
       seed: of weights, order and samples; one seed gives the same bits.
       weighting: "tfidf" for counts, "none" for values that are weighted already, or "auto" to look
         at the values.
-      k: classes of each point that `predict_proba` gives for sparse matrices and lists.
+      k: classes of each point that `predict_proba` gives in a sparse matrix.
+      sparse_output: whether `predict_proba` gives sparse matrices for 1-D `y` and dense indicator
+        matrices, too: scikit-learn's tools ask for dense ones there, which many classes make large.
 
     Attributes:
       model_: the `xmc.Model`, for `xmc.save`, `xmc.predict` and all else.
@@ -59,12 +61,19 @@ class SparseClassifier(ClassifierMixin, BaseEstimator):
     """
 
     def __init__(
-        self, *, preset: str = "fast", seed: int = 0, weighting: str = "auto", k: int = 5
+        self,
+        *,
+        preset: str = "fast",
+        seed: int = 0,
+        weighting: str = "auto",
+        k: int = 5,
+        sparse_output: bool = False,
     ) -> None:
         self.preset = preset
         self.seed = seed
         self.weighting = weighting
         self.k = k
+        self.sparse_output = sparse_output
 
     def fit(self, X: Any, y: Any) -> SparseClassifier:
         """Trains anew.
@@ -161,9 +170,11 @@ class SparseClassifier(ClassifierMixin, BaseEstimator):
           X: n points.
 
         Returns:
-          For one class for each point: float64 [n, N], the chances of all classes over their sum.
-          For a dense indicator matrix: float64 [n, N], each label's chance. For lists and sparse
-          ones: a float32 `csr_array` [n, N] with the chances of the k most likely labels.
+          For one class for each point: float64 [n, N], the chances of all classes over their sum,
+          dense as scikit-learn's metrics and searches need them. For a dense indicator matrix:
+          float64 [n, N], each label's chance. For lists and sparse ones, and always with
+          `sparse_output`: a float32 `csr_array` [n, N] with the chances of the k most likely
+          labels, each its own, not over their sum.
 
         Raises:
           As `predict`.
@@ -175,22 +186,11 @@ class SparseClassifier(ClassifierMixin, BaseEstimator):
           ((1, 2), True)
         """
         points, n = self._points(X), self.classes_.size
-        if self._form in ("lists", "sparse"):
+        if self.sparse_output or self._form in ("lists", "sparse"):
             found = self._best(points, self.k)
             return targets.matrix(n, found.labels, found.scores > 0, found.scores)
         found = self._best(points, n)
-        chances = np.empty((points.num_points, n))
-        # float32 rounds chances near 0 and 1 to these, which no label's chance is.
-        inside = np.clip(found.scores, np.finfo(np.float32).tiny, 1 - 2.0**-24)
-        np.put_along_axis(chances, found.labels, inside.astype(np.float64), axis=1)
-        if self._form == "dense":
-            return chances
-        # Rounded chances may tie: the class that `predict` gives still has the largest.
-        best = found.labels[:, :1]
-        most = chances.max(axis=1, keepdims=True)
-        tied = np.argmax(chances, axis=1)[:, None] != best
-        np.put_along_axis(chances, best, np.where(tied, most * (1 + 1e-15), most), axis=1)
-        return chances / chances.sum(axis=1, keepdims=True)
+        return targets.chances(found.labels, found.scores, over_sum=self._form == "single")
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The share of points whose most likely label is right: accuracy, or precision at 1.

@@ -105,6 +105,31 @@ def matrix(
     return found
 
 
+def chances(columns: np.ndarray, scores: np.ndarray, *, over_sum: bool) -> np.ndarray:
+    """Chances of all classes, in a dense array in the order of the classes.
+
+    Args:
+      columns: int [n, N], the classes of each point, best first.
+      scores: float32 [n, N], their chances.
+      over_sum: whether a point's are divided by their sum.
+
+    Returns:
+      float64 [n, N]; the best class has the largest.
+    """
+    found = np.empty(columns.shape)
+    # float32 rounds chances near 0 and 1 to these, which no label's chance is.
+    inside = np.clip(scores, np.finfo(np.float32).tiny, 1 - 2.0**-24)
+    np.put_along_axis(found, columns, inside.astype(np.float64), axis=1)
+    if not over_sum:
+        return found
+    # Rounded chances may tie: the class that `predict` gives still has the largest.
+    best = columns[:, :1]
+    most = found.max(axis=1, keepdims=True)
+    tied = np.argmax(found, axis=1)[:, None] != best
+    np.put_along_axis(found, best, np.where(tied, most * (1 + 1e-15), most), axis=1)
+    return found / found.sum(axis=1, keepdims=True)
+
+
 def classes_of(true: Targets, classes: Any) -> np.ndarray:
     """Sorted distinct classes: of the targets, or the given ones, which must hold those."""
     if classes is None:

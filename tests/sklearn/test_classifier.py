@@ -182,6 +182,22 @@ def test_score_weighs_points_and_counts_those_without_a_known_label_as_wrong():
     assert classifier.score(X[:4], y, sample_weight=[1, 1, 1, 5]) == 0.25
 
 
+@pytest.mark.parametrize("form", ["single", "dense"])
+def test_sparse_output_gives_the_best_chances_of_targets_that_scikit_learn_has_dense(form):
+    y = np.array([labels[0] for labels in LISTS])
+    y = y if form == "single" else INDICATOR
+    dense, sparse = fitted(y), fitted(y, sparse_output=True, k=2)
+    chances, expected = sparse.predict_proba(X), dense.predict_proba(X)
+    assert isinstance(chances, scipy.sparse.csr_array) and chances.dtype == np.float32
+    assert chances.shape == expected.shape and set(np.diff(chances.indptr)) == {2}
+    assert np.array_equal(chances.toarray().argmax(axis=1), expected.argmax(axis=1))
+    if form == "dense":  # in which each label has a chance of its own
+        kept = chances.toarray() > 0
+        np.testing.assert_allclose(chances.toarray()[kept], expected[kept], rtol=1e-5)
+        assert (expected[kept].reshape(-1, 2).min(axis=1) >= np.sort(expected)[:, -2]).all()
+    assert np.array_equal(sparse.predict(X), dense.predict(X))
+
+
 # -- More points.
 
 
