@@ -12,7 +12,7 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LockError", "locked"]
+__all__ = ["LockError", "in_turn", "locked"]
 
 _NAME = ".lock"
 
@@ -67,5 +67,30 @@ def locked(directory: str | os.PathLike[str] | None) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):
                 os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def in_turn(directory: str | os.PathLike[str]) -> Iterator[None]:
+    """Waits until no other process is in here with this directory: for a moment of work.
+
+    Beside `locked`, which a process may hold for hours and which refuses; where the system has no
+    locks for files, nothing is waited for.
+
+    Args:
+      directory: one that is there.
+
+    Raises:
+      OSError: if it can't be opened.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems lock no directories
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(handle)

@@ -3,11 +3,13 @@
 `model.json` says what kind of model it is, of which version, with its configuration, and names the
 file of arrays; that one is a NumPy `.npz` without pickled objects. The arrays are written first,
 under a name of their own, and `model.json` is replaced last: a reader, or a process killed at any
-moment, sees the old model whole or the new one whole.
+moment, sees the old model whole or the new one whole. Two processes that save into one directory do
+so in turn, and the last one's model stays.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.runtime.files import remove_leftovers, write_atomically, write_stream
+from sparse_jax.runtime.lock import in_turn
 
 MANIFEST = "model.json"
 FORMAT = 1
@@ -47,7 +50,8 @@ def save(
     Raises:
       TypeError: if an array holds objects.
       ValueError: if config is not JSON (NaN and infinities are not).
-      OSError: if it can't be written; the model before is then as it was.
+      OSError: if the disk fails; the model before is then as it was. (Where the new `model.json` is
+        written and only its name may not outlast a power cut, it is the new model that is there.)
 
     Example:
       >>> import tempfile
@@ -75,12 +79,28 @@ def save(
         digest.update(np.ascontiguousarray(plain[name]).view(np.uint8).data)
     about["file"] = f"arrays-{digest.hexdigest()[:16]}.npz"
     root.mkdir(parents=True, exist_ok=True)
-    write_stream(root / about["file"], lambda file: np.savez(file, allow_pickle=False, **plain))
-    write_atomically(root / MANIFEST, (json.dumps(about, allow_nan=False) + "\n").encode())
-    for old in root.glob("arrays-*.npz"):
-        if old.name != about["file"]:
-            old.unlink(missing_ok=True)
-    remove_leftovers(root)
+    with in_turn(root):
+        path = root / about["file"]
+        try:
+            write_stream(path, lambda file: np.savez(file, allow_pickle=False, **plain))
+            write_atomically(root / MANIFEST, (json.dumps(about, allow_nan=False) + "\n").encode())
+        except BaseException:
+            if _named(root) != path.name:
+                path.unlink(missing_ok=True)
+            raise
+        with contextlib.suppress(OSError):  # what can't be removed now, the next save tries
+            for old in root.glob("arrays-*.npz"):
+                if old.name != path.name:
+                    old.unlink(missing_ok=True)
+            remove_leftovers(root)
+
+
+def _named(root: Path) -> str:
+    """The file of arrays that `model.json` names, if there is one."""
+    try:
+        return str(read_manifest(root)["file"])
+    except ValueError:
+        return ""
 
 
 def load(directory: str | os.PathLike[str], *, kind: str) -> Saved:
@@ -98,6 +118,17 @@ def load(directory: str | os.PathLike[str], *, kind: str) -> Saved:
     """
     root = Path(directory)
     about = read_manifest(root)
+    while True:
+        try:
+            return _load(root, about, kind)
+        except ValueError:
+            before, about = about, read_manifest(root)
+            if about == before:  # else it was replaced meanwhile, and what it named is gone
+                raise
+
+
+def _load(root: Path, about: dict[str, Any], kind: str) -> Saved:
+    """The model that `about` describes."""
     if about["kind"] != kind:
         raise ValueError(
             f"{root} holds a model of kind {about['kind']!r}: must be {kind!r}; "

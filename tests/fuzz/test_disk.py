@@ -1,0 +1,261 @@
+"""A disk that fails, or a process that dies, at any write: the old thing or the new one is whole.
+
+`failing_disk.Disk` counts what changes the disk. Each test runs once to count, then fails at each
+call, and loads what a copy at each call holds.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from failing_disk import disk
+from small_index import TINY
+from small_points import points_of
+
+from sparse_jax import data, search
+from sparse_jax.runtime import files, saved
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+D = search.Document
+
+
+# What is written as one thing: write(place, n), and read(place) -> n, which fails if it isn't whole
+
+
+def write_model(place: Path, n: int) -> None:
+    arrays = {"w": np.full(300, n), "b": np.arange(n, dtype=np.float32)}
+    saved.save(place, kind="toy", config={"n": n}, arrays=arrays)
+
+
+def read_model(place: Path) -> int:
+    config, arrays = saved.load(place, kind="toy")
+    assert arrays["w"].tolist() == [config["n"]] * 300 and arrays["b"].size == config["n"]
+    return config["n"]
+
+
+def write_points(place: Path, n: int) -> None:
+    rows = [({i % 3}, {i % 5: float(n)}) for i in range(n)]
+    data.write_xmc(place / "p.txt.gz", points_of(rows, 5, 3))
+
+
+def read_points(place: Path) -> int:
+    points = data.read_xmc(place / "p.txt.gz")
+    assert points.feature_values.tolist() == [points.num_points] * points.num_points
+    return points.num_points
+
+
+def write_json(place: Path, n: int) -> None:
+    files.write_json(place / "r.json", [n] * n)
+
+
+def read_json(place: Path) -> int:
+    found = (place / "r.json").read_text().split()
+    assert found[0] == "[" and found[-1] == "]"
+    return len(found) - 2
+
+
+ONE_THING = [(write_model, read_model), (write_points, read_points), (write_json, read_json)]
+
+
+@pytest.mark.parametrize(("write", "read"), ONE_THING)
+@pytest.mark.parametrize("power", [False, True])
+def test_what_is_left_at_any_moment_is_the_old_or_the_new(tmp_path, write, read, power):
+    place, copies = tmp_path / "a", tmp_path / "copies"
+    write(place, 7)
+    with disk(place, copies=copies, power=power) as seen:
+        write(place, 8)
+    found = [read(copy) for copy in sorted(copies.iterdir())]
+    assert len(found) == len(seen.calls) > 5 and found[0] == 7
+    assert found == sorted(found) and read(place) == 8
+    for copy in copies.iterdir():  # and goes on from there
+        write(copy, 9)
+        assert read(copy) == 9
+
+
+@pytest.mark.parametrize(("write", "read"), ONE_THING)
+@pytest.mark.parametrize("forever", [False, True])
+def test_a_write_refused_anywhere_leaves_the_old_or_the_new(tmp_path, write, read, forever):
+    place, number, refused = tmp_path / "a", 0, 0
+    while True:
+        number += 1
+        shutil.rmtree(place, ignore_errors=True)
+        write(place, 7)
+        before = sorted(p.name for p in place.iterdir())
+        with disk(place, fail_at=number, forever=forever) as seen:
+            try:
+                write(place, 8)
+                done = True
+            except OSError as error:
+                assert error.errno == 28
+                done = False
+        if len(seen.calls) < number:
+            break
+        refused += not done
+        assert read(place) in ((8,) if done else (7, 8))
+        # A disk that is full is not filled with what no one will read.
+        assert done or read(place) == 8 or sorted(p.name for p in place.iterdir()) == before
+        write(place, 9)
+        assert read(place) == 9 and len(list(place.iterdir())) == len(before)
+    assert refused > 4
+
+
+def test_power_cuts_lose_what_is_not_synced(tmp_path):
+    """The layer itself: without fsync, the copy of a power cut lacks the content."""
+    place = tmp_path / "a"
+    write_json(place, 7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("failing_disk._Os.fsync", lambda self, handle: self.disk.call("no fsync"))
+        with disk(place, copies=tmp_path / "copies", power=True):
+            write_json(place, 8)
+    last = sorted((tmp_path / "copies").iterdir())[-1]
+    assert (last / "r.json").read_bytes() == b""
+
+
+def test_savers_in_one_directory_take_turns_and_readers_see_whole_models(tmp_path):
+    write_model(tmp_path, 1)
+    errors: list[BaseException] = []
+    running = threading.Event()
+    running.set()
+
+    def work(act: Callable[[], object]) -> None:
+        try:
+            act()
+        except BaseException as error:
+            errors.append(error)
+
+    def save(first: int) -> None:
+        for n in range(first, first + 25):
+            write_model(tmp_path, n)
+
+    def load() -> None:
+        while running.is_set():
+            assert read_model(tmp_path) >= 1
+
+    savers = [threading.Thread(target=work, args=(lambda f=f: save(f),)) for f in (100, 200)]
+    reader = threading.Thread(target=work, args=(load,))
+    for thread in (*savers, reader):
+        thread.start()
+    for thread in savers:
+        thread.join()
+    running.clear()
+    reader.join()
+    assert errors == [] and read_model(tmp_path) in (124, 224)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# An index ---------------------------------------------------------------------------------------
+
+NOTES = [D(f"d{i}", f"text number {i} about thing{i % 3}") for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def small_index(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("index")
+    with search.fit(NOTES, config=TINY) as index:
+        index.save(place)
+    return place
+
+
+def held(place: Path) -> tuple[set[str], int]:
+    """Ids and feedback of the index in a directory."""
+    with search.load(place, read_only=True) as index:
+        return set(index._documents.numbers), len(index._state.feedback)
+
+
+def act(index: search.Index, number: int) -> None:
+    """One of several changes."""
+    match number % 3:
+        case 0:
+            index.insert([D(f"n{number}", "new")])
+        case 1:
+            index.upvote(f"about {number}", "d1")
+        case 2:
+            index.upsert([D("d2", f"another text {number}")])
+
+
+@pytest.mark.parametrize("forever", [False, True])
+def test_a_change_that_was_refused_does_not_come_back(small_index, tmp_path, forever):
+    """Nor does what was acknowledged go; row `full disk` of docs/reliability.md."""
+    number, refused = 0, 0
+    while True:
+        number += 1
+        place = tmp_path / f"i{number}"
+        shutil.copytree(small_index, place)
+        with disk(place, forever=forever) as seen, search.load(place) as index:
+            seen.fail_at = len(seen.calls) + number
+            for n in range(5):
+                try:
+                    act(index, n)
+                except OSError:
+                    refused += 1
+            if len(seen.calls) < seen.fail_at:
+                break
+            seen.fail_at = 0  # space again
+            act(index, 6)
+            act(index, 7)
+            memory = set(index._documents.numbers), len(index._state.feedback)
+        assert held(place) == memory and {"n6", *(d.id for d in NOTES)} <= memory[0]
+    assert refused > 5
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_a_save_that_fails_anywhere_loses_no_change(small_index, tmp_path, new):
+    """Not one made before it, nor one acknowledged after it; the next save succeeds."""
+    number, failed = 0, 0
+    while True:
+        number += 1 if number < 5 or number > 115 else 11
+        root = tmp_path / f"r{number}"
+        place, other = root / "i", root / "new"
+        shutil.copytree(small_index, place)
+        with search.load(place) as index:
+            index.insert([D("before", "text")])
+            with disk(root, fail_at=number) as seen:
+                try:
+                    index.save(other if new else None)
+                    where = other if new else place
+                except OSError:
+                    where = place
+                    failed += 1
+            if len(seen.calls) < number:
+                break
+            try:
+                index.insert([D("after", "text")])
+                after = {"after"}
+            except ValueError as error:  # the disk failed at the very last: closed, not lost
+                assert "read only" in str(error)
+                after = set()
+            if not after:
+                assert index._lock_file is None
+            elif number % 2:
+                index.save()
+            assert index._path == where
+        assert held(where)[0] == {d.id for d in NOTES} | {"before"} | after
+        with search.load(where) as again:  # not locked any more
+            assert len(list(where.glob("snapshot-*"))) == 1
+            again.save(other)
+        assert held(other)[0] == {d.id for d in NOTES} | {"before"} | after
+    assert failed > 10
+
+
+@pytest.mark.parametrize("power", [False, True])
+def test_a_process_killed_at_any_write_of_a_save_leaves_a_whole_index(small_index, tmp_path, power):
+    place, copies = tmp_path / "i", tmp_path / "copies"
+    shutil.copytree(small_index, place)
+    with search.load(place) as index:
+        index.insert([D("before", "text")])
+        index.upvote("any", "before")
+        with disk(place, copies=copies, power=power) as seen:
+            index.save()
+            act(index, 0)
+    assert len(seen.calls) > 100
+    whole = {d.id for d in NOTES} | {"before"}
+    for number, copy in enumerate(sorted(copies.iterdir())):
+        if number % 7 == 0 or number > len(seen.calls) - 14:
+            assert held(copy) in ((whole, 1), (whole | {"n0"}, 1))
+    assert held(place) == (whole | {"n0"}, 1)
