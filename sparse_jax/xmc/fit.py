@@ -21,8 +21,8 @@ from sparse_jax.data.xmc import fingerprint
 from sparse_jax.ops.label_tree import LabelTree, Svm
 from sparse_jax.runtime import checkpoint
 from sparse_jax.runtime.interrupt import Interrupt
-from sparse_jax.xmc import accounting, label_tree, memory, mixing, network, wide
-from sparse_jax.xmc.model import About, Model, network_parts
+from sparse_jax.xmc import accounting, label_tree, memory, mixing, network, seen, wide
+from sparse_jax.xmc.model import About, Model, network_parts, over_all
 from sparse_jax.xmc.network_run import NetworkRun, Options
 from sparse_jax.xmc.presets import PRESETS, Preset
 from sparse_jax.xmc.progress import Progress, silent
@@ -316,6 +316,8 @@ def _with_networks(
     if model.trees:
         model = mixing.choose_tree_weight(model, held_out)
     options = Options(seed=job.seed)
+    present = seen.few(points)
+    points = points if present is None else seen.numbered(points, present)
     steps = job.preset.steps(points.num_points, options.batch_size)
     networks: list[network.Params] = []
     run: NetworkRun | None = None
@@ -333,7 +335,9 @@ def _with_networks(
         counts.setdefault("networks", []).append(run.costs())
         if job.on_network is not None:
             job.on_network(run)
-        encoders, output, output_bias = network_parts(tuple(networks))
+        encoders, output, output_bias = over_all(
+            network_parts(tuple(networks)), present, model.num_labels
+        )
         model = dataclasses.replace(
             model, encoders=encoders, output=output, output_bias=output_bias
         )

@@ -16,6 +16,7 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import jax
@@ -25,6 +26,7 @@ from scipy import sparse  # type: ignore[import-untyped]
 
 from sparse_jax.data import Batch, XmcData
 from sparse_jax.ops.label_tree import LabelTree, Level, Svm, fit_tree_level, tree_scores
+from sparse_jax.xmc import seen
 from sparse_jax.xmc.wide import entries, row_scale
 
 _BRANCH = 3  # log2 of an inner node's children
@@ -65,6 +67,10 @@ def fit(
     """
     if leaf < 1:
         raise ValueError(f"leaf = {leaf}: must be at least 1")
+    present = seen.few(train)
+    if present is not None:
+        compact = fit(seen.numbered(train, present), seed=seed, leaf=leaf, svm=svm, tally=tally)
+        return _out_of_reach(compact, present, train.num_labels)
     labels, levels = _split(train, leaf, seed)
     starts = [np.array([0, labels.size]), *levels, np.arange(labels.size + 1)]  # of each level
     counts = [start.size - 1 for start in starts]
@@ -124,6 +130,24 @@ def scores(tree: LabelTree, batch: Batch, *, beam: int = 10) -> jax.Array:
     if beam < 1:
         raise ValueError(f"beam = {beam}: must be at least 1")
     return tree_scores(tree, entries(batch), batch.row_mask.shape[0], beam)
+
+
+def _out_of_reach(tree: LabelTree, labels: np.ndarray, num_labels: int) -> LabelTree:
+    """The tree over more labels, the others under no node: a search never comes to them.
+
+    Args:
+      tree: its label i is labels[i].
+      labels: int [m].
+      num_labels: N, of the result.
+    """
+    absent = np.setdiff1d(np.arange(num_labels), labels, assume_unique=True)
+    bias = np.concatenate([np.asarray(tree.bias), np.zeros(absent.size, np.float32)])
+    known = labels[np.asarray(tree.labels)]
+    return dataclasses.replace(
+        tree,
+        bias=jnp.asarray(bias),
+        labels=jnp.asarray(np.asarray(np.concatenate([known, absent]), np.int32)),
+    )
 
 
 def _split(train: XmcData, leaf: int, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:

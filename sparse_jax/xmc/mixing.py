@@ -16,7 +16,7 @@ from sparse_jax.xmc.model import Mix, Model, network_parts
 MARGIN = 0.002  # of P@1 + P@5: trees that bring no more are left out
 TREE_WEIGHTS = (0.0, 0.2, 0.5)
 ALONE = 1e6  # a weight of the linear parts beside which networks say nothing
-_AT_ONCE = 256  # points
+_AT_ONCE, _MOST_SCORES = 256, 1 << 25  # points, and scores of one part, held at once
 WEIGHTS = (ALONE, 0.0, 1.0, 2.0, 4.0, 8.0)  # held-out points can't tell finer ones apart
 
 
@@ -86,9 +86,10 @@ def _at_weights(model: Model, weights: jax.Array, points: XmcData, *, k: int) ->
     All parts score all labels once, and every pair sums them: sooner than to ask at each pair.
     """
     found = np.full((points.num_points, len(weights), k), -1, np.int32)
-    for start in range(0, points.num_points, _AT_ONCE):
-        rows = np.arange(start, min(start + _AT_ONCE, points.num_points))
-        batch = inference.padded_batch(points, rows, _AT_ONCE)
+    size = max(1, min(_AT_ONCE, _MOST_SCORES // max(model.num_labels, 1)))
+    for start in range(0, points.num_points, size):
+        rows = np.arange(start, min(start + size, points.num_points))
+        batch = inference.padded_batch(points, rows, size)
         found[rows] = np.asarray(_tops(model, weights, batch, k=k))[: rows.size]
     return found
 

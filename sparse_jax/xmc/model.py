@@ -17,11 +17,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_jax.ops.label_tree import LabelTree
 from sparse_jax.xmc.memory import Memory
 from sparse_jax.xmc.network import Params
-from sparse_jax.xmc.wide import WideModel
+from sparse_jax.xmc.wide import UNSEEN, WideModel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,9 +96,10 @@ class Model:
         return sum(leaf.nbytes for leaf in jax.tree.leaves(read))
 
 
-def network_parts(
-    networks: tuple[Params, ...],
-) -> tuple[tuple[Params, ...], jax.Array, jax.Array]:
+_Parts = tuple[tuple[Params, ...], jax.Array, jax.Array]
+
+
+def network_parts(networks: tuple[Params, ...]) -> _Parts:
     """Networks as `Model` holds them: (encoders, output, output_bias).
 
     Tables are stored in bfloat16, which predicts as well in half the bytes.
@@ -111,3 +113,21 @@ def network_parts(
     output = jnp.concatenate([p["output"].astype(jnp.bfloat16) for p in networks], axis=1)
     bias = sum(p["output_bias"] for p in networks) / jnp.float32(len(networks))
     return encoders, output, jnp.asarray(bias)
+
+
+def over_all(parts: _Parts, labels: np.ndarray | None, num_labels: int) -> _Parts:
+    """(encoders, output, output_bias) over N labels, of networks that were trained on some.
+
+    Args:
+      parts: of `network_parts`, for m labels.
+      labels: int [m], which they are; None for all.
+      num_labels: N.
+    """
+    if labels is None:
+        return parts
+    encoders, output, bias = parts
+    rows = np.zeros((num_labels, output.shape[1]), output.dtype)
+    rows[labels] = np.asarray(output)
+    biases = np.full(num_labels, UNSEEN, np.float32)
+    biases[labels] = np.asarray(bias)
+    return encoders, jnp.asarray(rows), jnp.asarray(biases)

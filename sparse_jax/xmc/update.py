@@ -24,6 +24,7 @@ from sparse_jax.xmc import grow_tree, inference, label_tree, memory, wide
 from sparse_jax.xmc.model import Model
 from sparse_jax.xmc.presets import PRESETS
 from sparse_jax.xmc.progress import Progress, silent
+from sparse_jax.xmc.seen import numbered
 
 EPOCHS = 2  # of new labels
 GENTLE = 0.2  # learning rate of the pass over points of labels that the model knows
@@ -55,7 +56,8 @@ def update(
       A new `Model`; equal calls give equal bits.
 
     Raises:
-      ValueError: if there are no points, or names don't fit the sizes.
+      ValueError: if there are no points, names don't fit the sizes, or an id that has a name gets
+        another one.
 
     Example:
       >>> from sparse_jax import xmc
@@ -86,7 +88,7 @@ def update(
     new = np.flatnonzero(has_points & ~_known_labels(model, num_labels))
     trees, linear = grown.trees, grown.wide
     if new.size:
-        alone = _labelled_by(weighted, new)
+        alone = numbered(weighted, new)
         with ThreadPoolExecutor(1) as pool:  # much of a tree's work is one thread's
             own = pool.submit(label_tree.fit, alone, seed=seed)
             # Fewer points stand against the new labels than the model has seen: half of what that
@@ -162,6 +164,12 @@ def _names(
                 f"{kind}_names has {len(given)} names: must have {size}, one for each id, those of "
                 "the model first"
             )
+        for i, (old, new) in enumerate(zip(before or (), given, strict=False)):
+            if old not in (new, f"{kind} {i}"):
+                raise ValueError(
+                    f"{kind}_names[{i}] = {new!r}: must be {old!r}, its name in the model; ids of "
+                    "other data mean something else: give points and names numbered as the model's"
+                )
         return tuple(given)
     if before is None:
         return None
@@ -190,19 +198,6 @@ class _Job:
             interrupt=self.interrupt,
             progress=self.progress,
         )
-
-
-def _labelled_by(points: XmcData, labels: np.ndarray) -> XmcData:
-    """The points with these labels alone [m], numbered from 0 to m - 1."""
-    kept = np.isin(points.label_ids, labels)
-    rows = np.repeat(np.arange(points.num_points), np.diff(points.label_offsets))
-    counts = np.bincount(rows[kept], minlength=points.num_points)
-    return dataclasses.replace(
-        points,
-        label_offsets=np.concatenate([[0], counts.cumsum()]),
-        label_ids=np.searchsorted(labels, points.label_ids[kept]).astype(np.int32),
-        num_labels=labels.size,
-    )
 
 
 def _learn_labels(

@@ -99,6 +99,19 @@ def test_labels_and_points_may_have_nothing(kernels):
         np.testing.assert_allclose(run(tree, batch, 9), reference_scores(tree, batch, 9), rtol=1e-4)
 
 
+def test_labels_without_a_point_get_no_place_where_most_have_none(kernels):
+    few = synthetic.make_data(40, num_features=30, num_labels=9, features=4)
+    ids = np.sort(np.random.default_rng(0).permutation(5_000)[:9])
+    many = dataclasses.replace(few, label_ids=ids[few.label_ids].astype(np.int32), num_labels=5_000)
+    (batch,) = data.batches(few, 40)
+    small, large = label_tree.fit(few, leaf=4), label_tree.fit(many, leaf=4)
+    assert large.weights.size == small.weights.size and large.depth == small.depth
+    expected = np.zeros((40, 5_000), np.float32)
+    expected[:, ids] = run(small, batch, 3)
+    np.testing.assert_array_equal(run(large, batch, 3), expected)
+    assert sorted(large.labels.tolist()) == list(range(5_000))
+
+
 @needs_kernels
 @pytest.mark.parametrize("seed", [0, 5, 2**32 - 2])
 def test_the_kernel_trains_like_the_fallback(seed, monkeypatch):

@@ -238,6 +238,23 @@ def test_many_labels_a_point_train_every_preset():
         assert xmc.predict(xmc.fit(train, preset=preset), train, k=5).labels.shape == (160, 5)
 
 
+def test_labels_that_are_few_of_a_long_list_cost_what_they_cost_alone():
+    """Ids of a catalogue, most of them in no point: parts are trained over those in some alone."""
+    rng = np.random.default_rng(0)
+    drawn = [rng.choice(12, 3, replace=False).tolist() for _ in range(200)]
+    alone = points_of([({own[0] % 4}, dict.fromkeys(own, 1)) for own in drawn], 12, 4)
+    listed = np.array([7, 900, 901, 29_999])
+    ids = listed[alone.label_ids].astype(np.int32)
+    among = dataclasses.replace(alone, label_ids=ids, num_labels=30_000)
+    small, large = (xmc.fit(points, preset="accurate") for points in (alone, among))
+    assert [t.weights.size for t in large.trees] == [t.weights.size for t in small.trees]
+    assert large.output.shape[0] == (30_000 if large.encoders else 0)
+    found = xmc.predict(large, among, k=4)
+    assert (np.sort(found.labels, axis=1) == listed).all()
+    best = xmc.predict(small, alone, k=4)
+    assert (found.labels[:, 0] == listed[best.labels[:, 0]]).mean() > 0.98
+
+
 @pytest.mark.parametrize("labels", [1, 2, 3])
 def test_few_labels(labels):
     train = points_of([({i % labels}, {i % labels: 1}) for i in range(60)], labels, labels)
