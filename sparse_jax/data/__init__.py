@@ -15,9 +15,14 @@ from sparse_jax.data.csr import concatenate as concatenate
 from sparse_jax.data.csr import from_csr
 from sparse_jax.data.csr import to_csr as to_csr
 from sparse_jax.data.csr import with_sizes as with_sizes
+from sparse_jax.data.errors import FormatError as FormatError
 from sparse_jax.data.jsonl import read_jsonl as read_jsonl
 from sparse_jax.data.names import read_names as read_names
 from sparse_jax.data.prefetch import prefetch as prefetch
+from sparse_jax.data.reading import kinds as kinds
+from sparse_jax.data.reading import read as read
+from sparse_jax.data.reading import write as write
+from sparse_jax.data.tables import Table as Table
 from sparse_jax.data.tfidf import apply_tfidf as apply_tfidf
 from sparse_jax.data.tfidf import fit_idf as fit_idf
 from sparse_jax.data.vocabulary import Vocabulary

@@ -14,7 +14,7 @@ class Matrices(NamedTuple):
     """Points as SciPy's sparse arrays, ids ascending in each row."""
 
     features: scipy.sparse.csr_array  # float32 [n, num_features]
-    labels: scipy.sparse.csr_array  # float32 [n, num_labels], ones
+    labels: scipy.sparse.csr_array  # float32 [n, num_labels], ones or weights
 
 
 def from_csr(X: Any, Y: Any = None) -> XmcData:
@@ -43,16 +43,45 @@ def from_csr(X: Any, Y: Any = None) -> XmcData:
         >>> points.feature_ids.tolist(), points.label_ids.tolist(), points.num_labels
         ([1, 0], [1, 2], 3)
     """
+    return from_csr_weighted(X, Y).points
+
+
+class Weighted(NamedTuple):
+    """Points, and what the matrix of labels holds."""
+
+    points: XmcData
+    weights: np.ndarray  # float32 [labels], one for each label id, above 0
+
+
+def from_csr_weighted(X: Any, Y: Any = None) -> Weighted:
+    """What `from_csr` gives, with the values of `Y`.
+
+    Args:
+        X: as there.
+        Y: as there.
+
+    Returns:
+        `Weighted(points, weights)`.
+
+    Raises:
+        TypeError: as there.
+        ValueError: as there.
+
+    Example:
+        >>> X, Y = scipy.sparse.csr_array(np.eye(2)), scipy.sparse.csr_array([[0.5], [0]])
+        >>> from_csr_weighted(X, Y).weights.tolist()
+        [0.5]
+    """
     feature_offsets, feature_ids, values, num_features = _read("X", X)
-    points = feature_offsets.size - 1
+    rows = feature_offsets.size - 1
     if Y is None:
-        label_offsets, label_ids = np.zeros(points + 1, np.int64), np.zeros(0, np.int32)
-        num_labels = 0
+        label_offsets, label_ids = np.zeros(rows + 1, np.int64), np.zeros(0, np.int32)
+        num_labels, present = 0, np.zeros(0, np.float32)
     else:
         label_offsets, label_ids, present, num_labels = _read("Y", Y)
-        if label_offsets.size - 1 != points:
+        if label_offsets.size - 1 != rows:
             raise ValueError(
-                f"Y.shape[0] = {label_offsets.size - 1}: must be that of X, {points}; give one row "
+                f"Y.shape[0] = {label_offsets.size - 1}: must be that of X, {rows}; give one row "
                 "for each point"
             )
         if present.size and present.min() < 0:
@@ -61,16 +90,18 @@ def from_csr(X: Any, Y: Any = None) -> XmcData:
                 f"Y = {present[where]} at {_place(label_offsets, label_ids, where)}: must be at "
                 "least 0; give labels as ones and leave out what isn't one"
             )
-    return unchecked(
+    points = unchecked(
         feature_offsets, feature_ids, values, label_offsets, label_ids, num_features, num_labels
     )
+    return Weighted(points, present)
 
 
-def to_csr(points: XmcData) -> Matrices:
+def to_csr(points: XmcData, label_weights: np.ndarray | None = None) -> Matrices:
     """Points as SciPy's sparse arrays.
 
     Args:
         points: any.
+        label_weights: float32 [label_offsets[-1]], the values of labels; None for ones.
 
     Returns:
         `Matrices(features, labels)`; stored zeros among the features stay stored.
@@ -80,10 +111,12 @@ def to_csr(points: XmcData) -> Matrices:
         >>> to_csr(points).features.toarray().tolist(), to_csr(points).labels.shape
         ([[0.0, 2.5], [1.0, 0.0]], (2, 0))
     """
-    ones = np.ones(points.label_ids.size, np.float32)
+    weights = label_weights
+    if weights is None:
+        weights = np.ones(points.label_ids.size, np.float32)
     sides = (
         (points.feature_values, points.feature_ids, points.feature_offsets, points.num_features),
-        (ones, points.label_ids, points.label_offsets, points.num_labels),
+        (weights, points.label_ids, points.label_offsets, points.num_labels),
     )
     arrays = []
     for values, ids, offsets, width in sides:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import os
 import zlib
 
@@ -37,21 +38,38 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         b'red\\n'
     """
     with open(path, "rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        if not compressed:
-            return file.read()
-        chunks: list[bytes] = []
-        try:
-            with gzip.GzipFile(fileobj=file) as stream:
-                while chunk := stream.read(1 << 20):
-                    chunks.append(chunk)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            line = 1 + sum(chunk.count(b"\n") for chunk in chunks)
-            raise ValueError(
-                f"line {line}: the gzip stream is damaged here or later ({error})"
-            ) from None
-        return b"".join(chunks)
+        return unpack(file.read())
+
+
+def unpack(content: bytes) -> bytes:
+    """The content of a file, decompressed if it is gzip.
+
+    Args:
+        content: all bytes of the file.
+
+    Returns:
+        What they hold.
+
+    Raises:
+        ValueError: a damaged gzip stream; the message begins with the line, "line N: ".
+
+    Example:
+        >>> unpack(gzip.compress(b"red")), unpack(b"red")
+        (b'red', b'red')
+    """
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    chunks: list[bytes] = []
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+            while chunk := stream.read(1 << 20):
+                chunks.append(chunk)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        line = 1 + sum(chunk.count(b"\n") for chunk in chunks)
+        raise ValueError(
+            f"line {line}: the gzip stream is damaged here or later ({error})"
+        ) from None
+    return b"".join(chunks)
 
 
 def without_mark(content: bytes) -> bytes:

@@ -6,12 +6,13 @@ import dataclasses
 import gzip
 import hashlib
 import os
-import re
 from typing import Any
 
 import numpy as np
 
 from sparse_jax.data.encoding import read_bytes, without_mark
+from sparse_jax.data.errors import FormatError, with_cure
+from sparse_jax.data.numbers import format_values
 from sparse_jax.ops.xmc_parser import parse_xmc
 from sparse_jax.runtime.files import write_atomically
 
@@ -19,18 +20,7 @@ MAX_SIZE = 2**31 - 1
 """The most features, or labels, that int32 ids can tell apart."""
 
 
-class XmcFormatError(ValueError):
-    """A file that isn't in the format; `path` and `line` (from 1) say where."""
-
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__(f"{path}: {message}")
-        self.path = path
-        self.message = message
-        found = re.match(r"line (\d+):", message)
-        self.line = int(found[1]) if found else None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.message)
+XmcFormatError = FormatError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -309,13 +299,21 @@ def read_xmc(path: str | os.PathLike[str]) -> XmcData:
     name = os.fspath(path)
     try:
         content = read_bytes(name)
-        try:
-            content = without_mark(content)
-        except ValueError as error:
-            raise ValueError(f"line 1: {error}") from None
+    except ValueError as error:
+        raise FormatError(name, str(error)) from None
+    return from_bytes(content, name)
+
+
+def from_bytes(content: bytes, name: str) -> XmcData:
+    """What `read_xmc` reads, from the bytes of the file, decompressed; `name` is for messages."""
+    try:
+        content = without_mark(content)
+    except ValueError as error:
+        raise FormatError(name, f"line 1: {error}") from None
+    try:
         arrays = parse_xmc(content)
     except ValueError as error:
-        raise XmcFormatError(name, str(error)) from None
+        raise FormatError(name, with_cure(str(error))) from None
     return unchecked(*arrays[:5], num_features=arrays[6], num_labels=arrays[7])
 
 
@@ -341,27 +339,22 @@ def write_xmc(path: str | os.PathLike[str], data: XmcData) -> None:
         ...     pathlib.Path(folder, "one.txt").read_text()
         '1 5 2\\n 4:1\\n'
     """
-    check_finite(data)
-    # Few distinct values occur; bit patterns keep -0.0 apart from 0.0.
-    bits, inverse = np.unique(data.feature_values.view(np.uint32), return_inverse=True)
-    texts = [_format_float32(value) for value in bits.view(np.float32)]
-    features = [
-        f"{i}:{texts[v]}" for i, v in zip(data.feature_ids.tolist(), inverse.tolist(), strict=True)
-    ]
-    labels = [str(i) for i in data.label_ids.tolist()]
-    lines = [f"{data.num_points} {data.num_features} {data.num_labels}"]
-    f_off, l_off = data.feature_offsets.tolist(), data.label_offsets.tolist()
-    for i in range(data.num_points):
-        row = [",".join(labels[l_off[i] : l_off[i + 1]]), *features[f_off[i] : f_off[i + 1]]]
-        lines.append(" ".join(row))
-    content = ("\n".join(lines) + "\n").encode("ascii")
+    content = to_bytes(data)
     name = os.fspath(path)
     if name.endswith(".gz"):
         content = gzip.compress(content, mtime=0)
     write_atomically(name, content)
 
 
-def _format_float32(value: np.float32) -> str:
-    text = str(value).removesuffix(".0")
-    # The shortest decimal is read back through a double; keep it only if that rounds the same.
-    return text if np.float32(float(text)) == value else f"{float(value):.17g}"
+def to_bytes(data: XmcData) -> bytes:
+    """What `write_xmc` writes, before compression."""
+    check_finite(data)
+    values = format_values(data.feature_values)
+    features = [f"{i}:{v}" for i, v in zip(data.feature_ids.tolist(), values, strict=True)]
+    labels = [str(i) for i in data.label_ids.tolist()]
+    lines = [f"{data.num_points} {data.num_features} {data.num_labels}"]
+    f_off, l_off = data.feature_offsets.tolist(), data.label_offsets.tolist()
+    for i in range(data.num_points):
+        row = [",".join(labels[l_off[i] : l_off[i + 1]]), *features[f_off[i] : f_off[i + 1]]]
+        lines.append(" ".join(row))
+    return ("\n".join(lines) + "\n").encode("ascii")
