@@ -211,8 +211,8 @@ def test_resume_on_other_data_or_options_is_refused(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        ("0 20 6", "", "points is empty"),
-        ("2 5 3", " 0:1\n 1:1\n", "none of the 2 points has a label"),
+        ("0 20 6", "", "has no points: must"),
+        ("2 5 3", " 0:1\n 1:1\n", "has no labels: labels"),
     ],
 )
 def test_nothing_to_train_on(capsys, tmp_path, header, rows, message):

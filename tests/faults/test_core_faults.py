@@ -2,6 +2,7 @@
 
 | row | kind | test |
 |---|---|---|
+| 8 | updated with other names | test_an_update_whose_ids_have_other_names_is_refused |
 | 8a | resumed on other data | test_resuming_on_renumbered_labels_is_refused |
 | 12 | divergence goes unnoticed | test_divergence_stops_with_a_cure_and_keeps_the_last_save |
 | 17 | labels never trained rank first | test_labels_without_a_point_come_last_in_every_part |
@@ -27,7 +28,7 @@ import numpy as np
 import pytest
 from in_process import call
 
-from sparse_jax import data
+from sparse_jax import data, xmc
 from sparse_jax.commands import main as program
 from sparse_jax.retrieval import topk
 from sparse_jax.rows import embedding_bag
@@ -52,9 +53,22 @@ def test_resuming_on_renumbered_labels_is_refused(tmp_path, capsys):
     options = [*SMALL, "--epochs", "2", "--checkpoint", str(tmp_path / "c")]
     assert call(program, capsys, "xmc", "train", one, one, *options)[0] == 0
     status, _, err = call(program, capsys, "xmc", "train", other, other, *options, "--resume")
-    assert status == 2 and "made with other data" in err
+    assert status == 2 and "with other data" in err
     status, out, _ = call(program, capsys, "xmc", "train", one, one, *options, "--resume")
     assert status == 0 and "resumed at step 16 of 16" in out
+
+
+def test_an_update_whose_ids_have_other_names_is_refused():
+    points = data.read_xmc(TRAIN)
+    names = [f"l{i}" for i in range(points.num_labels)]
+    model = xmc.fit(points, label_names=names)
+    more = data.with_sizes(points.take(slice(20)), num_labels=points.num_labels + 1)
+    with pytest.raises(ValueError, match=r"label_names\[0\] = 'l1': must be 'l0'.*numbered as the"):
+        xmc.update(model, more, label_names=[*names[1:], names[0], "new"])
+    unnamed = xmc.update(model, more)  # its last label is called "label 500" until it has a name
+    for grown in (xmc.update(model, more, label_names=[*names, "new"]), unnamed):
+        grown = xmc.update(grown, more, label_names=[*names, "new"])
+        assert grown.about.label_names == (*names, "new")
 
 
 def test_divergence_stops_with_a_cure_and_keeps_the_last_save(tmp_path, capsys):

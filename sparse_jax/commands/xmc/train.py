@@ -45,15 +45,13 @@ def load(args: argparse.Namespace) -> tuple[data.XmcData, data.XmcData | None]:
       OSError: if a file can't be read.
     """
     train = data.read_xmc(args.files[0])
-    if len(args.files) == 1:
-        return train, None
-    test = data.read_xmc(args.files[1])
-    if (train.num_features, train.num_labels) != (test.num_features, test.num_labels):
+    test = data.read_xmc(args.files[1]) if len(args.files) > 1 else None
+    if test and (train.num_features, train.num_labels) != (test.num_features, test.num_labels):
         raise ValueError(
             f"{args.files[1]} has {test.num_features} features and {test.num_labels} labels, "
             f"{args.files[0]} {train.num_features} and {train.num_labels}: they must be equal"
         )
-    for name, points in zip(args.files, (train, test), strict=True):
+    for name, points in zip(args.files, (train, test) if test else (train,), strict=True):
         if not points.num_points:
             raise ValueError(f"{name} has no points: must have at least one; check its header")
         if not points.label_ids.size:
