@@ -65,14 +65,26 @@ def _is_running(pid: int) -> bool:
     return True
 
 
+def make_directory(directory: str | os.PathLike[str]) -> Path:
+    """Makes a directory, and those above it, if it is missing.
+
+    Raises:
+      OSError: if it can't be made, or a file has its name.
+    """
+    root = Path(directory)
+    if root.exists() and not root.is_dir():
+        raise NotADirectoryError(f"{root} is a file: must be a directory; name another")
+    root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
 def check_writable(directory: str | os.PathLike[str]) -> None:
     """Makes a directory if it is missing, and tries it: to know before long work, not after it.
 
     Raises:
       OSError: if files can't be written there.
     """
-    root = Path(directory)
-    root.mkdir(parents=True, exist_ok=True)
+    root = make_directory(directory)
     part = root / f"try.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     part.write_bytes(b"")
     part.unlink()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
+
+from sparse_jax.runtime.files import make_directory
 
 try:
     import fcntl
@@ -45,8 +46,7 @@ def locked(directory: str | os.PathLike[str] | None) -> Iterator[None]:
     if directory is None:
         yield
         return
-    root = Path(directory)
-    root.mkdir(parents=True, exist_ok=True)
+    root = make_directory(directory)
     if fcntl is None:
         yield
         return

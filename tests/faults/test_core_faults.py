@@ -4,6 +4,7 @@
 |---|---|---|
 | 8 | updated with other names | test_an_update_whose_ids_have_other_names_is_refused |
 | 8a | resumed on other data | test_resuming_on_renumbered_labels_is_refused |
+| 9 | files of one model apart | test_one_process_…, test_a_model_of_another_kind_… |
 | 12 | divergence goes unnoticed | test_divergence_stops_with_a_cure_and_keeps_the_last_save |
 | 17 | labels never trained rank first | test_labels_without_a_point_come_last_in_every_part |
 | 18 | a threshold on weights | test_rows_times_a_hundred_give_the_same_model_but_for_scale |
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +34,8 @@ from sparse_jax import data, xmc
 from sparse_jax.commands import main as program
 from sparse_jax.retrieval import topk
 from sparse_jax.rows import embedding_bag
-from sparse_jax.runtime import checkpoint
+from sparse_jax.runtime import checkpoint, saved
+from sparse_jax.runtime.lock import locked
 from sparse_jax.xmc import label_tree, metrics, wide
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -226,3 +229,43 @@ def test_checkpoints_of_other_programs_are_named(tmp_path, capsys):
         program, capsys, "xmc", "train", TRAIN, "--checkpoint", str(tmp_path / "c"), "--resume"
     )
     assert status == 2 and "doesn't fit" in err
+
+
+def test_one_process_writes_to_a_classifier(tmp_path, capsys):
+    """Row 9: two trainings, or a training and an update, that end in one directory."""
+    points = labelled(tmp_path / "a.txt", lambda x: x)
+    model, other = str(tmp_path / "m"), str(tmp_path / "n")
+    train = ["xmc", "train", points, "--model"]
+    assert call(program, capsys, *train, model)[0] == 0
+    before = {path: path.read_bytes() for path in Path(model).iterdir()}
+    with locked(model):
+        for options in (
+            [*train, model],
+            ["xmc", "train", points, *SMALL, "--checkpoint", model],
+            ["xmc", "update", model, points],
+            ["xmc", "update", model, points, "--output", model],
+        ):
+            status, _, err = call(program, capsys, *options)
+            assert status == 2 and f"{model} is in use by process {os.getpid()}" in err
+        assert call(program, capsys, "xmc", "update", model, points, "--output", other)[0] == 0
+        assert call(program, capsys, "xmc", "predict", model, points)[0] == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert call(program, capsys, "xmc", "update", model, points)[0] == 0
+
+
+def test_a_model_of_another_kind_is_not_written_over(tmp_path, capsys):
+    points = labelled(tmp_path / "a.txt", lambda x: x)
+    model, other = str(tmp_path / "m"), str(tmp_path / "n")
+    saved.save(other, kind="lm", config={}, arrays={"w": np.ones(3)})
+    assert call(program, capsys, "xmc", "train", points, "--model", model)[0] == 0
+    for options in (
+        ["train", points, "--model", other],
+        ["update", model, points, "--output", other],
+    ):
+        status, _, err = call(program, capsys, "xmc", *options)
+        assert status == 2 and "holds a model of kind 'lm', which would be lost" in err
+    assert saved.load(other, kind="lm").arrays["w"].tolist() == [1, 1, 1]
+    for name in ("--model", "--checkpoint"):
+        more = SMALL if name == "--checkpoint" else []
+        status, _, err = call(program, capsys, "xmc", "train", points, *more, name, points)
+        assert status == 2 and "a.txt is a file: must be a directory; name another" in err

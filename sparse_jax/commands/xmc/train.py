@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from sparse_jax import data, xmc
+from sparse_jax.commands.checks import check_target
 from sparse_jax.commands.progress import Bars
 from sparse_jax.commands.report import draw, draw_model, print_table, tell
 from sparse_jax.commands.xmc import options
@@ -26,6 +27,7 @@ from sparse_jax.data import weighting
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.files import check_writable
 from sparse_jax.runtime.interrupt import Interrupt
+from sparse_jax.runtime.lock import locked
 from sparse_jax.runtime.machine import peak_rss_bytes, sha256
 from sparse_jax.xmc import metrics
 from sparse_jax.xmc.fit import network_alone
@@ -76,38 +78,47 @@ def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> 
     try:
         if not args.files:
             raise ValueError("no files: give TRAIN, in the XMC text format; --help shows how")
-        for place in (args.model, args.checkpoint):
-            if place is not None:
-                check_writable(place)
-        train, test = load(args)
-        held = "" if test is None else f"{test.num_points:,} test points, "
-        print(
-            f"{train.num_points:,} training points, {held}{train.num_features:,} features, "
-            f"{train.num_labels:,} labels"
-        )
-        if args.weighting == "auto":
-            print(weighting.choose(train).reason)
-        # A network alone has its time for steps; a preset for all of it.
-        interrupt = Interrupt(args.max_seconds if args.preset else None)
-        with interrupt, Bars() as bars:
-            if args.preset:
-                model, history, costs = _fit_preset(args, train, interrupt, bars)
-            else:
-                model, history, costs = _fit_network(args, train, interrupt, bars)
-        if interrupt.asked:
-            where = f"; what is done is saved in {args.checkpoint}" if args.checkpoint else ""
-            print(f"\ninterrupted{where}")
-        elif interrupt.ended:
-            print(f"stopped after {args.max_seconds:g} s: the model is what there was by then")
-        if args.model and interrupt.asked:
-            print(f"{args.model} stays as it was", file=sys.stderr)
-        elif args.model:
-            xmc.save(model, args.model)
-            print(f"kept in {args.model}")
-        results = _results(args, model, train, test, costs)
+        check_target(args.model, kind="xmc")
+        # A directory may serve as both.
+        checkpoint = None if args.checkpoint == args.model else args.checkpoint
+        with locked(args.model), locked(checkpoint):
+            return _run(args)
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Trains, keeps and reports; returns the exit status."""
+    for place in (args.model, args.checkpoint):
+        if place is not None:
+            check_writable(place)
+    train, test = load(args)
+    held = "" if test is None else f"{test.num_points:,} test points, "
+    print(
+        f"{train.num_points:,} training points, {held}{train.num_features:,} features, "
+        f"{train.num_labels:,} labels"
+    )
+    if args.weighting == "auto":
+        print(weighting.choose(train).reason)
+    # A network alone has its time for steps; a preset for all of it.
+    interrupt = Interrupt(args.max_seconds if args.preset else None)
+    with interrupt, Bars() as bars:
+        if args.preset:
+            model, history, costs = _fit_preset(args, train, interrupt, bars)
+        else:
+            model, history, costs = _fit_network(args, train, interrupt, bars)
+    if interrupt.asked:
+        where = f"; what is done is saved in {args.checkpoint}" if args.checkpoint else ""
+        print(f"\ninterrupted{where}")
+    elif interrupt.ended:
+        print(f"stopped after {args.max_seconds:g} s: the model is what there was by then")
+    if args.model and interrupt.asked:
+        print(f"{args.model} stays as it was", file=sys.stderr)
+    elif args.model:
+        xmc.save(model, args.model)
+        print(f"kept in {args.model}")
+    results = _results(args, model, train, test, costs)
     print_table(results)
     tell(results, args.json)
     if args.plot and args.preset and test is not None:

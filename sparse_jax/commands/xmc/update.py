@@ -13,9 +13,12 @@ import sys
 import time
 
 from sparse_jax import data, xmc
+from sparse_jax.commands.checks import check_target
 from sparse_jax.commands.progress import Bars
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.interrupt import Interrupt
+from sparse_jax.runtime.lock import locked
+from sparse_jax.runtime.saved import read_manifest
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,29 +44,37 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        model = xmc.load(args.model)
-        points = data.read_xmc(args.file)
-        sizes = {
-            "label_names": (args.labels, max(points.num_labels, model.num_labels)),
-            "feature_names": (args.vocabulary, max(points.num_features, model.num_features)),
-        }
-        names = {
-            name: None if path is None else data.read_names(path, count=count)
-            for name, (path, count) in sizes.items()
-        }
-        started = time.perf_counter()
-        interrupt = Interrupt()
-        with Bars() as bars:
-            updated = xmc.update(
-                model, points, seed=args.seed, interrupt=interrupt, progress=bars, **names
-            )
-        if interrupt.asked:
-            print(f"\ninterrupted: {args.model} stays as it was", file=sys.stderr)
-            return 130
-        xmc.save(updated, args.output or args.model)
+        read_manifest(args.model)  # before a directory is made
+        check_target(args.output, kind="xmc")
+        with locked(args.output or args.model):
+            return _run(args)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Reads, learns and keeps; returns the exit status."""
+    model = xmc.load(args.model)
+    points = data.read_xmc(args.file)
+    sizes = {
+        "label_names": (args.labels, max(points.num_labels, model.num_labels)),
+        "feature_names": (args.vocabulary, max(points.num_features, model.num_features)),
+    }
+    names = {
+        name: None if path is None else data.read_names(path, count=count)
+        for name, (path, count) in sizes.items()
+    }
+    started = time.perf_counter()
+    interrupt = Interrupt()
+    with Bars() as bars:
+        updated = xmc.update(
+            model, points, seed=args.seed, interrupt=interrupt, progress=bars, **names
+        )
+    if interrupt.asked:
+        print(f"\ninterrupted: {args.model} stays as it was", file=sys.stderr)
+        return 130
+    xmc.save(updated, args.output or args.model)
     more = updated.num_labels - model.num_labels, updated.num_features - model.num_features
     print(
         f"{points.num_points:,} points, {more[0]:,} new labels and {more[1]:,} new features in "
