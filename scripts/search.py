@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Search your own documents: see sparse_jax/commands/search.py."""
+"""Search your own documents: see sparse_jax/commands/search."""
 
 import sys
 

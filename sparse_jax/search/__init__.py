@@ -23,6 +23,7 @@ from sparse_jax.search.documents import Document
 from sparse_jax.search.index import Index
 from sparse_jax.search.journal import LockError as LockError
 from sparse_jax.search.opening import fit, load
+from sparse_jax.search.related import related as related
 from sparse_jax.search.result import Result as Result
 
 __all__ = ["Config", "Document", "Index", "fit", "load"]

@@ -91,7 +91,7 @@ class Engine:
 
     def delete(self, number: int, text: str, title: str) -> None:
         """Takes a document, whose text and title these are, out of all statistics."""
-        features = self._extract([text], [title]).features
+        features = self.extract([text], [title]).features
         self.wide.remove(number, features.ids)
         self.bm25.remove(number, features.ids[features.kinds == WORD])
 
@@ -127,7 +127,7 @@ class Engine:
             themselves, so does the network.
           train: on pieces of the documents; the embedding is random otherwise.
         """
-        self._lay(self._extract(texts, titles), numbers, order=order, train=train)
+        self._lay(self.extract(texts, titles), numbers, order=order, train=train)
 
     def _lay(
         self, found: Extracted, numbers: np.ndarray, *, order: np.ndarray | None, train: bool
@@ -229,7 +229,7 @@ class Engine:
         squares = np.bincount(features.rows, values**2, minlength=features.offsets.size - 1)
         return (values / np.sqrt(np.maximum(squares, 1e-12))[features.rows]).astype(np.float32)
 
-    def _extract(self, texts: Sequence[str], titles: Sequence[str]) -> Extracted:
+    def extract(self, texts: Sequence[str], titles: Sequence[str]) -> Extracted:
         config = self.config
         tokens = tokenize([f"{a} {b}" if a else b for a, b in zip(titles, texts, strict=True)])
         hasher = Hasher(tokens, num_features=config.num_features)
@@ -242,7 +242,7 @@ class Engine:
 
     def _add(self, texts: Sequence[str], titles: Sequence[str]) -> Extracted:
         """Appends documents to the postings."""
-        found = self._extract(texts, titles)
+        found = self.extract(texts, titles)
         features = found.features
         self.wide.add(features.offsets, features.ids, features.counts)
         word = features.kinds == WORD

@@ -1,186 +1,104 @@
-"""How good an index is: data sets of queries with known answers, nDCG@10, P@1 and recall@10.
+"""How good an index is: nDCG@10, P@1 and recall@10 of queries with known answers.
 
-Protocol. Two kinds of JSONL are read:
+The figures are those of trec_eval (``ndcg_cut.10``, ``P.1``, ``recall.10``) on the run that
+`write_run` writes:
 
-* rows ``{"id", "title", "text"}``: the title is a query whose one answer is the row's document.
-  Titles are **not** indexed and not trained on; the index sees the texts alone.
-* rows with a ``kind``: ``"doc"`` rows are indexed, by ``text`` and ``title``, and nothing else of
-  them; rows whose kind ends in ``query`` are queries, with ``rel`` (a list of ids) or graded
-  ``qrels`` (``{id: grade}``). A ``question`` of a doc row is a query as well, answered by that doc,
-  in a group of its own.
-
-An id may be called ``_id``, as in BEIR's files, and be a whole number: it is then its digits. An
-answer that is no document's id is left out, and a query without another one with it; both are
-counted, as is said wherever figures are.
+* the gain of a document is its grade (linear gain), and a place counts 1 / log2(place + 1);
+* equal scores are ranked by id, the largest first, as strings; that of the file plays no part;
+* judged documents that aren't there count among the answers that there are to find;
+* queries that can't be answered, or hold no word, are in neither the run nor the means: see
+  `sparse_jax.search.datasets`, which counts them.
 
 No query is ever trained on. Where feedback is measured (`associations`, `upvotes`), it is a stated
 part of the queries, and what was learned from is reported apart from what wasn't.
+
+Reference: https://github.com/usnistgov/trec_eval, form_res_rels.c (ties) and m_ndcg_cut.c.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
+import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import bm25s
 import numpy as np
 
-from sparse_jax.data import read_jsonl
+from sparse_jax.runtime.files import write_atomically
+from sparse_jax.search.datasets import Dataset, Judgement, read_dataset
 from sparse_jax.search.documents import Document
+from sparse_jax.search.documents.tables import row_id as row_id
 from sparse_jax.text.features import normalize, tokenize
 from sparse_jax.text.postings import best
 
 __all__ = [
+    "DEPTH",
     "Dataset",
     "Judgement",
     "bm25_baseline",
     "gains_to_scores",
     "measure",
     "query_milliseconds",
+    "rank",
     "read_dataset",
-    "row_id",
+    "write_run",
 ]
 
-
-class Judgement(NamedTuple):
-    """A query and its answers: grades by id, all above 0."""
-
-    text: str
-    grades: Mapping[str, float]
-    group: str
+DEPTH = 100
+"""Documents ranked for a query: all of them are in a run, and ties are broken among them."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Documents and judged queries; `rows` are the doc rows as read, with `id` a string."""
+def rank(ids: Sequence[str], scores: Sequence[float]) -> list[int]:
+    """Places of documents in trec_eval's order: by score, and equal ones by id, largest first.
 
-    documents: list[Document]
-    queries: list[Judgement]
-    rows: list[dict[str, Any]]
-    missing_answers: int = 0  # judgements left out, of documents that aren't there
-    skipped_queries: int = 0  # queries left out, which had no other answer
+    Args:
+      ids: [n].
+      scores: [n].
 
-    def of(self, group: str) -> list[Judgement]:
-        return [q for q in self.queries if q.group == group]
-
-    @property
-    def groups(self) -> list[str]:
-        return list(dict.fromkeys(q.group for q in self.queries))
-
-
-def read_dataset(path: str | Path) -> Dataset:
-    """Reads a JSONL file of either kind; see the module's protocol.
-
-    Raises:
-      ValueError: at a row that doesn't fit, naming file, line and field; or if there is no query
-        with an answer among the documents, or no document.
-    """
-    documents: list[Document] = []
-    queries: list[Judgement] = []
-    rows: list[dict[str, Any]] = []
-    for line, row in read_jsonl(path):
-        try:
-            kind = row.get("kind")
-            if kind is None:
-                row = {**row, "id": row_id(row)}
-                documents.append(Document(row["id"], _text(row, "text")))
-                queries.append(Judgement(_text(row, "title"), {row["id"]: 1.0}, "title"))
-                rows.append(row)
-            elif kind == "doc":
-                row = {**row, "id": row_id(row)}
-                title = _text(row, "title") if "title" in row else ""
-                documents.append(Document(row["id"], _text(row, "text"), title))
-                rows.append(row)
-                if "question" in row:
-                    question = Judgement(_text(row, "question"), {row["id"]: 1.0}, "question")
-                    queries.append(question)
-            elif isinstance(kind, str) and kind.endswith("query"):
-                queries.append(Judgement(_text(row, "text"), _grades(row), kind))
-            else:
-                raise ValueError(f'kind = {kind!r}: must be "doc" or end in "query"')
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}, line {line}: {error}") from None
-    known: set[str] = set()
-    for document in documents:
-        if document.id in known:
-            raise ValueError(f"{path}: two documents have the id {document.id!r}")
-        known.add(document.id)
-    kept, missing = _answered(queries, known)
-    if not documents or not kept:
-        gone = f" ({missing:,} answers are no document's id)" if missing else ""
-        raise ValueError(
-            f"{path}: {len(documents)} documents, {len(kept)} queries with an answer among them"
-            f"{gone}: needs both"
-        )
-    return Dataset(documents, kept, rows, missing, len(queries) - len(kept))
-
-
-def _answered(queries: Sequence[Judgement], known: set[str]) -> tuple[list[Judgement], int]:
-    """The queries that have answers among the documents, with these; and how many answers went."""
-    kept, missing = [], 0
-    for query in queries:
-        grades = {id: grade for id, grade in query.grades.items() if id in known}
-        missing += len(query.grades) - len(grades)
-        if grades:
-            kept.append(query._replace(grades=grades))
-    return kept, missing
-
-
-def row_id(row: Mapping[str, Any]) -> str:
-    """The id of a row, from `id` or `_id`.
-
-    Raises:
-      ValueError: if it has neither, or both, or one that is no string and no whole number.
+    Returns:
+      [n] places, best first.
 
     Example:
-      >>> row_id({"_id": 12, "text": "red apples"})
-      '12'
+      >>> rank(["a", "b", "c"], [0.5, 0.5, 1.0])
+      [2, 1, 0]
     """
-    if "id" in row and "_id" in row:
-        raise ValueError(
-            f"id = {row['id']!r} and _id = {row['_id']!r}: must be one; drop the other"
-        )
-    return _as_id("_id" if "_id" in row else "id", row.get("_id", row.get("id")))
+    order = sorted(range(len(ids)), key=lambda n: ids[n], reverse=True)
+    return sorted(order, key=lambda n: -scores[n])
 
 
-def _as_id(name: str, value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        raise ValueError(f"{name} = {value!r}: must be a string or a whole number")
-    return value
+def write_run(
+    path: str | Path,
+    queries: Sequence[Judgement],
+    rankings: Sequence[Sequence[tuple[str, float]]],
+    *,
+    name: str = "sparse_jax",
+) -> None:
+    """Writes a run as TREC has them: query, Q0, document, rank, score, name.
+
+    Args:
+      path: of the file, which is replaced.
+      queries: [n].
+      rankings: [n] lists of (id, score), best first.
+      name: of the run. White space in ids becomes %20 and the like, which other tools need.
+
+    Raises:
+      ValueError: if two queries have one id.
+    """
+    lines, seen = [], set()
+    for query, ranking in zip(queries, rankings, strict=True):
+        if query.id in seen:
+            raise ValueError(f"two queries have the id {query.id!r}: a run needs one for each")
+        seen.add(query.id)
+        for place, (document, score) in enumerate(ranking, 1):
+            about = _word(query.id), "Q0", _word(document), str(place), f"{score:.9g}", name
+            lines.append(" ".join(about) + "\n")
+    write_atomically(path, "".join(lines).encode())
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
-    value = row.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"{name} = {value!r}: must be a string")
-    return value
-
-
-def _grades(row: Mapping[str, Any]) -> dict[str, float]:
-    """Answers with a grade above 0."""
-    if "qrels" in row:
-        given = row["qrels"]
-        if not isinstance(given, Mapping) or not all(map(_is_grade, given.values())):
-            raise ValueError(f"qrels = {given!r}: must map ids to finite numbers")
-        grades = {k: float(g) for k, g in given.items() if g > 0}
-    else:
-        given = row.get("rel")
-        if not isinstance(given, list):
-            raise ValueError(f"rel = {given!r}: must be a list of ids")
-        grades = dict.fromkeys((_as_id("rel", one) for one in given), 1.0)
-    if not grades:
-        raise ValueError("the query has no answer with a grade above 0")
-    return grades
-
-
-def _is_grade(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _word(identifier: str) -> str:
+    return re.sub(r"[\s%]", lambda found: f"%{ord(found[0]):02X}", identifier)
 
 
 def gains_to_scores(
@@ -213,11 +131,12 @@ def gains_to_scores(
                 f"found[{i}] holds {twice!r} twice: must rank each document once; drop repeats"
             )
         gains = [query.grades.get(id, 0.0) for id in ids[:k]]
-        ideal = sorted(query.grades.values(), reverse=True)[:k]
+        answers = [*query.grades.values(), *query.absent.values()]
+        ideal = sorted(answers, reverse=True)[:k]
         best_gain = float(np.dot(ideal, discount[: len(ideal)]))
         out[0, i] = np.dot(gains, discount[: len(gains)]) / best_gain
         out[1, i] = bool(gains) and gains[0] > 0
-        out[2, i] = sum(g > 0 for g in gains) / len(query.grades)
+        out[2, i] = sum(g > 0 for g in gains) / len(answers)
     return dict(zip((f"ndcg@{k}", "p@1", f"recall@{k}"), out, strict=True))
 
 
@@ -274,7 +193,9 @@ def bm25_baseline(
         words = [numbers[w] for w in dict.fromkeys(tokenize([query]).words) if w in numbers]
         if not words:
             return []
-        found = best(engine.get_scores_from_ids(words), 10)
-        return [ids[n] for n in found]
+        scores = engine.get_scores_from_ids(words)
+        found = best(scores, DEPTH)
+        listed = [ids[n] for n in found]
+        return [listed[place] for place in rank(listed, scores[found].tolist())[:10]]
 
     return lambda queries: [one(query) for query in queries]

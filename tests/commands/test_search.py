@@ -216,7 +216,13 @@ def one(tmp_path_factory):
         (["query", "{place}/none", "x"], "no index"),
         (["index", "{place}", "{place}/none"], "none"),
         (["index", "{place}", "{place}/../bad"], "line 2"),
-        (["index", "{place}", "{place}/../odd"], "colour"),
+        (["index", "{place}", "{place}/../odd"], "text = 5"),
+        (["index", "{place}", "{place}/../bad", "--id", "x"], "line 2"),
+        (["evaluate", "{place}/../bad", "--kind", "beir"], "queries.jsonl"),
+        (["evaluate", "{place}/../bad", "--split", "dev"], "split = 'dev'"),
+        (["evaluate", "{place}/../bad", "--sample", "0"], "--sample 0"),
+        (["index", "{place}", "{place}/../bad", "--seed", "-1"], "--seed -1"),
+        (["related", "{place}", "nobody"], "nobody"),
         (["evaluate", "{place}/../bad"], "line 2"),
     ],
 )
@@ -224,7 +230,7 @@ def test_mistakes_are_explained_and_change_nothing(tmp_path, capsys, args, messa
     place = tmp_path / "i"
     shutil.copytree(one, place)
     (tmp_path / "bad").write_text('{"id": "q", "text": "a", "title": "b"}\n{"id"\n')
-    (tmp_path / "odd").write_text('{"id": "q", "text": "a", "colour": "b"}\n')
+    (tmp_path / "odd").write_text('{"id": "q", "text": 5}\n')
     before = {p.name: p.read_bytes() for p in place.rglob("*") if p.is_file()}
     code, _, err = run(capsys, *(a.replace("{place}", str(place)) for a in args))
     assert code == 2 and message in err and len(err) < 500

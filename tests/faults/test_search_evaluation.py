@@ -10,7 +10,6 @@ import pytest
 from small_index import TINY, run_search, write_rows
 
 from sparse_jax import search
-from sparse_jax.commands import search as command
 from sparse_jax.search import evaluation
 from sparse_jax.search.evaluation import Judgement
 
@@ -18,7 +17,7 @@ from sparse_jax.search.evaluation import Judgement
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Indexes that commands make are small."""
-    monkeypatch.setattr(command.search, "Config", lambda **more: dataclasses.replace(TINY, **more))
+    monkeypatch.setattr(search, "Config", lambda **more: dataclasses.replace(TINY, **more))
 
 
 def judged(*queries: dict) -> list[dict]:
@@ -32,14 +31,16 @@ def test_missing_answers_are_left_out_and_counted(tmp_path, capsys, monkeypatch)
     )
     data = evaluation.read_dataset(write_rows(tmp_path / "f", rows))
     assert [q.grades for q in data.queries] == [{"1": 1.0}, {"2": 2.0}]
-    assert (data.missing_answers, data.skipped_queries) == (4, 1)
+    assert (data.counts.missing_answers, data.counts.skipped_queries) == (4, 1)
+    assert data.queries[0].absent == {"gone": 1.0}
     fit = search.fit
     monkeypatch.setattr(search, "fit", lambda d, config=None: fit(d, config=TINY))
     out = run_search(capsys, "evaluate", tmp_path / "f")
-    assert "left out: 4 judgements of documents that aren't there, 1 queries" in out
+    assert "4 judgements of documents that aren't there" in out
+    assert "1 queries without an answer that is there, left out" in out
     results = json.loads(out.splitlines()[-1])
     assert (results["missing_answers"], results["skipped_queries"]) == (4, 1)
-    with pytest.raises(ValueError, match="2 answers are no document's id"):
+    with pytest.raises(ValueError, match="2 judgements of documents that aren't there"):
         evaluation.read_dataset(write_rows(tmp_path / "g", judged({"rel": ["gone", "lost"]})))
 
 

@@ -56,7 +56,7 @@ ROWS = [
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Indexes that commands make are small."""
-    monkeypatch.setattr(command.search, "Config", lambda **more: dataclasses.replace(TINY, **more))
+    monkeypatch.setattr(search, "Config", lambda **more: dataclasses.replace(TINY, **more))
 
 
 # ---------------------------------------------------------------------- statistics of what is there

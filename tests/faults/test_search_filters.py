@@ -11,7 +11,6 @@ import pytest
 from small_index import TINY, run_search, write_rows
 
 from sparse_jax import search
-from sparse_jax.commands import search as command
 
 D = search.Document
 
@@ -19,7 +18,7 @@ D = search.Document
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Indexes that commands make are small."""
-    monkeypatch.setattr(command.search, "Config", lambda **more: dataclasses.replace(TINY, **more))
+    monkeypatch.setattr(search, "Config", lambda **more: dataclasses.replace(TINY, **more))
 
 
 TYPED = [
@@ -60,7 +59,7 @@ def test_filters_keep_types_apart(where, right):
     assert sorted(r.id for r in batch) == list(right)
 
 
-@pytest.mark.parametrize("value", [{"a": 1}, [[1]], b"1"])
+@pytest.mark.parametrize("value", [[[1]], b"1"])
 def test_filters_of_no_type_of_metadata_are_refused(value):
     with pytest.raises(TypeError, match=r"where\['pages'\]"):
         search.fit(TYPED, config=TINY).search("apple", where={"pages": value})
