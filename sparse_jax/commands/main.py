@@ -27,6 +27,7 @@ COMMANDS = {
     "xmc evaluate": Command("xmc.evaluate", "a kept classifier on a test file"),
     "xmc update": Command("xmc.update", "teach a kept classifier new points and new labels"),
     "xmc inspect": Command("xmc.inspect", "what a kept classifier is"),
+    "convert": Command("convert", "points from one kind of file into another", "tables"),
     "lm train": Command("lm.train", "train a language model on text files", "lm"),
     "lm evaluate": Command("lm.evaluate", "perplexity of a text under a kept model", "lm"),
     "lm generate": Command("lm.generate", "write on from a prompt", "lm"),

@@ -99,16 +99,28 @@ def read(
 
 def load(source: Any, kind: str | None, options: Options) -> Table:
     """What `read` reads, before words are counted; its notes are told by the caller."""
-    files = _is_file(source)
-    items: tuple[Any, ...] = tuple(open_sources(source)) if files else (source,)
-    found = find(items, kind, options) if files else _find_object(source, kind)
+    if _is_file(source):
+        sources = open_sources(source)
+        return read_sources(sources, find(sources, kind, options), options)
+    found = _find_object(source, kind)
     check_options(found, options)
-    if files and len(items) > found.files:
+    return found.read((source,), options)
+
+
+def read_sources(sources: Sequence[Source], kind: Kind, options: Options) -> Table:
+    """What files of a kind hold, before words are counted.
+
+    Raises:
+        FormatError: a malformed file, or a second one where the kind has one.
+        ValueError: an option without effect, or out of range.
+    """
+    check_options(kind, options)
+    if len(sources) > kind.files:
         raise FormatError(
-            items[1].name,
-            f"is a second file: kind {found.name} is read from one; leave this one out",
+            sources[1].name,
+            f"is a second file: kind {kind.name} is read from one; leave this one out",
         )
-    return found.read(items, options)
+    return kind.read(tuple(sources), options)
 
 
 def check_options(kind: Kind, options: Options) -> None:

@@ -1,6 +1,7 @@
 """A kept classifier on a test file: ranking metrics, calibration, and time.
 
 sparse-jax xmc evaluate MODEL test.txt.gz
+sparse-jax xmc evaluate MODEL test.csv --text question --labels type
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ from typing import Any
 import numpy as np
 
 from sparse_jax import data, xmc
+from sparse_jax.commands import reading
+from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.report import tell
-from sparse_jax.commands.xmc import points
+from sparse_jax.commands.xmc import naming
 from sparse_jax.runtime.allocator import keep_freed_memory
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("model", metavar="MODEL", help="directory of a kept model")
-    add("test", metavar="TEST", help="points with their labels, in the XMC text format")
+    add(
+        "test", metavar="TEST", help="points with their labels, of any kind; - reads standard input"
+    )
     add("--json", metavar="FILE", help="write the figures here, too")
+    reading.add_options(parser, labels="the column of labels (default: labels, or label)")
     return parser.parse_args(argv)
 
 
@@ -35,29 +39,40 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        model, test = xmc.load(args.model), data.read_xmc(args.test)
-        points.warn_of_sizes(args.test, test.num_features, test.num_labels, model)
-        results = evaluate(model, test)
+        model, table = xmc.load(args.model), reading.read(args.test, args)
+        naming.refuse_labels(table, args.labels)
+        table = naming.for_model(args.test, table, model)
+        results = evaluate(model, table.points, others=table.label_names is not None)
         print_figures(results)
         tell(results, args.json)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def evaluate(
-    model: xmc.Model, test: data.XmcData, inverse_propensities: np.ndarray | None = None
+    model: xmc.Model,
+    test: data.XmcData,
+    inverse_propensities: np.ndarray | None = None,
+    *,
+    others: bool = False,
 ) -> dict[str, Any]:
     """Figures of a model on test points, with the time of a prediction once compiled.
+
+    Args:
+      model: kept or just trained.
+      test: points with their true labels.
+      inverse_propensities: float [N], of the training points; None leaves out PSP.
+      others: labels beyond the model's are known to be others, and are missed.
 
     Raises:
       ValueError: if the test points don't fit the model, or have no labels.
     """
-    if test.num_labels > model.num_labels:
+    if test.num_labels > model.num_labels and not others:
         raise ValueError(
             f"the test points are of {test.num_labels} labels, the model of {model.num_labels}: "
             "they must number the same labels; update the model with points of the new ones first"

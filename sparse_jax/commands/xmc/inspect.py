@@ -5,19 +5,17 @@ sparse-jax xmc inspect MODEL
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from typing import Any
 
 from sparse_jax import xmc
+from sparse_jax.commands.parsing import Parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("model", metavar="MODEL", help="directory of a kept model")
     args = parser.parse_args(argv)
     try:

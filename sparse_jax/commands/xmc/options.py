@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sparse_jax.commands import reading
+from sparse_jax.commands.parsing import Parser
 from sparse_jax.data import weighting
 from sparse_jax.retrieval import hashing
 from sparse_jax.xmc import step
@@ -36,6 +38,10 @@ NETWORK: dict[str, tuple[str, dict[str, Any]]] = {
     "batch_size": ("batch_size", {"type": int, "metavar": "B"}),
     "lr": ("learning_rate", {"type": float}),
 }
+LABELS = (
+    "of a table, the column of labels (default: labels, or label); of points whose labels are ids, "
+    "a file with the labels' names, a line each, for --model"
+)
 HELP = {
     "strategy": "where an active set's negatives come from: "
     + "; ".join(f"{name}, {s.about}" for name, s in STRATEGIES.items())
@@ -63,18 +69,16 @@ AT_LEAST_1 = ("active", "hidden", "tables", "bits", "candidates", "rehash", "epo
 
 def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> argparse.Namespace:
     """The command line; errors end the process, as argparse does."""
-    parser = argparse.ArgumentParser(
-        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(about)
     add = parser.add_argument
-    add("files", nargs="*", metavar="FILE", help="TRAIN, and TEST if there is one")
+    add("files", nargs="*", metavar="FILE", help="TRAIN, and TEST if there is one; - reads stdin")
     add("--test", metavar="FILE", help="test points, the same as a second FILE")
     add("--model", metavar="DIR", help="keep the trained model here")
-    add("--labels", metavar="NAMES", help="a file with the labels' names, a line each, for --model")
     add(
         "--vocabulary",
         metavar="NAMES",
-        help="a file with the features' words, a line each, for --model: it then reads texts",
+        help="a file with the features' words, a line each: for --model, which then reads texts; "
+        "of texts, the words that count (default: all)",
     )
     presets = "; ".join(f"{name}, {preset.about}" for name, preset in PRESETS.items())
     add(
@@ -110,6 +114,7 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
         shown = "" if default is None else f" (default: {default})"
         flag = f"--{name.replace('_', '-')}"
         group.add_argument(flag, default=None, help=HELP[name] + shown, **kind)
+    reading.add_options(parser, labels=LABELS)
     args = parser.parse_args(argv)
     _check(parser, args)
     return args
@@ -163,9 +168,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--resume needs --checkpoint DIR")
     if args.save_every and not args.checkpoint:
         parser.error("--save-every has no effect without --checkpoint DIR")
-    for name in ("labels", "vocabulary"):
-        if getattr(args, name) and not args.model:
-            parser.error(f"--{name} has no effect without --model DIR")
+    if args.files.count(reading.STDIN) > 1:
+        parser.error("-: standard input can be read once; give a file for TEST")
     _check_network(parser, args)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import itertools
@@ -14,61 +15,80 @@ from typing import IO, Any
 import numpy as np
 
 from sparse_jax import data
+from sparse_jax.commands import reading
+from sparse_jax.commands.xmc import naming
+from sparse_jax.data import reading as reading_room
+from sparse_jax.data.errors import FormatError, with_cure
+from sparse_jax.data.kinds.base import Kind, Options, Source
 from sparse_jax.ops.xmc_parser import parse_xmc
 from sparse_jax.xmc import Model
 
 _HEADER = re.compile(rb"\s*\d+\s+\d+\s+\d+\s*")
-KINDS = ("auto", "xmc", "text")
+NOTHING_SAID = Options()
 
 
 def stream(
-    path: str, model: Model, *, kind: str = "auto", at_once: int = 1024
+    path: str,
+    model: Model,
+    *,
+    kind: str = "auto",
+    options: Options = NOTHING_SAID,
+    at_once: int = 1024,
 ) -> Iterator[data.XmcData]:
     """Points of a file, or of standard input for "-", some at a time.
 
+    Points of kind xmc and texts of kind text come as they are read; of others the file is read
+    whole before.
+
     Args:
-      path: plain or gzip; points in the XMC text format, or a text a line.
+      path: plain or gzip, of any kind; two files as X,Y.
       model: whose features they get; texts need its feature names.
-      kind: "xmc", "text", or "auto": a first line of three whole numbers is an XMC header.
+      kind: a name in `data.kinds()`, or "auto" to look at the content.
+      options: how the file is read.
       at_once: points.
 
     Raises:
       ValueError: at a malformed line, named; if a text is given to a model without feature names.
+      ImportError: if a library for the kind is missing.
       OSError: if the file can't be read.
     """
-    name = "standard input" if path == "-" else path
-    opened = sys.stdin.buffer if path == "-" else open(path, "rb")
+    named = None if kind == "auto" else kind
+    if isinstance(reading.source_of(path), tuple):
+        sources = reading_room.open_sources(reading.source_of(path))
+        found = reading_room.find(sources, named, options)
+        yield from _whole_file(sources, found, options, model, at_once)
+        return
+    name = "standard input" if path == reading.STDIN else path
+    opened = sys.stdin.buffer if path == reading.STDIN else open(path, "rb")
     with opened as raw:
-        batches = _batches(name, raw, at_once, live=path == "-")
+        batches = _batches(name, raw, at_once, live=path == reading.STDIN)
         first = next(batches, None)
         if first is None:
             return
-        header = first[0].strip(b"\r\n")
-        is_header = _HEADER.fullmatch(header) is not None
-        if kind == "xmc" and not is_header:
-            shown = header[:40].decode("utf-8", "replace")
-            raise ValueError(
-                f"{name}: the first line is {shown!r}: must be an XMC header, three whole numbers "
-                "`points features labels`; texts are read with --kind text"
-            )
-        if is_header and kind != "text":
-            hint = "" if kind == "xmc" else "; if its lines are texts, give --kind text"
-            _, features, labels = (int(x) for x in header.split())
-            warn_of_sizes(name, features, labels, model)
-            yield from _xmc(name, header, itertools.chain([first[1:]], batches), hint)
+        source = Source(name, b"".join(first))
+        found = reading_room.find([source], named, options)
+        reading.refuse_useless(found, options)
+        rest = itertools.chain([first], batches)
+        if found.name == "xmc":
+            hint = "; if its lines are texts, give --kind text" if named is None else ""
+            yield from _xmc(name, rest, model, hint)
+        elif found.name == "text":
+            yield from _texts(name, rest, model)
         else:
-            yield from _texts(name, itertools.chain([first], batches), model)
+            source = Source(name, b"".join(line for batch in rest for line in batch))
+            yield from _whole_file([source], found, options, model, at_once)
 
 
-def warn_of_sizes(name: str, features: int, labels: int, model: Model) -> None:
-    """Says if a file's ids may mean something else than the model's."""
-    if (features, labels) != (model.num_features, model.num_labels):
-        print(
-            f"warning: {name} is of {features:,} features and {labels:,} labels, the model of "
-            f"{model.num_features:,} and {model.num_labels:,}: ids must mean the same in both; "
-            "features that the model lacks are left out",
-            file=sys.stderr,
-        )
+def _whole_file(
+    sources: list[Source], kind: Kind, options: Options, model: Model, at_once: int
+) -> Iterator[data.XmcData]:
+    reading.refuse_useless(kind, options)
+    table = reading_room.read_sources(sources, kind, options)
+    reading.tell(sources[0].name, table)
+    table = dataclasses.replace(table, label_names=None)  # labels of a file aren't looked at
+    found = naming.for_model(sources[0].name, table, model).points
+    for start in range(0, found.num_points, at_once):
+        yield found.take(slice(start, start + at_once))
 
 
 def _batches(name: str, raw: IO[bytes], at_once: int, *, live: bool) -> Iterator[list[bytes]]:
@@ -106,24 +126,33 @@ def _live(source: Any) -> Iterator[list[bytes]]:
 
 
 def _xmc(
-    name: str, header: bytes, batches: Iterator[list[bytes]], hint: str
+    name: str, batches: Iterator[list[bytes]], model: Model, hint: str
 ) -> Iterator[data.XmcData]:
+    first = next(batches)
+    header = first[0].strip(b"\r\n")
+    if not _HEADER.fullmatch(header):
+        shown = header[:40].decode("utf-8", "replace")
+        cure = "texts are read with --kind text" if shown.strip() else "delete the empty lines"
+        raise FormatError(
+            name,
+            f"line 1: is {shown!r}: must be an XMC header, three whole numbers `points features "
+            f"labels`; {cure}",
+        )
     promised, features, labels = (int(x) for x in header.split())
+    naming.warn_of_sizes(name, features, labels, model)
     done = 0
-    for batch in batches:
+    for batch in itertools.chain([first[1:]], batches):
         rows, more = batch[: promised - done], batch[promised - done :]
         if any(row.strip() for row in more):
-            raise ValueError(
-                f"{name}: more rows follow than the {promised} that the header promises{hint}"
+            raise FormatError(
+                name, f"more rows follow than the {promised} that the header promises{hint}"
             )
         if rows:
             head = b"%d %d %d\n" % (len(rows), features, labels)
             yield _parse(head + b"".join(rows), name, done)
             done += len(rows)
     if done < promised:
-        raise ValueError(
-            f"{name}: ends after {done} rows, but the header promises {promised}{hint}"
-        )
+        raise FormatError(name, f"ends after {done} rows, but the header promises {promised}{hint}")
 
 
 def _parse(content: bytes, name: str, rows_before: int) -> data.XmcData:
@@ -133,27 +162,27 @@ def _parse(content: bytes, name: str, rows_before: int) -> data.XmcData:
         message = re.sub(
             r"^line (\d+)", lambda found: f"line {int(found[1]) + rows_before}", str(error)
         )
-        raise data.XmcFormatError(name, message) from None
+        raise FormatError(name, with_cure(message)) from None
     return data.XmcData(*arrays[:5], num_features=arrays[6], num_labels=arrays[7])
 
 
 def _texts(name: str, batches: Iterator[list[bytes]], model: Model) -> Iterator[data.XmcData]:
     names = model.about.feature_names
     if names is None:
-        raise ValueError(
-            f"{name} holds texts, but the model doesn't know the words of its features: give "
-            "points in the XMC text format (a header `points features labels` first), or train "
-            "with --vocabulary NAMES"
-        )
-    vocabulary = data.Vocabulary(names)
+        raise ValueError(naming.NO_WORDS.format(name))
+    vocabulary, done = data.Vocabulary(names), 0
     for rows in batches:
         try:
             texts = [row.decode("utf-8").rstrip("\r\n") for row in rows]
         except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{name}: byte {error.start} of a line is no UTF-8: convert the file"
+            at = next(i for i, row in enumerate(rows) if row == error.object)
+            raise FormatError(
+                name,
+                f"line {done + at + 1}: byte {error.start} of it is no UTF-8; convert the file, "
+                "for example: iconv -f LATIN1 -t UTF-8 FILE > NEW",
             ) from None
         yield vocabulary.transform(texts)
+        done += len(rows)
 
 
 def names_of(model: Model, labels: np.ndarray) -> list[str]:

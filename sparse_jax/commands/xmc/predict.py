@@ -1,12 +1,13 @@
 """The best labels of new points or texts, by a kept classifier.
 
     sparse-jax xmc predict MODEL new.txt --top-k 10
+    sparse-jax xmc predict MODEL new.csv --text question
     echo "a library for reading fonts" | sparse-jax xmc predict MODEL - --threshold 0.3
 
-FILE holds points in the Extreme Classification Repository's text format (a header `points features
-labels` first), or a text a line, if the model knows the words of its features. Lines come out in
-the order of FILE: pairs of a label and its chance to be true, separated by tabs, best first (tsv);
-or one JSON object each (jsonl); or all of it as arrays `labels` and `scores` (npz).
+FILE holds points by id, or texts, if the model knows the words of its features: a text a line, or
+any table of texts. Lines come out in the order of FILE: pairs of a label and its chance to be true,
+separated by tabs, best first (tsv); or one JSON object each (jsonl); or all of it as arrays
+`labels` and `scores` (npz).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import IO, Any
 import numpy as np
 
 from sparse_jax import xmc
+from sparse_jax.commands import reading
+from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.xmc import points
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.files import write_stream
@@ -32,9 +35,7 @@ FORMATS = ("tsv", "jsonl", "npz")
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("model", metavar="MODEL", help="directory of a kept model")
     add("file", metavar="FILE", help="points or texts, plain or gzip; - reads standard input")
@@ -48,12 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--format", choices=FORMATS, default="tsv", help="(default: tsv)")
     add("--output", metavar="FILE", help="write here instead of to standard output; npz needs it")
-    add(
-        "--kind",
-        choices=points.KINDS,
-        default="auto",
-        help="what FILE holds (default: auto, by its first line)",
-    )
+    reading.add_options(parser)
     args = parser.parse_args(argv)
     if args.top_k < 1:
         parser.error(f"--top-k {args.top_k}: must be at least 1")
@@ -78,7 +74,9 @@ def main(argv: list[str] | None = None) -> int:
         model = xmc.load(args.model)
         chunks = (
             xmc.predict(model, part, k=args.top_k)
-            for part in points.stream(args.file, model, kind=args.kind)
+            for part in points.stream(
+                args.file, model, kind=args.kind, options=reading.options_of(args)
+            )
         )
         if args.format == "npz":
             _write_arrays(args, list(chunks))
@@ -92,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,10 +1,12 @@
 """Train a classifier over many labels on one CPU, and keep it.
 
     sparse-jax xmc train train.txt.gz --test test.txt.gz --model MODEL
+    sparse-jax xmc train table.csv --text question --labels type --model MODEL
+    sparse-jax xmc train trn_X_Xf.txt,trn_X_Y.txt --model MODEL
     sparse-jax xmc predict MODEL new.txt --top-k 5
 
-Files are in the Extreme Classification Repository's text format, plain or .gz: a header `points
-features labels`, then a point a line, `label,label feature:value feature:value`.
+Files hold points by the ids of their features and labels, or texts with labels by name; plain or
+gzip, - for standard input.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ import jax
 import numpy as np
 
 from sparse_jax import data, xmc
+from sparse_jax.commands import reading
 from sparse_jax.commands.checks import check_target
 from sparse_jax.commands.progress import Bars
 from sparse_jax.commands.report import draw, draw_model, print_table, tell
-from sparse_jax.commands.xmc import options
+from sparse_jax.commands.xmc import naming, options
 from sparse_jax.commands.xmc.evaluate import evaluate
 from sparse_jax.data import weighting
 from sparse_jax.runtime.allocator import keep_freed_memory
@@ -39,26 +42,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return options.parse_args(argv, __doc__)
 
 
-def load(args: argparse.Namespace) -> tuple[data.XmcData, data.XmcData | None]:
-    """The training points, and the test points if there are any, as they are read.
+def load(args: argparse.Namespace) -> tuple[data.Table, data.Table | None]:
+    """The training points, and the test points if there are any, with features and names.
 
     Raises:
       ValueError: if a file is malformed, or the two don't fit together.
+      ImportError: if a library for a kind of file is missing.
       OSError: if a file can't be read.
     """
-    train = data.read_xmc(args.files[0])
-    test = data.read_xmc(args.files[1]) if len(args.files) > 1 else None
-    if test and (train.num_features, train.num_labels) != (test.num_features, test.num_labels):
-        raise ValueError(
-            f"{args.files[1]} has {test.num_features} features and {test.num_labels} labels, "
-            f"{args.files[0]} {train.num_features} and {train.num_labels}: they must be equal"
-        )
-    for name, points in zip(args.files, (train, test) if test else (train,), strict=True):
-        if not points.num_points:
-            raise ValueError(f"{name} has no points: must have at least one; check its header")
-        if not points.label_ids.size:
-            raise ValueError(f"{name} has no labels: labels come first on each line")
-    return train, test
+    train = reading.read(args.files[0], args)
+    naming.check_labels(args.files[0], train)
+    train = naming.with_names(train, args.labels, args.vocabulary, args.model)
+    if len(args.files) == 1:
+        return train, None
+    test = reading.read(args.files[1], args, strict=False)
+    naming.check_labels(args.files[1], test)
+    return train, naming.as_test(args.files[0], args.files[1], train, test)
 
 
 def load_weighted(files: Sequence[str]) -> tuple[data.XmcData, data.XmcData]:
@@ -66,8 +65,8 @@ def load_weighted(files: Sequence[str]) -> tuple[data.XmcData, data.XmcData]:
     train, test = load(parse_args(list(files)))
     if test is None:
         raise ValueError(f"{files[0]} stands alone: must be TRAIN and TEST")
-    chosen = weighting.fit(train)
-    return weighting.apply(chosen, train), weighting.apply(chosen, test)
+    chosen = weighting.fit(train.points)
+    return weighting.apply(chosen, train.points), weighting.apply(chosen, test.points)
 
 
 def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> int:
@@ -77,7 +76,7 @@ def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> 
     keep_freed_memory()
     try:
         if not args.files:
-            raise ValueError("no files: give TRAIN, in the XMC text format; --help shows how")
+            raise ValueError("no files: give TRAIN, points of any kind; --help shows how")
         check_target(args.model, kind="xmc")
         # A directory may serve as both.
         checkpoint = None if args.checkpoint == args.model else args.checkpoint
@@ -93,7 +92,9 @@ def _run(args: argparse.Namespace) -> int:
     for place in (args.model, args.checkpoint):
         if place is not None:
             check_writable(place)
-    train, test = load(args)
+    table, test_table = load(args)
+    train, test = table.points, None if test_table is None else test_table.points
+    names = {"label_names": table.label_names, "feature_names": table.feature_names}
     held = "" if test is None else f"{test.num_points:,} test points, "
     print(
         f"{train.num_points:,} training points, {held}{train.num_features:,} features, "
@@ -105,9 +106,9 @@ def _run(args: argparse.Namespace) -> int:
     interrupt = Interrupt(args.max_seconds if args.preset else None)
     with interrupt, Bars() as bars:
         if args.preset:
-            model, history, costs = _fit_preset(args, train, interrupt, bars)
+            model, history, costs = _fit_preset(args, train, names, interrupt, bars)
         else:
-            model, history, costs = _fit_network(args, train, interrupt, bars)
+            model, history, costs = _fit_network(args, train, names, interrupt, bars)
     if interrupt.asked:
         where = f"; what is done is saved in {args.checkpoint}" if args.checkpoint else ""
         print(f"\ninterrupted{where}")
@@ -122,7 +123,8 @@ def _run(args: argparse.Namespace) -> int:
     print_table(results)
     tell(results, args.json)
     if args.plot and args.preset and test is not None:
-        frequency = np.bincount(train.label_ids, minlength=train.num_labels)
+        most = max(train.num_labels, test.num_labels)
+        frequency = np.bincount(train.label_ids, minlength=most)
         predicted = xmc.predict(model, test, k=min(5, model.num_labels))
         draw_model(args.plot, predicted, test, frequency)
     elif args.plot and test is not None:
@@ -133,17 +135,15 @@ def _run(args: argparse.Namespace) -> int:
 Fitted = tuple[xmc.Model, list[dict[str, float]], dict[str, Any]]
 
 
-def _names(args: argparse.Namespace, train: data.XmcData) -> dict[str, tuple[str, ...] | None]:
-    sizes = {"label_names": train.num_labels, "feature_names": train.num_features}
-    paths = {"label_names": args.labels, "feature_names": args.vocabulary}
-    return {
-        name: None if paths[name] is None else data.read_names(paths[name], count=count)
-        for name, count in sizes.items()
-    }
+Names = dict[str, tuple[str, ...] | None]
 
 
 def _fit_preset(
-    args: argparse.Namespace, train: data.XmcData, interrupt: Interrupt, bars: Bars
+    args: argparse.Namespace,
+    train: data.XmcData,
+    names: Names,
+    interrupt: Interrupt,
+    bars: Bars,
 ) -> Fitted:
     runs: list[NetworkRun] = []
     model = xmc.fit(
@@ -156,7 +156,7 @@ def _fit_preset(
         interrupt=interrupt,
         progress=bars,
         on_network=runs.append,
-        **_names(args, train),
+        **names,
     )
     costs = runs[-1].costs() if runs else {}
     shown = {
@@ -175,7 +175,11 @@ def _fit_preset(
 
 
 def _fit_network(
-    args: argparse.Namespace, train: data.XmcData, interrupt: Interrupt, bars: Bars
+    args: argparse.Namespace,
+    train: data.XmcData,
+    names: Names,
+    interrupt: Interrupt,
+    bars: Bars,
 ) -> Fitted:
     chosen = weighting.fit(train, args.weighting)
     run = NetworkRun(
@@ -189,7 +193,7 @@ def _fit_network(
             raise ValueError(f"nothing is saved in {args.checkpoint} yet: start without --resume")
         print(f"resumed at step {run.clock.step} of {run.total_steps}")
     run.fit(interrupt=interrupt, max_seconds=args.max_seconds, progress=bars)
-    model = network_alone(run, train, chosen, **_names(args, train))
+    model = network_alone(run, train, chosen, **names)
     return model, run.history, run.costs()
 
 
@@ -208,10 +212,9 @@ def _results(
 ) -> dict[str, Any]:
     results = dict(costs)
     if test is not None:
-        inverse = metrics.inverse_propensities(
-            train.label_offsets, train.label_ids, train.num_labels
-        )
-        results |= evaluate(model, test, np.asarray(inverse))
+        most = max(train.num_labels, test.num_labels)
+        inverse = metrics.inverse_propensities(train.label_offsets, train.label_ids, most)
+        results |= evaluate(model, test, np.asarray(inverse), others=True)
     results["model_bytes"] = model.nbytes()
     results["peak_rss_bytes"] = peak_rss_bytes()
     return results
