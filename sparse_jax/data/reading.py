@@ -197,7 +197,7 @@ def find(sources: Sequence[Source], kind: str | None, options: Options) -> Kind:
             raise ValueError(f"kind = {kind!r}: must be one of files, since {first.name} is one")
     else:
         found = recognise(first, options, files=len(sources))
-    if not first.content.strip():
+    if not first.content.strip() and kind != "text":
         raise FormatError(
             first.name, "line 1: the file is empty; give the file that holds the points"
         )

@@ -218,7 +218,19 @@ def like(table: Table, named: Named | None) -> Table:
 
     Returns:
         A table with features; labels that the other lacks come behind its own.
+
+    Raises:
+        ValueError: texts, or labels by name, and the other knows ids alone.
     """
     if named is None:
         return count_words(table)
+    for what, given, known in (
+        ("feature_names", table.texts, named.feature_names),
+        ("label_names", table.label_names, named.label_names),
+    ):
+        if given is not None and known is None:
+            raise ValueError(
+                f"like.{what} = None: must have names, since these points have them in place of "
+                "ids; take what was trained on texts, or leave like out"
+            )
     return renumber_labels(count_words(table, named.feature_names), named.label_names)

@@ -243,6 +243,20 @@ def test_predictions_of_a_file_whose_header_is_not_first(small, capsys, tmp_path
     assert "a.txt" in err
 
 
+def test_predictions_of_texts_come_for_blank_lines_and_in_wide_characters(
+    small, capsys, tmp_path, monkeypatch
+):
+    feed(monkeypatch, b"\n\n")
+    status, out, err = run(capsys, "xmc", "predict", small / "m", "-", "--top-k", 1)
+    assert status == 0 and len(out.splitlines()) == 2, err
+    (tmp_path / "a.csv").write_bytes("question\nan apple\na bus\n".encode("utf-16"))
+    status, out, err = run(
+        capsys, "xmc", "predict", small / "m", tmp_path / "a.csv", "--text", "question"
+    )
+    assert status == 0, err
+    assert [line.split("\t")[0] for line in out.splitlines()] == ["food", "thing"]
+
+
 def test_train_and_test_must_hold_the_same(small, capsys, tmp_path):
     columns = ("--text", "question", "--labels", "type")
     status, _, err = run(capsys, "xmc", "train", small / "t.csv", TEST, *columns)

@@ -73,6 +73,9 @@ def test_numbered_labels_of_datasets_have_their_names():
         labels=types.SimpleNamespace(feature=names),
     )
     assert data.read(many).points.label_ids.tolist() == [1, 0]
+    wrong = stand_in({"text": ["a"], "label": [2]}, label=names)
+    with pytest.raises(ValueError, match="label = 2: must be below 2"):
+        data.read(wrong)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +86,26 @@ def test_numbered_labels_of_datasets_have_their_names():
         ({"train": None}, data.FormatError, "columns = train: must have 'text'"),
         ({"text": ["a"], "labels": []}, data.FormatError, "must be equal"),
         ({"text": [["a"]]}, data.FormatError, "row 0: a text is ['a']"),
+        ({"text": ["a"], "labels": [b"b"]}, data.FormatError, "row 0: labels are b'b'"),
+        ({"text": ["a"], "labels": [{"b": 1}]}, data.FormatError, "row 0: labels are {'b': 1}"),
     ],
 )
 def test_what_is_no_table(source, error, message):
     with pytest.raises(error, match=re.escape(message)):
         data.read(source)
+
+
+def test_labels_may_be_arrays_and_sets():
+    arrays = [np.array(["b", "a"]), np.array([2, np.nan], np.float32), {"c", "b", "a"}]
+    table = data.read({"text": ["x"] * 3, "labels": arrays})
+    assert table.label_names == ("2", "a", "b", "c")
+    assert table.points.label_ids.tolist() == [2, 1, 0, 1, 2, 3]
+
+
+def test_like_something_that_knows_ids_alone_is_refused():
+    by_id = data.Table(make_data(np.random.default_rng(0)), "xmc")
+    with pytest.raises(ValueError, match=r"like.feature_names = None: must have names"):
+        data.read({"text": TEXTS, "labels": LABELS}, like=by_id)
 
 
 def test_several_columns_of_texts(tmp_path):

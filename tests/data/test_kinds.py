@@ -127,6 +127,14 @@ def test_weights_of_labels_are_kept_and_told_and_zero_is_no_label(tmp_path, kind
 # ------------------------------------------------------------------------------- which kind it is
 
 
+def test_a_table_is_recognised_where_the_head_cuts_a_row(tmp_path):
+    rows = "".join(f'row {i},"a\n\nb",c\n' for i in range(30))
+    path = write_files(tmp_path, [f"question,note,type\n{rows}".encode()])
+    assert data.read(path, text="question", labels="type").kind == "csv"
+    with pytest.raises(data.FormatError, match="columns = question, note, type"):
+        data.read(path)
+
+
 def test_where_two_kinds_fit_both_are_named_and_an_option_decides(tmp_path):
     path = write_files(tmp_path, [b"question\ttype\nwhat is it\tgoal\nwho was it\tperson\n"])
     with pytest.raises(data.FormatError, match=r"fits libmultilabel and tsv.*kind='tsv'"):

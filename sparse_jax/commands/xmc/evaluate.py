@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         model, table = xmc.load(args.model), reading.read(args.test, args)
         naming.refuse_labels(table, args.labels)
+        naming.check_labels(args.test, table)
         table = naming.for_model(args.test, table, model)
         results = evaluate(model, table.points, others=table.label_names is not None)
         print_figures(results)

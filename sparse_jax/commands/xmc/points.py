@@ -65,8 +65,7 @@ def stream(
         first = next(batches, None)
         if first is None:
             return
-        source = Source(name, b"".join(first))
-        found = reading_room.find([source], named, options)
+        found = _kind(Source(name, b"".join(first)), named, options)
         reading.refuse_useless(found, options)
         rest = itertools.chain([first], batches)
         if found.name == "xmc":
@@ -77,6 +76,12 @@ def stream(
         else:
             source = Source(name, b"".join(line for batch in rest for line in batch))
             yield from _whole_file([source], found, options, model, at_once)
+
+
+def _kind(first: Source, named: str | None, options: Options) -> Kind:
+    """The kind of a file by its first lines; blank ones are texts, asked one by one perhaps."""
+    blank = named is None and not first.content.strip()
+    return reading_room.find([first], "text" if blank else named, options)
 
 
 def _whole_file(

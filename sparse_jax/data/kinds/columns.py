@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -117,13 +116,14 @@ def _as_labels(cell: Any, separator: str | None) -> list[str]:
         return [name for name in (part.strip() for part in parts) if name]
     if isinstance(cell, numbers.Real) or type(cell).__name__ == "bool_":
         return [as_name(cell)]
-    if isinstance(cell, dict) or not hasattr(cell, "__iter__"):
+    if isinstance(cell, dict | bytes) or not hasattr(cell, "__iter__"):
         raise ValueError(
             f"labels are {cell!r:.60}: must be text, a number, or a list of them; name another "
             "column by labels="
         )
     found = []
-    for label in cell:
+    # A set has an order of its own in each process.
+    for label in sorted(cell, key=str) if isinstance(cell, set | frozenset) else cell:
         if not (isinstance(label, str | numbers.Real) or is_missing(label)):
             raise ValueError(f"a label is {label!r:.60}: must be text or a number; mend it")
         found += _as_labels(label, None)
@@ -134,7 +134,7 @@ def is_missing(cell: Any) -> bool:
     """None, NaN, and what pandas has for them."""
     if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
         return True
-    return isinstance(cell, float) and math.isnan(cell)
+    return isinstance(cell, numbers.Real) and cell != cell
 
 
 def as_name(label: Any) -> str:

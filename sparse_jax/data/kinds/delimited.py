@@ -36,7 +36,8 @@ def _fits(head: Head, delimiter: str) -> bool:
         return True
     if head.lines[0].startswith("__label__"):
         return False
-    same = all(len(row) == len(rows[0]) for row in rows[1:])
+    # The last row may go on behind the head.
+    same = all(len(row) == len(rows[0]) for row in rows[1:-1]) and len(rows[-1]) <= len(rows[0])
     return columns.looks_named(rows[0]) and same and len(rows) > 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from sparse_jax.data.tables import Table
 
 
 def _fits_jsonl(head: Head) -> bool:
+    if head.lines and re.match(r"\s*\[\s*(\{|$)", head.lines[0]):
+        return True  # a list of objects, which is refused with what helps
     row = raw.first_object(head)
     if row is None or raw.LABELS not in row:
         return row is not None
@@ -159,7 +162,9 @@ def _of_frame(
 def _named(cell: Any, names: Sequence[str]) -> Any:
     """Numbers of labels as their names; -1 is none, as `datasets` has it."""
     if isinstance(cell, int):
-        return names[cell] if 0 <= cell < len(names) else None
+        if cell >= len(names):
+            raise ValueError(f"label = {cell}: must be below {len(names)}, the names there are")
+        return names[cell] if cell >= 0 else None
     return cell if cell is None else [_named(part, names) for part in cell]
 
 

@@ -30,6 +30,8 @@ def objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
             raise FormatError(
                 source.name, f"line {number}: is no JSON ({error}); write one object a line"
             ) from None
+        if "\\ud" in line.lower():
+            _check_characters(source, number, row)
         if not isinstance(row, dict):
             raise FormatError(
                 source.name,
@@ -37,6 +39,17 @@ def objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
                 "line",
             )
         yield number, row
+
+
+def _check_characters(source: Source, number: int, row: Any) -> None:
+    """Refuses half a character, which can be escaped in JSON but is no text."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise FormatError(
+            source.name, f"line {number}: {half!r} is half a character; mend or delete it"
+        ) from None
 
 
 def first_object(head: Head) -> dict[str, Any] | None:

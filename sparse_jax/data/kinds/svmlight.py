@@ -21,6 +21,7 @@ _ROW = re.compile(rf"(?:{_LABELS}(?:\s+|$))?(?:qid:\d+\s+)?(?:\d+:\S+(?:\s+|$))*
 _HEADER = re.compile(rb"\s*\d+\s+\d+\s+\d+\s*")
 _QUERY = re.compile(rb"(?:^|\s)qid:\d+")
 _CURES = (
+    ("is out of range", "number the ids anew"),
     ("more than once", "join its entries"),
     ("value", "mend or drop this entry"),
     ("expected", "join labels by commas alone, and write features as id:value"),
