@@ -218,7 +218,7 @@ def test_weights_and_shifted_ids_are_warned_of(capsys, tmp_path):
             "no labels: name the column of labels by --labels; columns = question, type",
         ),
         ("a.tsv", b"a b\tc\nd\te\nf\tg\n", [], "fits libmultilabel and tsv"),
-        ("a.txt", b"red\ngreen\n", [], "has no labels: texts with labels are read from"),
+        ("a.txt", b"red\ngreen\n", [], "has no labels: it was read as a text a line; if"),
         ("a.txt", b"3 2\n0:1\n1:1\n0:1\n", [], "give the file of labels, too, as X,Y"),
         ("a.txt", b"1 2 2\n0 1:1\n", ["--text", "a"], "--text: no effect on files of kind xmc"),
         ("a.txt", b"__label__a b\n", ["--labels", "c"], "--labels: no effect on files of kind"),

@@ -9,6 +9,8 @@ import re
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from point_files import (
     FILES,
     KINDS,
@@ -97,6 +99,31 @@ def test_round_trip(tmp_path, kind, ending):
     assert [path.read_bytes() for path in paths] == first
 
 
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0\x1f")
+ROWS = st.tuples(st.text(CHARACTERS, max_size=9), st.lists(st.text(CHARACTERS, max_size=4)))
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "raw", "fasttext"])
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(ROWS, min_size=1, max_size=4))
+def test_texts_and_labels_of_any_characters_come_back(tmp_path_factory, kind, rows):
+    if kind in NEEDS:
+        need(kind)
+    table = data.read({"text": [text for text, _ in rows], "labels": [row for _, row in rows]})
+    folder = tmp_path_factory.getbasetemp()
+    path = [folder / "any-a", folder / "any-b"][: KINDS[kind].files]
+    options = {"separator": "\x1f"} if kind in ("csv", "tsv") else {}
+    try:
+        data.write(table, path, kind, **options)
+    except ValueError:  # a name, or a row of nothing, that fastText has no way to write
+        assert kind == "fasttext"
+        return
+    again = data.read(path, kind, **options)
+    assert again.label_names == table.label_names
+    assert_same(again.points, table.points)
+    assert kind == "fasttext" or again.texts == table.texts
+
+
 @pytest.mark.parametrize("kind", ["xy", "npz", "raw"])
 def test_weights_of_labels_are_kept_and_told_and_zero_is_no_label(tmp_path, kind):
     contents = {
@@ -159,6 +186,12 @@ def test_where_two_kinds_fit_both_are_named_and_an_option_decides(tmp_path):
         (b"# of LIBSVM\n1 qid:4 0:0.5\n", "svmlight"),
         (b"text\nred\n", "text"),
         (b"no label\n__label__a text\n", "fasttext"),
+        ("__label__a\u00a0b text\n".encode(), "fasttext"),
+        (b"a\tlonger text than a name is\n", "text"),
+        (b"a\tlonger text than a name is\nb\tand another one here\n", "libmultilabel"),
+        (b"0 5\n", "xy"),
+        (b"2 5\ntexts\n", "text"),
+        (b"12:30 lunch\n", "text"),
     ],
 )
 def test_a_kind_is_what_the_content_is(tmp_path, content, kind):

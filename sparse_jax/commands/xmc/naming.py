@@ -146,7 +146,7 @@ def check_labels(name: str, table: data.Table) -> None:
         "xmc": "labels come first on each line",
         "xy": "give the file of labels, too, as X,Y",
         "npz": "give the file of labels, too, as X,Y",
-        "text": "texts with labels are read from fastText's files and tables; --kind says which",
+        "text": "it was read as a text a line; if it is of another kind, say --kind",
         "fasttext": "labels are words that begin with __label__",
     }.get(table.kind, "check its labels")
     if table.columns:

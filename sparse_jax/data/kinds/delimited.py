@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def _records(source: Source, text: str, delimiter: str) -> Iterator[tuple[int, l
     number = 1
     try:
         for cells in reader:
-            if cells:
+            if len(cells) > 1 or (cells and cells[0].strip()):
                 yield number, cells
             number = reader.line_num + 1
     except csv.Error as error:
@@ -100,11 +101,16 @@ def _read(kind: str, source: Source, options: Options) -> Table:
 
 def _write(kind: str, table: Table, options: Options) -> list[bytes]:
     found = columns.to_columns(table, options, joined=True, kind=kind)
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
-    writer.writerow(found)
-    writer.writerows(zip(*found.values(), strict=True))
-    return [file.getvalue().encode()]
+    delimiter = "\t" if kind == "tsv" else ","
+    # The csv module leaves carriage returns bare where lines end without.
+    special = re.compile(f'[\r\n"{delimiter}]')
+    lines = [
+        delimiter.join(
+            '"' + cell.replace('"', '""') + '"' if special.search(cell) else cell for cell in row
+        )
+        for row in (list(found), *zip(*found.values(), strict=True))
+    ]
+    return ["".join(f"{line}\n" for line in lines).encode()]
 
 
 def _kind(name: str, about: str, sign: str, fits: Any) -> Kind:

@@ -17,10 +17,10 @@ from sparse_jax.data.tables import Table
 def _fits_jsonl(head: Head) -> bool:
     if head.lines and re.match(r"\s*\[\s*(\{|$)", head.lines[0]):
         return True  # a list of objects, which is refused with what helps
-    row = raw.first_object(head)
-    if row is None or raw.LABELS not in row:
-        return row is not None
-    return bool(head.options.given()) and columns.names_columns(list(row), head.options)
+    keys = raw.first_keys(head)
+    if keys is None or raw.LABELS not in keys:
+        return keys is not None
+    return bool(head.options.given()) and columns.names_columns(list(keys), head.options)
 
 
 def _read_jsonl(sources: tuple[Source, ...], options: Options) -> Table:

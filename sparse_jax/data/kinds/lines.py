@@ -19,6 +19,7 @@ from sparse_jax.data.kinds.base import (
 from sparse_jax.data.tables import Table, of_texts
 
 PREFIX = "__label__"
+_SPACES = re.compile(r"[ \t\r\v\f]+")  # fastText's own: others are parts of words
 
 
 def _fits_fasttext(head: Head) -> bool:
@@ -29,7 +30,7 @@ def _read_fasttext(sources: tuple[Source, ...], options: Options) -> Table:
     (source,) = sources
     texts, labels = [], []
     for number, line in rows_of(source):
-        words = line.split()
+        words = [word for word in _SPACES.split(line) if word]
         found = [word for word in words if word.startswith(PREFIX)]
         if PREFIX in found:
             raise FormatError(
@@ -44,9 +45,9 @@ def _read_fasttext(sources: tuple[Source, ...], options: Options) -> Table:
 
 def _write_fasttext(table: Table, files: int, options: Options) -> list[bytes]:
     lines = []
-    names = label_rows(table, "fasttext", forbidden=r"\s")
+    names = label_rows(table, "fasttext", forbidden=r"[ \t\r\n\v\f]")
     for row, (text, labels) in enumerate(zip(texts_of(table, "fasttext"), names, strict=True)):
-        words = text.split()
+        words = [word for word in _SPACES.split(text.replace("\n", " ")) if word]
         if any(word.startswith(PREFIX) for word in words):
             raise ValueError(
                 f"text {row} has a word that begins with {PREFIX}: would be read as a label; "
@@ -72,6 +73,7 @@ def _fits_libmultilabel(head: Head) -> bool:
     width = len(cells[0])
     return (
         width in (2, 3)
+        and len(cells) > 1
         and all(len(row) == width for row in cells)
         and all(" " not in row[0].strip() for row in cells if width == 3)
         and not columns.names_columns(cells[0], head.options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,19 +53,18 @@ def _check_characters(source: Source, number: int, row: Any) -> None:
         ) from None
 
 
-def first_object(head: Head) -> dict[str, Any] | None:
-    """The first line's object; None if it is none."""
-    if not head.lines or not head.lines[0].lstrip().startswith("{"):
+def first_keys(head: Head) -> set[str] | None:
+    """The keys of the first line's object, malformed or not; None if it is none."""
+    if not head.lines or not re.match(r'\s*\{\s*["}]', head.lines[0]):
         return None
     try:
-        row = json.loads(head.lines[0])
-    except (json.JSONDecodeError, RecursionError):
-        return {} if len(head.lines) == 1 else None  # cut short, perhaps
-    return row if isinstance(row, dict) else None
+        return set(json.loads(head.lines[0]))
+    except (json.JSONDecodeError, RecursionError):  # which its reader names
+        return set(re.findall(r'"(\w+)"\s*:', head.lines[0]))
 
 
 def _fits(head: Head) -> bool:
-    return LABELS in (first_object(head) or {})
+    return LABELS in (first_keys(head) or ())
 
 
 def _text(source: Source, number: int, row: dict[str, Any]) -> str:

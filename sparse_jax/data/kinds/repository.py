@@ -16,7 +16,7 @@ from sparse_jax.data.tables import Table, weighted
 from sparse_jax.data.xmc import check_finite, from_bytes, to_bytes, unchecked
 from sparse_jax.ops.xmc_parser import parse_xmc
 
-_PAIRS = re.compile(r"\s*(\d+:\S+(\s+|$))*")
+_PAIR = re.compile(r"\s*\d+:\S")
 
 
 def _fits_xmc(head: Head) -> bool:
@@ -37,7 +37,7 @@ def _fits_xy(head: Head) -> bool:
     return bool(
         lines
         and re.fullmatch(r"\s*\d+\s+\d+\s*", lines[0])
-        and all(_PAIRS.fullmatch(line) for line in lines[1:])
+        and (len(lines) == 1 or any(_PAIR.match(line) for line in lines[1:]))
     )
 
 

@@ -17,14 +17,14 @@ from sparse_jax.ops.xmc_parser import parse_xmc
 
 _NUMBER = r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
 _LABELS = rf"{_NUMBER}(?:,{_NUMBER})*"
-_ROW = re.compile(rf"(?:{_LABELS}(?:\s+|$))?(?:qid:\d+\s+)?(?:\d+:\S+(?:\s+|$))*")
+_ROW = re.compile(r"(?:[-+\d.,eE]+(?:\s+|$))?(?:qid:\d+\s+)?(?:\d+:\S+(?:\s+|$))*")
 _HEADER = re.compile(rb"\s*\d+\s+\d+\s+\d+\s*")
 _QUERY = re.compile(rb"(?:^|\s)qid:\d+")
 _CURES = (
     ("is out of range", "number the ids anew"),
     ("more than once", "join its entries"),
-    ("value", "mend or drop this entry"),
     ("expected", "join labels by commas alone, and write features as id:value"),
+    ("value", "mend or drop this entry"),
     ("id '", "write ids as whole numbers, labels joined by commas"),
 )
 
@@ -45,9 +45,13 @@ class _Lines(NamedTuple):
 
 def _fits(head: Head) -> bool:
     rows = [row for row in (line.split("#")[0].strip() for line in head.lines) if row]
-    if {"base", "label_base"} & head.options.given() and _HEADER.fullmatch(rows[0].encode()):
+    based = {"base", "label_base"} & head.options.given()
+    if rows and based and _HEADER.fullmatch(rows[0].encode()):
         rows = rows[1:]  # else it is of kind xmc
-    return any(":" in row for row in rows) and all(_ROW.fullmatch(row) for row in rows)
+    # A malformed row in the head is for the reader to name.
+    matching = [row for row in rows if _ROW.fullmatch(row)]
+    half = 2 * len(matching) >= len(rows) and rows[:1] == matching[:1]
+    return half and any(":" in row for row in matching)
 
 
 def _lines(source: Source) -> _Lines:
