@@ -332,6 +332,6 @@ def written_kind(path: str, kind: str | None) -> Kind:
             return found
     known = ", ".join(suffix for found in writable.values() for suffix in found.suffixes)
     raise ValueError(
-        f"path = {path}: must end in one of {known} where no kind is said; say it, one of "
+        f"path = {path}: must end in one of {known} where no kind is said; say it (--to), one of "
         f"{', '.join(writable)}"
     )

@@ -274,6 +274,8 @@ def test_errors_of_options_are_short(capsys):
         status, _, err = run(capsys, "xmc", command, "--no-such-option", "a", "b")
         assert status == 2 and len(err) < 300 and f"sparse-jax xmc {command} --help" in err
         assert "usage" not in err
+    _, _, err = run(capsys, "xmc", "train", TRAIN, "--hiden", "3")
+    assert "did you mean --hidden?" in err
 
 
 def test_help_names_every_kind(capsys):
