@@ -65,7 +65,8 @@ def read(
             labels that it lacks come behind. None for the words and labels of the source.
         text: the column of texts, or several, joined by a space; "text" if None.
         labels: the column of labels; "labels" or "label", where there is one, if None.
-        separator: what parts several labels in one cell; None for one label a cell.
+        separator: what parts several labels in one cell; None for one label a cell, in kind
+            libmultilabel for spaces.
         base: the id of the first feature in a file of kind svmlight, 0 or 1; 0 if None.
         label_base: the id of its first label, 0 or 1; 0 if None.
 
@@ -278,7 +279,7 @@ def write(
         kind: a name in `kinds()`; None for what the path ends in.
         text: the name of the column of texts; "text" if None.
         labels: the name of the column of labels; "labels" if None.
-        separator: what parts labels of a cell in CSV and TSV.
+        separator: what parts labels of a cell in CSV, TSV and libmultilabel.
         base: the id of the first feature in svmlight, 0 or 1; 0 if None.
         label_base: the id of its first label, 0 or 1; 0 if None.
 

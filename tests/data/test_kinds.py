@@ -226,6 +226,18 @@ def test_a_second_file_is_only_for_kinds_of_two(tmp_path):
         data.read(write_files(tmp_path, [XMC, XMC, XMC]))
 
 
+def test_commas_between_labels_of_libmultilabel_are_told_and_may_part_them(tmp_path):
+    path = write_files(tmp_path, [b"3,1\ta text of PECOS\n2\tand another one of it\n"])
+    with pytest.warns(UserWarning, match="separator=','"):
+        assert data.read(path).label_names == ("2", "3,1")
+    table = data.read(path, separator=",")
+    assert table.kind == "libmultilabel" and table.label_names == ("1", "2", "3")
+    assert table.points.label_ids.tolist() == [2, 0, 1]
+    data.write(table, tmp_path / "back", "libmultilabel", separator=",")
+    assert (tmp_path / "back").read_text().startswith("0\t3,1\ta text of PECOS\n")
+    assert data.read(path, separator=" ").label_names == ("2", "3,1")
+
+
 # ---------------------------------------------------------------------------------------- svmlight
 
 

@@ -93,15 +93,24 @@ def _read_libmultilabel(sources: tuple[Source, ...], options: Options) -> Table:
                 f"{width if width in (2, 3) else '2 or 3'}, `labels <tab> text` or `id <tab> "
                 "labels <tab> text` in all lines; put spaces for tabs in texts",
             )
-        labels.append(cells[-2].split())
+        names = [name.strip() for name in cells[-2].split(options.separator)]
+        labels.append([name for name in names if name])
         texts.append(cells[-1])
-    return of_texts("libmultilabel", texts, labels)
+    note = (
+        "labels have commas within: if commas part them, say separator=',' (--separator ,), else "
+        "separator=' '"
+    )
+    commas = options.separator is None and any("," in name for row in labels for name in row)
+    return of_texts("libmultilabel", texts, labels, notes=(note,) if commas else ())
 
 
 def _write_libmultilabel(table: Table, files: int, options: Options) -> list[bytes]:
-    names = label_rows(table, "libmultilabel", forbidden=r"\s")
-    rows = zip(names, texts_of(table, "libmultilabel"), strict=True)
-    lines = [f"{i}\t{' '.join(row)}\t{_one_line(text)}\n" for i, (row, text) in enumerate(rows)]
+    separator = options.separator or " "
+    forbidden = r"\s" if separator.isspace() else rf"[\t\n\r]|{re.escape(separator)}"
+    names = label_rows(table, "libmultilabel", forbidden=forbidden)
+    texts = [_one_line(text) for text in texts_of(table, "libmultilabel")]
+    rows = enumerate(zip(names, texts, strict=True))
+    lines = [f"{i}\t{separator.join(row)}\t{text}\n" for i, (row, text) in rows]
     return ["".join(lines).encode()]
 
 
@@ -134,11 +143,12 @@ KINDS = (
     ),
     Kind(
         name="libmultilabel",
-        about="id, labels and text, or labels and text, between tabs; labels between spaces",
+        about="id, labels and text, or labels and text, parted by tabs; labels parted by spaces",
         sign="lines of two, or three, columns between tabs, none of them names of columns",
         fits=_fits_libmultilabel,
         read=_read_libmultilabel,
         write=_write_libmultilabel,
+        options=frozenset({"separator"}),
     ),
     Kind(
         name="text",
