@@ -9,6 +9,7 @@
 
 #include "handlers/handlers.h"
 #include "sparse_jax/label_tree.h"
+#include "sparse_jax/text_features.h"
 #include "sparse_jax/wide.h"
 #include "sparse_jax/xmc_parser.h"
 
@@ -96,6 +97,66 @@ nb::tuple FitTreeLevel(InArray<int64_t> feature_offsets, InArray<int32_t> featur
                         Array(std::move(kept.weights)), Array(std::move(bias)));
 }
 
+// Texts of a tuple of strings, which must outlive them.
+std::vector<sparse_jax::Text> TextsOf(const nb::tuple& texts) {
+  std::vector<sparse_jax::Text> found;
+  found.reserve(texts.size());
+  for (size_t i = 0; i < texts.size(); ++i) {
+    Py_ssize_t size = 0;
+    const char* data = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(texts.ptr(), Py_ssize_t(i)), &size);
+    if (!data) throw nb::python_error();
+    if (size >= (Py_ssize_t(1) << 30)) throw nb::value_error("a text is longer than 2^30 bytes");
+    found.push_back({data, int64_t(size)});
+  }
+  return found;
+}
+
+nb::tuple Arrays(sparse_jax::TextCounts&& counts) {
+  return nb::make_tuple(Array(std::move(counts.offsets)), Array(std::move(counts.ids)),
+                        Array(std::move(counts.counts)));
+}
+
+nb::tuple HashTexts(nb::tuple texts, bool words, bool pairs, int64_t low,
+                    int64_t high, int64_t num_features, int64_t threads) {
+  const auto views = TextsOf(texts);
+  if (num_features < 1) throw nb::value_error("num_features is below 1");
+  sparse_jax::TextCounts counts;
+  {
+    nb::gil_scoped_release released;
+    counts = sparse_jax::HashTexts(views, {words, pairs, low, high}, num_features, threads);
+  }
+  return Arrays(std::move(counts));
+}
+
+nb::tuple CountKnown(nb::tuple texts, bool words, bool pairs,
+                     int64_t low, int64_t high, InArray<uint64_t> keys, int64_t threads) {
+  const auto views = TextsOf(texts);
+  sparse_jax::TextCounts counts;
+  {
+    nb::gil_scoped_release released;
+    counts = sparse_jax::CountKnown(views, {words, pairs, low, high}, keys.data(),
+                                    int64_t(keys.size()), threads);
+  }
+  return Arrays(std::move(counts));
+}
+
+// Keys, frequencies, names one after the other, where they begin, and the counts' arrays.
+nb::tuple FitVocabulary(nb::tuple texts, bool words, bool pairs,
+                        int64_t low, int64_t high, int64_t min_count, int64_t max_features,
+                        int64_t threads) {
+  const auto views = TextsOf(texts);
+  sparse_jax::TextVocabulary found;
+  sparse_jax::TextCounts counts;
+  {
+    nb::gil_scoped_release released;
+    counts = sparse_jax::FitVocabulary(views, {words, pairs, low, high}, min_count, max_features,
+                                       threads, &found);
+  }
+  return nb::make_tuple(Array(std::move(found.keys)), Array(std::move(found.frequencies)),
+                        nb::bytes(found.names.data(), found.names.size()),
+                        Array(std::move(found.name_offsets)), Arrays(std::move(counts)));
+}
+
 }  // namespace
 
 NB_MODULE(_kernels, m) {
@@ -125,6 +186,9 @@ NB_MODULE(_kernels, m) {
     return handlers;
   });
   m.def("co_occurring", &CoOccurring, "Offsets by feature, and the labels that occur with it.");
+  m.def("count_known_texts", &CountKnown, "Counts of known features of texts.");
+  m.def("fit_texts", &FitVocabulary, "The features that enough texts hold, and their counts.");
+  m.def("hash_texts", &HashTexts, "Counts of hashed features of texts.");
   m.def("fit_tree_level", &FitTreeLevel, "Linear classifiers of a level of a label tree.");
   m.def("parse_xmc", &ParseXmc, "The arrays of a file in the XMC text format, from its bytes.");
 }
