@@ -226,10 +226,16 @@ class Ours:
         def move(params: Any, opt_state: Any, rows: Any, weights: Any, bias: Any) -> Any:
             # Copied, since in a step the gradients are made here and not kept.
             sparse = {
-                "embedding": RowSparse(features, rows + 0.0, num_rows=shape.num_features),
+                "embedding": RowSparse(
+                    features, rows + 0.0, num_rows=shape.num_features, distinct=True
+                ),
                 "hidden_bias": jnp.zeros(shape.hidden),
-                "output": RowSparse(outputs, weights + 0.0, num_rows=shape.num_labels),
-                "output_bias": RowSparse(outputs, bias + 0.0, num_rows=shape.num_labels),
+                "output": RowSparse(
+                    outputs, weights + 0.0, num_rows=shape.num_labels, distinct=True
+                ),
+                "output_bias": RowSparse(
+                    outputs, bias + 0.0, num_rows=shape.num_labels, distinct=True
+                ),
             }
             updates, opt_state = self.tx.update(sparse, opt_state, params)
             return jax.tree.map(

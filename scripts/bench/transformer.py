@@ -141,9 +141,9 @@ def make_step(
             )
         )
         grads = {
-            "embed": RowSparse(words, embed, num_rows=vocabulary),
-            "out": RowSparse(chosen.words.ids, out, num_rows=vocabulary),
-            "bias": RowSparse(chosen.words.ids, bias, num_rows=vocabulary),
+            "embed": RowSparse(words, embed, num_rows=vocabulary, distinct=True),
+            "out": RowSparse(chosen.words.ids, out, num_rows=vocabulary, distinct=True),
+            "bias": RowSparse(chosen.words.ids, bias, num_rows=vocabulary, distinct=True),
             "trunk": trunk,
         }
         updates, opt_state = tx.update(grads, opt_state, params)

@@ -179,16 +179,18 @@ def make_step(
         rows, out, bias = grads
         vocabulary = config.vocabulary
         as_tree = {
-            "embed": RowSparse(inputs.words, rows.embed, num_rows=vocabulary),
-            "copyable": RowSparse(inputs.words, rows.copyable, num_rows=vocabulary),
-            "out": RowSparse(chosen.words.ids, out, num_rows=vocabulary),
-            "bias": RowSparse(chosen.words.ids, bias, num_rows=vocabulary),
+            "embed": RowSparse(inputs.words, rows.embed, num_rows=vocabulary, distinct=True),
+            "copyable": RowSparse(inputs.words, rows.copyable, num_rows=vocabulary, distinct=True),
+            "out": RowSparse(chosen.words.ids, out, num_rows=vocabulary, distinct=True),
+            "bias": RowSparse(chosen.words.ids, bias, num_rows=vocabulary, distinct=True),
             "trunk": rows.trunk,
         }
         lsh = state.lsh
         if lsh is not None and queries is not None and inputs.pairs is not None:
             for name, of_pair in zip(("keys", "values"), rows.pairs, strict=True):
-                as_tree[name] = RowSparse(inputs.pairs.ids, of_pair, num_rows=config.pairs)
+                as_tree[name] = RowSparse(
+                    inputs.pairs.ids, of_pair, num_rows=config.pairs, distinct=True
+                )
             lsh = keyvalue.note(lsh, queries, inputs.pairs.ids)
         updates, opt_state = tx.update(as_tree, state.opt_state, state.params)
         params = apply_scaled(state.params, updates, -scale * jnp.float32(learning_rate))

@@ -116,8 +116,9 @@ def adam(
 def _move(grad: Any, mu: jax.Array, nu: jax.Array, scalars: jax.Array) -> tuple[Any, Any, Any]:
     """(update, mu, nu) of one parameter."""
     if isinstance(grad, RowSparse):
+        grad = grad.merged()
         mu, nu, rows = adam_rows(mu, nu, grad.ids, grad.rows, scalars)
-        return RowSparse(grad.ids, rows, num_rows=grad.num_rows), mu, nu
+        return grad.map(lambda _: rows), mu, nu
     ids = jnp.zeros(1, jnp.int32)
     shape = (1, *grad.shape)
     mu, nu, rows = adam_rows(

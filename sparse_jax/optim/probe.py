@@ -156,7 +156,10 @@ def _probe(tx: optax.GradientTransformationExtraArgs, params: Any) -> str | None
         lazy = _with_slots(tx, lazy, list(map(partial(where, hit), _slots(tx, lazy), old)))
         lazy_updates = where(hit, lazy_updates, zeros)
         sparse = jax.tree.map(
-            lambda g: RowSparse(ids, take_rows(g, ids), _PROBE_ROWS) if g.ndim else g, grads
+            lambda g: (
+                RowSparse(ids, take_rows(g, ids), _PROBE_ROWS, distinct=True) if g.ndim else g
+            ),
+            grads,
         )
         try:
             updates, rows = _row_update(tx, sparse, rows, params, extra)

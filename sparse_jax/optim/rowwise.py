@@ -151,7 +151,7 @@ def rowwise(
 
     For a parameter ``[N, d]`` with a :class:`~sparse_jax.rows.RowSparse` gradient of ``n`` ids,
     ``update`` gathers those rows of the parameter and of each slot, runs ``tx`` on arrays
-    ``[n, d]``, scatters the slot rows back and returns a RowSparse update with the same ids: work
+    ``[n, d]``, scatters the slot rows back and returns a RowSparse update of them: work
     O(n d), whatever N, in place if the state is donated. Dense, None and masked leaves go
     through ``tx`` as ever, in the same call, so that norms see all of them. Whole chains go
     inside: a transformation outside ``rowwise`` would map over the ids.
@@ -241,6 +241,7 @@ def rowwise(
 
     def update(grads: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         _check_grads(grads, params)
+        grads = _tree_map(lambda g: g.merged() if isinstance(g, RowSparse) else g, grads)
         run = _row_update if decay == "touched" else _elapsed_update
         return run(inner, grads, state, params, extra_args)
 
@@ -275,6 +276,7 @@ def apply_updates(params: Any, updates: Any, key: jax.Array) -> Any:
 
     def add(p: Any, u: Any, seed: jax.Array) -> Any:
         if isinstance(u, RowSparse) and p.dtype == jnp.bfloat16:
+            u = u.merged()
             return add_rows(p, u.ids, u.rows, seed=seed)
         return optax.apply_updates(p, u)
 

@@ -124,7 +124,7 @@ def _row_update(
     new = [_scatter(grads, a, b) for a, b in zip(full, _slots(tx, new_state), strict=True)]
 
     def wrap(g: Any, u: Any) -> Any:
-        return RowSparse(g.ids, u, num_rows=g.num_rows) if isinstance(g, RowSparse) else u
+        return g.map(lambda _: u) if isinstance(g, RowSparse) else u
 
     return _tree_map(wrap, grads, updates), _with_slots(tx, new_state, new)
 

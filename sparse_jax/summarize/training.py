@@ -137,10 +137,10 @@ def make_step(
 
         value, (embed, copyable, out, bias, trunk) = jax.value_and_grad(loss)(gathered)
         grads = {
-            "embed": RowSparse(words, embed, num_rows=config.size),
-            "copyable": RowSparse(words, copyable, num_rows=config.size),
-            "out": RowSparse(chosen.words.ids, out, num_rows=config.outputs),
-            "bias": RowSparse(chosen.words.ids, bias, num_rows=config.outputs),
+            "embed": RowSparse(words, embed, num_rows=config.size, distinct=True),
+            "copyable": RowSparse(words, copyable, num_rows=config.size, distinct=True),
+            "out": RowSparse(chosen.words.ids, out, num_rows=config.outputs, distinct=True),
+            "bias": RowSparse(chosen.words.ids, bias, num_rows=config.outputs, distinct=True),
             "trunk": trunk,
         }
         updates, opt_state = tx.update(grads, state.opt_state, params)

@@ -216,10 +216,16 @@ def _sparse_step(
         grad_bag, grad_bias = pull_hidden(grads[0])
         grad_rows = bag_gradient(grad_bag, positions, batch, size=config.distinct_features)
         sparse = {
-            "embedding": RowSparse(features, grad_rows, num_rows=params["embedding"].shape[0]),
+            "embedding": RowSparse(
+                features, grad_rows, num_rows=params["embedding"].shape[0], distinct=True
+            ),
             "hidden_bias": grad_bias,
-            "output": RowSparse(outputs, grads[1], num_rows=params["output"].shape[0]),
-            "output_bias": RowSparse(outputs, grads[2], num_rows=params["output"].shape[0]),
+            "output": RowSparse(
+                outputs, grads[1], num_rows=params["output"].shape[0], distinct=True
+            ),
+            "output_bias": RowSparse(
+                outputs, grads[2], num_rows=params["output"].shape[0], distinct=True
+            ),
         }
         updates, opt_state = tx.update(sparse, state.opt_state, params)
         state = TrainState(

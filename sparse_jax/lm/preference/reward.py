@@ -173,7 +173,10 @@ def make_step(
         value, (match, changed) = jax.value_and_grad(objective, argnums=(0, 1))(
             state.params["match"], rows
         )
-        grads = {"match": match, "pairs": RowSparse(ids, changed, num_rows=table.size)}
+        grads = {
+            "match": match,
+            "pairs": RowSparse(ids, changed, num_rows=table.size, distinct=True),
+        }
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = apply_scaled(state.params, updates, -scale * jnp.float32(learning_rate))
         return RewardState(params, opt_state), Metrics(value)

@@ -181,7 +181,7 @@ def make_step(
         (value, ratio), grads = jax.value_and_grad(objective, has_aux=True)(now)
         ids = inputs.words
         as_tree = {
-            "embed": RowSparse(ids, grads.embed, num_rows=config.vocabulary),
+            "embed": RowSparse(ids, grads.embed, num_rows=config.vocabulary, distinct=True),
             "trunk": grads.trunk,
         }
         updates, opt_state = tx.update(as_tree, policy.opt_state, _tuned(params))

@@ -1,0 +1,160 @@
+"""What `optax.tree` does, for gradients in which some leaves are `RowSparse`.
+
+Optax maps over the leaves of a pytree, and the ids of a `RowSparse` are one: its own functions
+raise there. These see a `RowSparse` as the table that it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparse_jax.rows import RowSparse
+
+
+def _is_sparse(x: Any) -> bool:
+    return isinstance(x, RowSparse)
+
+
+def _map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    return jax.tree.map(f, tree, *rest, is_leaf=_is_sparse)
+
+
+def _values(tree: Any) -> list[jax.Array]:
+    """The entries that are not zero by construction: rows of distinct ids, padding zeroed."""
+    found = []
+    for leaf in jax.tree.leaves(tree, is_leaf=_is_sparse):
+        if isinstance(leaf, RowSparse):
+            leaf = leaf.merged()
+            valid = (leaf.ids >= 0) & (leaf.ids < leaf.num_rows)
+            valid = valid.reshape(-1, *(1,) * (leaf.rows.ndim - 1))
+            leaf = jnp.where(valid, leaf.rows, jnp.zeros_like(leaf.rows))
+        found.append(jnp.asarray(leaf))
+    return found
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """The Euclidean norm of all entries: `optax.global_norm` of the dense tables.
+
+    Args:
+      tree: arrays and `RowSparse`; rows of one id are summed first.
+
+    Returns:
+      float32 [].
+
+    Example:
+      >>> rows = RowSparse(jnp.asarray([1, 1, -1], jnp.int32), jnp.ones((3, 1)), num_rows=1000)
+      >>> float(global_norm({"table": rows}))
+      2.0
+    """
+    squares = [jnp.sum(jnp.square(jnp.abs(x.astype(jnp.float32)))) for x in _values(tree)]
+    return jnp.sqrt(sum(squares, jnp.float32(0)))
+
+
+def clip_by_global_norm(tree: Any, max_norm: float) -> Any:
+    """The tree, scaled down to a norm of max_norm if it has more.
+
+    Inside `sparse_jax.rowwise`, `optax.clip_by_global_norm` does the same.
+
+    Args:
+      tree: arrays and `RowSparse`.
+      max_norm: above 0.
+
+    Example:
+      >>> rows = RowSparse(jnp.asarray([1], jnp.int32), jnp.ones((1, 4)), num_rows=1000)
+      >>> clip_by_global_norm({"table": rows}, 1.0)["table"].rows.tolist()
+      [[0.5, 0.5, 0.5, 0.5]]
+    """
+    limit = jnp.float32(max_norm)
+    return scale(tree, jnp.minimum(jnp.float32(1), limit / jnp.maximum(global_norm(tree), limit)))
+
+
+def scale(tree: Any, factor: jax.Array | float) -> Any:
+    """Each entry times a scalar, in its own dtype."""
+    return _map(lambda x: x * jnp.asarray(factor).astype(x.dtype), tree)
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """Each entry in a floating dtype."""
+    return _map(lambda x: _rows(x, lambda r: r.astype(dtype)), tree)
+
+
+def add(tree: Any, other: Any) -> Any:
+    """The sum of two gradients: two `RowSparse` are merged, of as many ids as both have.
+
+    Args:
+      tree: arrays and `RowSparse`.
+      other: of the same structure, but for the numbers of ids; where one has an array and the
+        other a `RowSparse`, the sum is an array.
+
+    Example:
+      >>> rows = RowSparse(jnp.asarray([1], jnp.int32), jnp.ones((1, 2)), num_rows=3)
+      >>> add({"table": rows}, {"table": rows})["table"].merged().rows.tolist()
+      [[2.0, 2.0], [0.0, 0.0]]
+    """
+    treedef: Any
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_sparse)
+    others = treedef.flatten_up_to(other)
+    return treedef.unflatten([a + b for a, b in zip(leaves, others, strict=True)])
+
+
+def total(stacked: Any) -> Any:
+    """The sum of gradients that `scan` or `vmap` stacked: accumulation over small batches.
+
+    Args:
+      stacked: each array [k, ...]; each `RowSparse` with ids [k, n] and rows [k, n, ...].
+
+    Returns:
+      Arrays [...], and `RowSparse` of k·n ids, which `rowwise` merges.
+
+    Example:
+      >>> def gradient(_, ids):
+      ...     return None, {"table": RowSparse(ids, jnp.ones((2, 1)), num_rows=9)}
+      >>> batches = jnp.asarray([[0, 1], [1, 2]], jnp.int32)
+      >>> grads = total(jax.lax.scan(gradient, None, batches)[1])
+      >>> grads["table"].to_dense()[:4, 0].tolist()
+      [1.0, 2.0, 1.0, 0.0]
+    """
+
+    def one(x: Any) -> Any:
+        if isinstance(x, RowSparse):
+            rows = x.rows.reshape(-1, *x.rows.shape[2:])
+            return RowSparse(x.ids.reshape(-1), rows, num_rows=x.num_rows)
+        return jnp.sum(x, axis=0)
+
+    return _map(one, stacked)
+
+
+def pmean(tree: Any, axis_name: str) -> Any:
+    """The mean over devices, in `shard_map` or `vmap`: ids and rows of all are gathered.
+
+    Args:
+      tree: arrays and `RowSparse`, with as many ids on each device.
+      axis_name: of the mapped axis.
+
+    Returns:
+      Arrays, and `RowSparse` of the ids of all devices.
+    """
+    count = jax.lax.axis_size(axis_name)
+
+    def one(x: Any) -> Any:
+        if not isinstance(x, RowSparse):
+            return jax.lax.pmean(x, axis_name)
+        ids = jax.lax.all_gather(x.ids, axis_name, tiled=True)
+        rows = jax.lax.all_gather(x.rows, axis_name, tiled=True)
+        return RowSparse(ids, rows, num_rows=x.num_rows) * (1 / count)
+
+    return _map(one, tree)
+
+
+def is_finite(tree: Any) -> jax.Array:
+    """Whether no entry is NaN or infinite, bool []; rows of padding don't count."""
+    checks = [jnp.all(jnp.isfinite(x)) for x in _values(tree)]
+    return jnp.all(jnp.stack(checks)) if checks else jnp.asarray(True)
+
+
+def _rows(x: Any, f: Callable[[jax.Array], jax.Array]) -> Any:
+    return x.map(f) if isinstance(x, RowSparse) else f(x)
