@@ -16,7 +16,6 @@ documents it tells apart, and nothing else.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -30,32 +29,30 @@ from sparse_jax import layers, optim
 from sparse_jax.layers import active, losses
 from sparse_jax.optim import rates
 from sparse_jax.rows import RowSparse, embedding_bag, set_rows, take_rows, unique_ids
-from sparse_jax.search import fusion
+from sparse_jax.search import draw, fusion
+from sparse_jax.search.parameters import Network, Stored
 
 __all__ = [
     "Bags",
     "ColdStart",
     "Items",
     "Network",
+    "drawn",
     "encode",
     "hidden",
     "init",
     "join_bags",
+    "keep_moved",
     "learn",
+    "pack",
     "pad_bags",
+    "unpack",
 ]
 
 _MAX_GAIN = 3.0
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """Parameters. Rows of `output` beyond the documents there are hold zeros."""
-
-    embedding: Any  # float32 [num_features, d]; a RowSparse in a gradient
-    gain: Any  # float32 [num_features]
-    output: Any  # float32 [capacity, d]
+jax.tree_util.register_dataclass(Network)
 
 
 class Bags(NamedTuple):
@@ -83,6 +80,69 @@ def init(key: jax.Array, *, num_features: int, dim: int, capacity: int) -> Netwo
         jnp.zeros(num_features, jnp.float32),
         jnp.zeros((capacity, dim), jnp.float32),
     )
+
+
+@functools.partial(jax.jit, static_argnames=("seed", "shape"))
+def _drawn(values: jax.Array, *, seed: int, shape: tuple[int, int]) -> jax.Array:
+    counters = jnp.arange(shape[0] * shape[1], dtype=jnp.uint32).reshape(shape)
+    found = draw.bits(seed, jnp.zeros_like(counters), counters) >> 9
+    return jnp.take(values, found.astype(jnp.int32), axis=0) * draw.scale(shape[1])
+
+
+def drawn(*, seed: int, num_features: int, dim: int) -> jax.Array:
+    """The whole embedding as it was drawn: see `draw`; float32 [num_features, d]."""
+    return _drawn(draw.normals(), seed=seed, shape=(num_features, dim))
+
+
+def unpack(stored: Stored) -> Network:
+    """Parameters as arrays of JAX's own."""
+    dim = stored.rows.shape[1]
+    embedding = drawn(seed=stored.seed, num_features=stored.num_features, dim=dim)
+    gain = jnp.zeros(stored.num_features, jnp.float32)
+    return Network(
+        _put(embedding, stored.ids, stored.rows) if stored.ids.size else embedding,
+        gain.at[stored.gain_ids].set(stored.gain_values) if stored.gain_ids.size else gain,
+        jnp.array(stored.output),
+    )
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(embedding: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:
+    return embedding.at[ids].set(rows, unique_indices=True, indices_are_sorted=True)
+
+
+def pack(network: Network, *, seed: int, documents: int) -> Stored:
+    """What of the parameters must be kept; `unpack` gives them back, bit for bit."""
+    embedding, gain = np.asarray(network.embedding), np.asarray(network.gain)
+    num_features, dim = embedding.shape
+    changed = embedding != np.asarray(drawn(seed=seed, num_features=num_features, dim=dim))
+    ids, gain_ids = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(gain)
+    return Stored(
+        seed,
+        num_features,
+        ids.astype(np.int32),
+        embedding[ids],
+        gain_ids.astype(np.int32),
+        gain[gain_ids],
+        np.asarray(network.output)[:documents],
+    )
+
+
+def keep_moved(trained: jax.Array, first: jax.Array, seen: jax.Array, *, seed: int) -> jax.Array:
+    """A trained embedding whose other rows are as they were drawn.
+
+    Args:
+      trained: float32 [num_features, d].
+      first: float32 [num_features, d], what training began with.
+      seen: bool [num_features], features of documents, whose rows stay even where none moved.
+      seed: of the draw.
+
+    Returns:
+      float32 [num_features, d].
+    """
+    num_features, dim = trained.shape
+    moved = seen | jnp.any(trained != first, axis=1)
+    return jnp.where(moved[:, None], trained, drawn(seed=seed, num_features=num_features, dim=dim))
 
 
 def pad_bags(ids: np.ndarray, values: np.ndarray, rows: np.ndarray, texts: int) -> Bags:
@@ -183,9 +243,9 @@ class ColdStart:
             take_rows(network.embedding, features), take_rows(network.output, ids)
         )
         sparse = Network(
-            RowSparse(features, grads[0], num_rows=num_features),
+            RowSparse(features, grads[0], num_rows=num_features, distinct=True),
             None,
-            RowSparse(ids, grads[1], num_rows=capacity),
+            RowSparse(ids, grads[1], num_rows=capacity, distinct=True),
         )
         updates, opt_state = self.tx.update(sparse, opt_state, network)
         return optax.apply_updates(network, updates), opt_state, value, count
