@@ -11,6 +11,7 @@ from sparse_jax.data.kinds.base import LABELS, TEXT, Options, label_rows, texts_
 from sparse_jax.data.tables import Table, of_texts
 
 OPTIONS: frozenset[str] = frozenset({"text", "labels", "separator"})
+_SHOWN = 20  # columns that an error names, and letters of each
 
 
 def names_columns(cells: Sequence[str], options: Options) -> bool:
@@ -46,7 +47,8 @@ def chosen(name: str, columns: Sequence[str], options: Options) -> tuple[list[st
     """
     texts = list(options.text or (TEXT,))
     labels = options.labels or next((x for x in LABELS if x in columns), None)
-    shown = ", ".join(columns) or "none"
+    # A file that isn't such a table may have its half for a name.
+    shown = ", ".join(" ".join(name.split())[:_SHOWN] for name in columns[:_SHOWN]) or "none"
     for column, option, what in (
         *((text, "text", "texts") for text in texts),
         *([] if labels is None else [(labels, "labels", "labels")]),

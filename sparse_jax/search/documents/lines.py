@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -40,14 +42,12 @@ def rows_of(file: Path, sign: str | None) -> Iterator[tuple[int, list[str]]]:
 
 def head(file: Path) -> list[str]:
     """Whole lines at the beginning of a text file, decompressed; none if it is no text."""
-    import gzip
-
     with open(file, "rb") as opened:
         is_gzip = opened.read(2) == b"\x1f\x8b"
     try:
         with (gzip.open if is_gzip else open)(file, "rb") as opened:
             content = opened.read(_HEAD)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return []
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = content.decode("utf-16" if wide else "utf-8-sig", errors="replace")
