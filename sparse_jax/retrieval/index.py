@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from sparse_jax.retrieval import hashing, schedules, tables
 from sparse_jax.retrieval.hashing import transforms
+from sparse_jax.retrieval.index_config import IndexConfig
 from sparse_jax.rows import slice_rows, take_rows, unique_ids
 
 __all__ = [
@@ -32,54 +33,6 @@ __all__ = [
 _CHUNK = 1024  # rows hashed at a time, so that their projections stay in the cache
 _FEW = 4096  # rows moved from bucket to bucket; when more have changed, tables are filled anew
 _SAMPLE = 2**16  # rows that a mean is taken of
-
-
-@dataclasses.dataclass(frozen=True)
-class IndexConfig:
-    """How to index. The defaults suit a hidden width of about 128.
-
-    Attributes:
-      family: of hash functions, a key of `hashing.FAMILIES`, but for "minhash".
-      transform: of rows before they are hashed, one of `hashing.transforms.NAMES`.
-      num_tables: L. More find more and cost more.
-      num_bits: K; a table has 2**K buckets. More make buckets smaller and a query faster.
-      capacity: places in a bucket; None: four times the mean bucket, from 8 to 128.
-      policy: which rows a full bucket keeps; see `tables`.
-      max_candidates: ranked rows for each query.
-      rehash: when rows that have changed are hashed anew.
-      rebuild: when new functions are drawn and all rows are hashed.
-
-    Example:
-      >>> IndexConfig(num_tables=32, num_bits=8, max_candidates=4).bucket_capacity(5_000)
-      78
-    """
-
-    family: str = "simhash"
-    transform: str = "centred"
-    num_tables: int = 16
-    num_bits: int = 9
-    capacity: int | None = None  # None: four times the mean bucket, from 8 to 128
-    policy: tables.Policy = "reservoir"
-    max_candidates: int = 32
-    rehash: schedules.Schedule = dataclasses.field(
-        default_factory=lambda: schedules.exponential(50, growth=1.2)
-    )
-    rebuild: schedules.Schedule = dataclasses.field(
-        default_factory=lambda: schedules.exponential(500, growth=1.5)
-    )
-
-    def bucket_capacity(self, num_rows: int) -> int:
-        """Places in a bucket for this many rows.
-
-        Args:
-          num_rows: N.
-
-        Returns:
-          `capacity`, or what its None stands for.
-        """
-        if self.capacity is not None:
-            return self.capacity
-        return int(min(max(8, 4 * num_rows / 2**self.num_bits), 128))
 
 
 @jax.tree_util.register_dataclass
