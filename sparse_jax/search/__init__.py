@@ -15,8 +15,11 @@ Example:
   ['c']
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 # Not listed in `__all__`, but kept under these names: `X as X`.
-from sparse_jax.data import read_jsonl as read_jsonl
 from sparse_jax.search.config import Config
 from sparse_jax.search.documents import MAX_QUERY as MAX_QUERY
 from sparse_jax.search.documents import Document
@@ -26,4 +29,15 @@ from sparse_jax.search.opening import fit, load
 from sparse_jax.search.related import related as related
 from sparse_jax.search.result import Result as Result
 
+if TYPE_CHECKING:
+    from sparse_jax.data import read_jsonl as read_jsonl
+
 __all__ = ["Config", "Document", "Index", "fit", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "read_jsonl":  # its room needs JAX, which a query doesn't
+        from sparse_jax.data import read_jsonl
+
+        return read_jsonl
+    raise AttributeError(f"module 'sparse_jax.search' has no attribute {name!r}")

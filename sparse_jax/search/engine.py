@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax.search import cold, fusion, network
+from sparse_jax.search import fusion
 from sparse_jax.search.config import Config
+from sparse_jax.search.parameters import Network, Stored
 from sparse_jax.text.features import WORD, Features, Hasher, Tokens, extract, tokenize
 from sparse_jax.text.postings import Postings, inverse_document_frequency
 
 __all__ = ["Engine", "Query"]
 
-_ENCODE_AT_ONCE = 256
 MAX_QUERIES = 64
 """Queries scored at once."""
 # In the bag n-grams count half: there are many in a word, and all say nearly the same.
@@ -63,7 +61,37 @@ class Engine:
         self.deep_idf = np.zeros(config.num_features, np.float32)  # of what it was laid on
         self.pristine = True  # the embedding is as it was drawn: neither trained nor taught
         self.trained = False
-        self.network = self._untrained(1)
+        fresh = Stored.fresh(seed=config.seed, num_features=config.num_features, dim=config.dim)
+        self.stored: Stored | None = fresh  # until `network` is asked for
+        self._network: Network | None = None
+
+    @property
+    def network(self) -> Network:
+        """The parameters as arrays of JAX."""
+        if self.stored is not None:
+            from sparse_jax.search import network
+
+            self._network, self.stored = network.unpack(self.stored), None
+        assert self._network is not None
+        return self._network
+
+    @network.setter
+    def network(self, new: Network) -> None:
+        self._network, self.stored = new, None
+
+    def pack(self) -> Stored:
+        """The parameters as they are kept on disk."""
+        if self.stored is None:
+            from sparse_jax.search import network
+
+            return network.pack(self.network, seed=self.config.seed, documents=self.num_documents)
+        return self.stored
+
+    @property
+    def output(self) -> np.ndarray:
+        """Rows of the documents: float32 [documents, d]."""
+        whole = self.network.output if self.stored is None else self.stored.output
+        return np.asarray(whole)[: self.num_documents]
 
     @property
     def num_documents(self) -> int:
@@ -83,11 +111,14 @@ class Engine:
 
     def insert(self, texts: Sequence[str], titles: Sequence[str]) -> None:
         """Takes more documents; trains nothing. An untrained network waits for `lay`."""
+        from sparse_jax.search import laying
+
         first = self.num_documents
         found = self._add(texts, titles)
-        self._grow()
+        self.network = laying.grow(self.network, self.num_documents)
         if not self.pristine:
-            self._set_rows(found.features, np.arange(first, self.num_documents))
+            new = np.arange(first, self.num_documents)
+            self.network = laying.set_rows(self.network, found.features, new, self.deep_values)
 
     def delete(self, number: int, text: str, title: str) -> None:
         """Takes a document, whose text and title these are, out of all statistics."""
@@ -97,15 +128,12 @@ class Engine:
 
     def compact(self) -> np.ndarray:
         """Forgets dead documents; returns new numbers as `Postings.compact` does."""
+        from sparse_jax.search import laying
+
         alive = np.flatnonzero(self.wide.alive)
         numbers = self.wide.compact()
         self.bm25.compact()
-        capacity = self.network.output.shape[0]
-        if capacity > 4 * alive.size:
-            capacity = max(2 * alive.size, 1)
-        output = np.zeros((capacity, self.config.dim), np.float32)
-        output[: alive.size] = np.asarray(self.network.output)[alive]
-        self.network = dataclasses.replace(self.network, output=jnp.asarray(output))
+        self.network = laying.compact(self.network, alive)
         return numbers
 
     def lay(
@@ -132,24 +160,30 @@ class Engine:
     def _lay(
         self, found: Extracted, numbers: np.ndarray, *, order: np.ndarray | None, train: bool
     ) -> None:
-        self.deep_idf = inverse_document_frequency(
-            self.wide.document_frequency, self.wide.num_alive
-        )
-        if not self.pristine:
-            self.network = self._untrained(self.network.output.shape[0])
-        self.pristine, self.trained = not train, train
-        self._grow()
-        capacity = self.network.output.shape[0]
+        from sparse_jax.search import laying, network
+
+        config, frequency = self.config, self.wide.document_frequency
+        self.deep_idf = inverse_document_frequency(frequency, self.wide.num_alive)
+        capacity = laying.grow(self.network, self.num_documents).output.shape[0]
         if train:
             order = np.arange(numbers.size) if order is None else order
-            rows = jnp.asarray(self._encode(found.features)[order])
-            start = dataclasses.replace(self.network, output=rows)
-            self.network = cold.fit(
-                start, _reorder(found.hasher, order), self._deep_values, config=self.config
+            embedding = laying.train(
+                found.features,
+                _reorder(found.hasher, order),
+                self.deep_values,
+                order=order,
+                seen=frequency > 0,
+                config=config,
             )
-        output = jnp.zeros((capacity, self.config.dim), jnp.float32)
-        self.network = dataclasses.replace(self.network, output=output)
-        self._set_rows(found.features, numbers)
+        elif self.pristine:
+            embedding = self.network.embedding
+        else:
+            size = config.num_features
+            embedding = network.drawn(seed=config.seed, num_features=size, dim=config.dim)
+        self.pristine, self.trained = not train, train
+        self.network = laying.lay(
+            embedding, found.features, numbers, self.deep_values, capacity=capacity
+        )
 
     def read(self, text: str) -> Query:
         """Features and weights of a query."""
@@ -162,7 +196,7 @@ class Engine:
         alive = self.wide.num_alive
         idf = inverse_document_frequency(self.wide.document_frequency[features.ids], alive)
         wide = np.asarray(config.kind_weights, np.float32)[features.kinds] * idf
-        deep = self._deep_values(features)
+        deep = self.deep_values(features)
         queries = []
         for text, a, b in zip(texts, features.offsets[:-1], features.offsets[1:], strict=True):
             ids, kinds = features.ids[a:b], features.kinds[a:b]
@@ -190,18 +224,25 @@ class Engine:
 
     def hidden(self, queries: Sequence[Query], *, room: int) -> np.ndarray:
         """h of queries, padded with zeros to `room` rows: float32 [room, d]."""
+        from sparse_jax.search import network
+
         bags = network.join_bags([q.ids for q in queries], [q.deep_values for q in queries], room)
         return np.asarray(network.hidden(self.network, bags, texts=room))
 
     def deep(self, query: Query) -> np.ndarray:
         """Scores of the network: float32 [documents]."""
         h = self.parts(query).sum(axis=0)
-        return np.asarray(self.network.output)[: self.num_documents] @ h
+        return self.output @ h
 
     def parts(self, query: Query) -> np.ndarray:
         """What each feature adds to h, by NumPy, quicker for one query: float32 [n, d]."""
-        rows = np.asarray(self.network.embedding)[query.ids] * query.deep_values[:, None]
-        gain = 1 + np.dot(query.deep_values**2, np.asarray(self.network.gain)[query.ids])
+        if self.stored is not None:
+            rows, gains = self.stored.embedding_rows(query.ids), self.stored.gains(query.ids)
+        else:
+            rows = np.asarray(self.network.embedding)[query.ids]
+            gains = np.asarray(self.network.gain)[query.ids]
+        rows = rows * query.deep_values[:, None]
+        gain = 1 + np.dot(query.deep_values**2, gains)
         return rows * (gain / max(float(np.linalg.norm(rows.sum(axis=0))), 1e-6))
 
     def score(self, query: Query) -> np.ndarray:
@@ -215,12 +256,12 @@ class Engine:
     def score_batch(self, queries: Sequence[Query]) -> np.ndarray:
         """Fused scores of at most `MAX_QUERIES`: float32 [queries, documents]."""
         hidden = self.hidden(queries, room=MAX_QUERIES)[: len(queries)]
-        out = hidden @ np.asarray(self.network.output)[: self.num_documents].T
+        out = hidden @ self.output.T
         for row, query in zip(out, queries, strict=True):
             row[:] = fusion.fuse(self.lexical(query), row, weight=self.config.deep_weight)
         return out
 
-    def _deep_values(self, features: Features) -> np.ndarray:
+    def deep_values(self, features: Features) -> np.ndarray:
         """Weights in the bag, of unit length in each text."""
         config = self.config
         kinds = np.asarray(config.kind_weights, np.float32) * _DEEP_KINDS
@@ -250,49 +291,6 @@ class Engine:
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
         self.bm25.add(offsets, features.ids[word], found.plain_counts[word])
         return found
-
-    def _untrained(self, capacity: int) -> network.Network:
-        config = self.config
-        key = jax.random.key(config.seed)
-        return network.init(
-            key, num_features=config.num_features, dim=config.dim, capacity=capacity
-        )
-
-    def _grow(self) -> None:
-        """Makes room in the output layer: capacity doubles, so that few shapes are compiled."""
-        have, documents = self.network.output.shape[0], self.num_documents
-        if documents > have:
-            capacity = max(documents if have == 1 else 2 * have, documents, 1)
-            more = jnp.zeros((capacity - have, self.config.dim), jnp.float32)
-            output = jnp.concatenate([self.network.output, more])
-            self.network = dataclasses.replace(self.network, output=output)
-
-    def _set_rows(self, features: Features, numbers: np.ndarray) -> None:
-        """Sets the rows of documents to the encodings of their texts."""
-        for start, rows in self._encodings(features):
-            part = numbers[start : start + _ENCODE_AT_ONCE]
-            ids = np.full(_ENCODE_AT_ONCE, -1, np.int32)
-            ids[: part.size] = part
-            output = network.put_rows(self.network.output, ids, rows)
-            self.network = dataclasses.replace(self.network, output=output)
-
-    def _encode(self, features: Features) -> np.ndarray:
-        """Encodings of texts: float32 [texts, d]."""
-        rows = [np.asarray(rows) for _, rows in self._encodings(features)]
-        return np.concatenate(rows)[: features.offsets.size - 1]
-
-    def _encodings(self, features: Features) -> Iterator[tuple[int, jax.Array]]:
-        """(first text, encodings [`_ENCODE_AT_ONCE`, d]) of texts in order, zeros at the end."""
-        count = features.offsets.size - 1
-        for start in range(0, count, _ENCODE_AT_ONCE):
-            stop = min(start + _ENCODE_AT_ONCE, count)
-            a, b = features.offsets[start], features.offsets[stop]
-            part = Features(
-                features.offsets[start : stop + 1] - a, *(column[a:b] for column in features[1:])
-            )
-            values = self._deep_values(part)
-            bags = network.pad_bags(part.ids, values, part.rows, _ENCODE_AT_ONCE)
-            yield start, network.encode(self.network.embedding, bags, texts=_ENCODE_AT_ONCE)
 
 
 def _reorder(hasher: Hasher, order: np.ndarray) -> Hasher:

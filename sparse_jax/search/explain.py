@@ -25,7 +25,7 @@ def explain(engine: Engine, text: str, number: int) -> list[tuple[str, float]]:
     # Of features with one id the word comes first.
     places = np.searchsorted(query.ids, query.words)
     words[places] = query.word_weights * engine.bm25.weights_in(number, query.words)
-    deep = engine.parts(query) @ np.asarray(engine.network.output)[number]
+    deep = engine.parts(query) @ engine.output[number]
     lexical = fusion.lexical(wide, words, config=config)
     shares = fusion.fuse(lexical, deep, weight=config.deep_weight)
     distinct, at = np.unique(query.ids, return_inverse=True)

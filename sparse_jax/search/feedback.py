@@ -13,12 +13,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax.search import network
 from sparse_jax.search.engine import Engine, Query
 from sparse_jax.text.postings import best
 
@@ -45,9 +43,9 @@ class FeedbackConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A query with candidates, for the replay."""
+    """A query with candidates, for the replay. Its features are read when they are needed."""
 
-    query: Query
+    text: str
     candidates: np.ndarray  # int32 [C], -1 for none
     lexical: np.ndarray  # float32 [C]
     targets: np.ndarray  # float32 [C]
@@ -70,7 +68,8 @@ class Learner:
         self.base: list[Item] | None = None
         self.events: list[Item] = []
         self.count = 0
-        self._rarity: tuple[jax.Array, jax.Array] | None = None
+        self._rarity: tuple[np.ndarray, np.ndarray] | None = None
+        self._queries: dict[str, Query] = {}  # of the replay
 
     def remember(self, texts: Sequence[str], alive: np.ndarray) -> None:
         """Takes texts whose answers of now should stay.
@@ -96,19 +95,19 @@ class Learner:
                 items[i] = dataclasses.replace(item, candidates=candidates)
 
     @property
-    def _rare(self) -> jax.Array:
+    def _rare(self) -> np.ndarray:
         """How rare each feature is, to the power `focus`."""
         return self._rarities()[0]
 
     @property
-    def _all(self) -> jax.Array:
+    def _all(self) -> np.ndarray:
         return self._rarities()[1]
 
-    def _rarities(self) -> tuple[jax.Array, jax.Array]:
+    def _rarities(self) -> tuple[np.ndarray, np.ndarray]:
         if self._rarity is None:  # stays until the network is laid anew
             idf = self.engine.deep_idf / max(float(self.engine.deep_idf.max()), 1e-9)
-            rare = jnp.asarray(idf**self.config.focus)
-            self._rarity = rare, jnp.ones_like(rare)
+            rare = idf**self.config.focus
+            self._rarity = rare, np.ones_like(rare)
         return self._rarity
 
     def upvote(self, text: str, document: int, alive: np.ndarray) -> float:
@@ -186,7 +185,7 @@ class Learner:
         logits = np.where(chosen >= 0, scores * self.config.scale, -np.inf)
         weights = np.exp(logits - logits.max())
         return Item(
-            query,
+            query.text,
             chosen.astype(np.int32),
             np.where(chosen >= 0, lexical[chosen], 0).astype(np.float32),
             (weights / weights.sum()).astype(np.float32),
@@ -197,19 +196,22 @@ class Learner:
         item: Item,
         gain_learning_rate: float,
         output_learning_rate: float,
-        rarity: jax.Array,
+        rarity: np.ndarray,
         reached: Callable[[np.ndarray], float],
         alive: np.ndarray,
     ) -> float:
         """Steps on an item and a replay, until `reached` of its probabilities is enough."""
+        from sparse_jax.search import network
+
         config, value = self.config, 0.0
         items = [item, *(_without_dead(old, alive) for old in self._replay())]
-        stacked, distinct = _stack(items, config.replay + 1)
+        queries = [self._query(one.text) for one in items]
+        stacked, distinct = _stack(items, queries, config.replay + 1)
         # Relative to the rarest feature of the text, by a square root: a text of common words alone
         # would learn nothing otherwise.
-        boost = max(float(np.asarray(rarity)[item.query.ids].max()), 1e-9) ** -0.5
-        learning_rates = jnp.asarray(
-            [config.embedding_rate, gain_learning_rate, output_learning_rate, boost], jnp.float32
+        boost = max(float(rarity[queries[0].ids].max()), 1e-9) ** -0.5
+        learning_rates = np.array(
+            [config.embedding_rate, gain_learning_rate, output_learning_rate, boost], np.float32
         )
         engine = self.engine
         engine.pristine = False
@@ -227,6 +229,14 @@ class Learner:
             if value >= config.enough:
                 break
         return value
+
+    def _query(self, text: str) -> Query:
+        """A text's features and their weights in the bag, which stay until `reset`."""
+        if text not in self._queries:
+            if len(self._queries) > self.config.remembered + self.config.recent:
+                self._queries.clear()
+            self._queries[text] = self.engine.read(text)
+        return self._queries[text]
 
     def _replay(self) -> list[Item]:
         rng = np.random.Generator(np.random.Philox([self.engine.config.seed, self.count]))
@@ -271,9 +281,10 @@ def _overlap(targets: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.minimum(probabilities, targets).sum())
 
 
-def _stack(items: Sequence[Item], count: int) -> tuple[network.Items, int]:
+def _stack(items: Sequence[Item], queries: Sequence[Query], count: int) -> tuple[Any, int]:
     """One batch of `count` items, the last ones empty; and room for its distinct features."""
-    queries = [item.query for item in items]
+    from sparse_jax.search import network
+
     bags = network.join_bags([q.ids for q in queries], [q.deep_values for q in queries], count)
 
     def rows(name: str, fill: float) -> np.ndarray:
@@ -281,4 +292,4 @@ def _stack(items: Sequence[Item], count: int) -> tuple[network.Items, int]:
         return np.pad(found, ((0, count - len(items)), (0, 0)), constant_values=fill)
 
     stacked = network.Items(bags, rows("candidates", -1), rows("lexical", 0), rows("targets", 0))
-    return jax.tree.map(jnp.asarray, stacked), bags.ids.size
+    return stacked, bags.ids.size

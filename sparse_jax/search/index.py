@@ -149,9 +149,7 @@ class Index:
           KeyError: if there is none.
         """
         with self._lock:
-            found = self._documents.items[self._documents.number(id)]
-            assert found is not None
-            return found
+            return self._documents.item(self._documents.number(id))
 
     def explain(self, query: str, id: str) -> list[tuple[str, float]]:
         """How much each word of the query adds to the score of a document.
@@ -398,6 +396,5 @@ class Index:
         self._state.replay(read_journal(log)[0])
 
     def _result(self, number: int, score: float, query: str) -> Result:
-        document = self._documents.items[number]
-        assert document is not None
+        document = self._documents.item(number)
         return Result(document.id, float(score), document, query)

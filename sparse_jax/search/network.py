@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 _MAX_GAIN = 3.0
+_FEW = 1 << 19
 
 
 jax.tree_util.register_dataclass(Network)
@@ -91,6 +92,8 @@ def _drawn(values: jax.Array, *, seed: int, shape: tuple[int, int]) -> jax.Array
 
 def drawn(*, seed: int, num_features: int, dim: int) -> jax.Array:
     """The whole embedding as it was drawn: see `draw`; float32 [num_features, d]."""
+    if num_features * dim <= _FEW:  # no need to compile anything
+        return jnp.array(draw.rows(seed, np.arange(num_features), dim))
     return _drawn(draw.normals(), seed=seed, shape=(num_features, dim))
 
 

@@ -60,7 +60,7 @@ def related(
         store, engine = index._documents, index._engine
         numbers = np.array([store.number(id) for id in wanted])
         query = _query(engine, [index.get(id) for id in wanted])
-        rows = np.asarray(engine.network.output)[: engine.num_documents]
+        rows = engine.output
         mean = rows[numbers].mean(axis=0)
         deep = rows @ (mean / np.float32(max(float(np.linalg.norm(mean)), 1e-6)))
         scores = fusion.fuse(engine.lexical(query), deep, weight=engine.config.deep_weight)

@@ -1,7 +1,9 @@
-"""A whole index on disk: documents as JSON lines, arrays as .npz, and a manifest with their names.
+"""A whole index on disk: documents as JSON lines, arrays as .npy, and a manifest with their names.
 
 The manifest is replaced in one step, after all it names is on the disk: a crash leaves the old
-index or the new one. Arrays are read with `allow_pickle=False`, so a file can't run code.
+index or the new one. Arrays are read with `allow_pickle=False`, so a file can't run code; they and
+the documents are read when they are needed. Of the network's features those alone are stored that
+training or feedback moved: see `draw`.
 """
 
 from __future__ import annotations
@@ -11,27 +13,26 @@ import dataclasses
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.runtime.files import sync_directory, write_atomically
+from sparse_jax.search import arrays
 from sparse_jax.search.config import Config
-from sparse_jax.search.documents import Document, Documents
+from sparse_jax.search.documents import Documents, Lines
 from sparse_jax.search.engine import Engine
 from sparse_jax.search.feedback import FeedbackConfig, Item, Learner
 from sparse_jax.search.journal import Journal
-from sparse_jax.search.network import Network
+from sparse_jax.search.parameters import Stored
 from sparse_jax.search.state import State
 from sparse_jax.text.postings import Postings
 
 __all__ = ["check", "clean", "is_current", "read", "write"]
 
-FORMAT = 2
+FORMAT = 3
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -101,8 +102,8 @@ def is_current(path: Path, log: Path) -> bool:
 
 def _write_state(folder: Path, state: State) -> None:
     documents, engine, learner = state.documents, state.engine, state.learner
-    lines = (json.dumps(d.record(), ensure_ascii=False) for d in documents.living())
-    _write(folder / "documents.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    lines = [f"{json.dumps(d.record(), ensure_ascii=False)}\n".encode() for d in documents.living()]
+    _write(folder / "documents.jsonl", b"".join(lines))
     settings = {
         "engine": dataclasses.asdict(engine.config),
         "feedback_config": dataclasses.asdict(learner.config),
@@ -110,25 +111,31 @@ def _write_state(folder: Path, state: State) -> None:
         "pristine": engine.pristine,
         "feedback": state.feedback,
         "count": learner.count,
-        "base": None if learner.base is None else [item.query.text for item in learner.base],
-        "events": [item.query.text for item in learner.events],
+        "base": None if learner.base is None else [item.text for item in learner.base],
+        "events": [item.text for item in learner.events],
     }
     _write(folder / "settings.json", json.dumps(settings, ensure_ascii=False).encode())
-    arrays = {
-        "embedding": np.asarray(engine.network.embedding),
-        "gain": np.asarray(engine.network.gain),
-        "output": np.asarray(engine.network.output)[: engine.num_documents],
-        "deep_idf": engine.deep_idf,
+    stored, idf = engine.pack(), engine.deep_idf
+    base = float(np.max(idf, initial=0))  # that of features no document has
+    rest = np.flatnonzero(idf != np.float32(base)).astype(np.int32)
+    found = {
+        "lines": np.cumsum([0, *map(len, lines)], dtype=np.int64),
+        "digests": documents.digests,
         "known": state.known,
-        **{f"wide.{k}": v for k, v in engine.wide.arrays().items()},
-        **{f"bm25.{k}": v for k, v in engine.bm25.arrays().items()},
+        "embedding.ids": stored.ids,
+        "embedding.rows": stored.rows,
+        "gain.ids": stored.gain_ids,
+        "gain.values": stored.gain_values,
+        "output": stored.output,
+        "deep_idf.others": np.array(base, np.float32),
+        "deep_idf.ids": rest,
+        "deep_idf.values": idf[rest],
+        **{f"wide.{k}": arrays.narrow(v) for k, v in engine.wide.arrays().items()},
+        **{f"bm25.{k}": arrays.narrow(v) for k, v in engine.bm25.arrays().items()},
         **_items("base", learner.base or [], learner.config),
         **_items("events", learner.events, learner.config),
     }
-    with open(folder / "arrays.npz", "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
+    arrays.write(folder, found)
 
 
 def read(path: Path) -> tuple[State, Path]:
@@ -141,7 +148,7 @@ def read(path: Path) -> tuple[State, Path]:
     folder = path / manifest["snapshot"]
     try:
         return _read(folder), path / manifest["log"]
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise ValueError(
             f"{folder} is damaged ({type(error).__name__}: {error}): restore it from a backup"
         ) from error
@@ -188,39 +195,34 @@ def _items(name: str, items: Sequence[Item], config: FeedbackConfig) -> dict[str
 
 
 def _read(folder: Path) -> State:
-    documents = Documents()
-    with open(folder / "documents.jsonl", encoding="utf-8", newline="\n") as file:
-        found = [Document(**json.loads(line)) for line in file]
-    documents.check_new(found)
-    documents.add(found)
     settings = json.loads((folder / "settings.json").read_bytes())
+    found = arrays.read(folder)
+    lines = Lines(folder / "documents.jsonl", found["lines"])
+    documents = Documents(lines, found["digests"])
     fields = settings["engine"]
     config = Config(**{**fields, "kind_weights": tuple(fields["kind_weights"])})
     engine = Engine(config)
-    # Opened here, since np.load leaves a file open that it fails to read.
-    with open(folder / "arrays.npz", "rb") as data, np.load(data, allow_pickle=False) as arrays:
-        engine.deep_idf = arrays["deep_idf"]
-        engine.trained, engine.pristine = settings["trained"], settings["pristine"]
-        for name in ("wide", "bm25"):
-            parts = {k.partition(".")[2]: arrays[k] for k in arrays if k.startswith(f"{name}.")}
-            old = getattr(engine, name)
-            new = Postings.restore(config.num_features, parts, k1=old.k1, b=old.b)
-            setattr(engine, name, new)
-        engine.network = Network(
-            *(jnp.array(arrays[name]) for name in ("embedding", "gain", "output"))
-        )
-        learner = Learner(engine, FeedbackConfig(**settings["feedback_config"]))
-        learner.count = settings["count"]
-        for name in ("base", "events"):
-            if settings[name] is not None:
-                columns = [arrays[f"{name}.{f}"] for f in ("candidates", "lexical", "targets")]
-                queries = [engine.read(text) for text in settings[name]]
-                items = [Item(q, *row) for q, *row in zip(queries, *columns, strict=True)]
-                setattr(learner, name, items)
-        known = arrays["known"]
-    if not len(found) == engine.num_documents == engine.network.output.shape[0]:
+    engine.deep_idf = np.full(config.num_features, found["deep_idf.others"], np.float32)
+    engine.deep_idf[found["deep_idf.ids"]] = found["deep_idf.values"]
+    engine.trained, engine.pristine = settings["trained"], settings["pristine"]
+    for name in ("wide", "bm25"):
+        parts = {k.partition(".")[2]: v for k, v in found.items() if k.startswith(f"{name}.")}
+        old = getattr(engine, name)
+        new = Postings.restore(config.num_features, parts, k1=old.k1, b=old.b)
+        setattr(engine, name, new)
+    names = "embedding.ids", "embedding.rows", "gain.ids", "gain.values", "output"
+    engine.stored = Stored(config.seed, config.num_features, *(found[name] for name in names))
+    learner = Learner(engine, FeedbackConfig(**settings["feedback_config"]))
+    learner.count = settings["count"]
+    for name in ("base", "events"):
+        if settings[name] is not None:
+            columns = [found[f"{name}.{f}"] for f in ("candidates", "lexical", "targets")]
+            items = [Item(t, *row) for t, *row in zip(settings[name], *columns, strict=True)]
+            setattr(learner, name, items)
+    counts = len(lines), documents.digests.size, engine.num_documents, len(engine.stored.output)
+    if len(set(counts)) > 1:
         raise ValueError(
-            f"{len(found)} documents, {engine.num_documents} in the postings, "
-            f"{engine.network.output.shape[0]} in the network"
+            f"{counts[0]} documents, {counts[1]} digests, {counts[2]} in the postings, "
+            f"{counts[3]} in the network"
         )
-    return State(documents, engine, learner, feedback=settings["feedback"], known=known)
+    return State(documents, engine, learner, feedback=settings["feedback"], known=found["known"])

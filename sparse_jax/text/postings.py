@@ -26,7 +26,7 @@ _BLOCK = 64
 _DENSE_SHARE, _DENSE_SIZE = 12, 1000
 _AT_ONCE = 1 << 18  # entries weighed in one go: temporaries stay in cache
 _MANY = 16  # a change of more than a 16th of the documents has every list weighed at once
-_SAVED = ("features", "offsets", "documents", "values", "places", "more")
+_SAVED = ("features", "documents", "values", "places", "more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Segment:
     count: int
     features: np.ndarray  # int32 [u], distinct
     offsets: np.ndarray  # int64 [u + 1]
-    documents: np.ndarray  # int32 [nnz], global numbers
-    values: np.ndarray  # float16 or float32 [nnz]
+    documents: np.ndarray  # int32, or unsigned of fewer bits [nnz], global numbers
+    values: np.ndarray  # uint8, float16 or float32 [nnz]
     places: np.ndarray  # int64 [m], ascending: entries with a further value
     more: np.ndarray  # float32 [m], these values
     weights: np.ndarray = dataclasses.field(init=False)  # float32 [nnz]
@@ -310,7 +310,8 @@ class Postings:
         if len(self.segments) > 1:
             self._merge(0)
         only = self.segments[0]
-        return {"lengths": self.lengths, **{name: getattr(only, name) for name in _SAVED}}
+        sizes = {"lengths": self.lengths, "sizes": np.diff(only.offsets)}
+        return sizes | {name: getattr(only, name) for name in _SAVED}
 
     @classmethod
     def restore(
@@ -321,13 +322,20 @@ class Postings:
         k1: float | None = None,
         b: float = 0.0,
     ) -> Postings:
-        """What `arrays` came from."""
+        """What `arrays` came from; whole numbers may have fewer bits."""
         new = cls(num_features, k1=k1, b=b)
-        new.lengths = arrays["lengths"]
+        new.lengths = arrays["lengths"].astype(np.float32)
         new.alive = np.ones(new.lengths.size, np.bool_)
-        new.segments = [Segment(0, new.lengths.size, *(arrays[name] for name in _SAVED))]
-        new.document_frequency[arrays["features"]] = np.diff(arrays["offsets"])
-        new._change(new.num_documents)
+        offsets = np.zeros(arrays["sizes"].size + 1, np.int64)
+        np.cumsum(arrays["sizes"], out=offsets[1:])
+        features, documents, values, places, more = (arrays[name] for name in _SAVED)
+        if not offsets[-1] == documents.size == values.size:
+            raise ValueError("postings, documents and values must be equally many")
+        features, places = features.astype(np.int32), places.astype(np.int64)
+        columns = features, offsets, documents, values, places, more
+        new.segments = [Segment(0, new.lengths.size, *columns)]
+        new.document_frequency[features] = arrays["sizes"]
+        new._version += 1  # a list is weighed when it is first asked for
         return new
 
 

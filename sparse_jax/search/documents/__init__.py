@@ -18,7 +18,7 @@ from sparse_jax.search.documents.document import (
     check_query,
     check_text,
 )
-from sparse_jax.search.documents.store import Documents
+from sparse_jax.search.documents.store import Documents, Lines
 
 if TYPE_CHECKING:
     from sparse_jax.search.documents.reading import KINDS, Reading, read
@@ -28,6 +28,7 @@ __all__ = [
     "MAX_QUERY",
     "Document",
     "Documents",
+    "Lines",
     "Reading",
     "check_distinct",
     "check_documents",

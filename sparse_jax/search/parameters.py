@@ -1,0 +1,71 @@
+"""The network's parameters: as arrays of JAX while it changes, or as they are on disk.
+
+This module needs NumPy alone, and so does a query of an index that was just opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sparse_jax.search import draw
+
+__all__ = ["Network", "Stored"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Parameters. Rows of `output` beyond the documents there are hold zeros."""
+
+    embedding: Any  # float32 [num_features, d]; a RowSparse in a gradient
+    gain: Any  # float32 [num_features]
+    output: Any  # float32 [capacity, d]
+
+
+class Stored(NamedTuple):
+    """Parameters that take no more space than what was learned, and the documents.
+
+    Example:
+      >>> fresh = Stored.fresh(seed=0, num_features=100, dim=4)
+      >>> fresh.embedding_rows(np.array([3, 99])).shape, fresh.gains(np.array([3])).tolist()
+      ((2, 4), [0.0])
+    """
+
+    seed: int
+    num_features: int
+    ids: np.ndarray  # int32 [m], ascending: rows of the embedding that aren't as they were drawn
+    rows: np.ndarray  # float32 [m, d]
+    gain_ids: np.ndarray  # int32 [g], ascending
+    gain_values: np.ndarray  # float32 [g]; all others are 0
+    output: np.ndarray  # float32 [documents, d]
+
+    @classmethod
+    def fresh(cls, *, seed: int, num_features: int, dim: int) -> Stored:
+        """As they are before any document."""
+        none, rows = np.zeros(0, np.int32), np.zeros((0, dim), np.float32)
+        return cls(seed, num_features, none, rows, none, np.zeros(0, np.float32), rows)
+
+    def embedding_rows(self, ids: np.ndarray) -> np.ndarray:
+        """Rows of the embedding: float32 [n, d] of ids int [n]."""
+        out = draw.rows(self.seed, ids, self.rows.shape[1])
+        at, found = _find(self.ids, ids)
+        out[found] = self.rows[at[found]]
+        return out
+
+    def gains(self, ids: np.ndarray) -> np.ndarray:
+        """Gains: float32 [n] of ids int [n]."""
+        out = np.zeros(ids.size, np.float32)
+        at, found = _find(self.gain_ids, ids)
+        out[found] = self.gain_values[at[found]]
+        return out
+
+
+def _find(have: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places among ids that ascend, and which are there."""
+    at = np.searchsorted(have, wanted)
+    found = np.zeros(wanted.size, np.bool_)
+    inside = at < have.size
+    found[inside] = have[at[inside]] == wanted[inside]
+    return at, found

@@ -1,0 +1,148 @@
+"""An index takes what its data take, and a query what a query takes: no JAX, no whole network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.resources import files
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_index import TINY, sample
+
+from sparse_jax import search
+from sparse_jax.search import arrays, draw, network
+from sparse_jax.search.documents import Lines
+
+QUERIES = ("python library", "unseenword zorblax", "plank dock of fonts")
+
+
+def scores(index: search.Index) -> list[list[tuple[str, float]]]:
+    return [[(r.id, r.score) for r in index.search(q, k=5)] for q in QUERIES]
+
+
+def size(folder) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_the_size_follows_the_data(tmp_path):
+    text = (files("sparse_jax.search") / "sample.jsonl").read_bytes()
+    with search.fit(sample()) as index:  # of the default size: 134 MB of parameters
+        index.save(tmp_path / "i")
+        expected = scores(index)
+    assert size(tmp_path / "i") < 3 * len(text) + (4 << 20)
+    with search.load(tmp_path / "i", read_only=True) as again:
+        assert scores(again) == expected
+        assert again._engine.stored is not None  # and it took no network to say so
+        assert again._engine.network.embedding.shape == (1 << 18, 128)
+        assert scores(again) == expected
+
+
+@pytest.mark.parametrize("train_from", [1000, 100])
+def test_what_was_learned_is_kept_to_the_bit(tmp_path, train_from):
+    config = search.Config(
+        num_features=1 << 15, dim=16, train_from=train_from, cold_steps=4, cold_batch=32
+    )
+    with search.fit(sample(), config=config) as index:
+        index.save(tmp_path / "i")
+        before = size(tmp_path / "i")
+        index.upvote("zorblax unseenword", "libplank-doc")
+        index.associate("qqqq", "plank dock")
+        expected, whole = scores(index), index._engine.network
+        index.save()
+        assert size(tmp_path / "i") - before < (1 << 20)
+    with search.load(tmp_path / "i") as again:
+        assert scores(again) == expected
+        assert again.explain("zorblax dock", "libplank-doc") == index.explain(
+            "zorblax dock", "libplank-doc"
+        )
+        for name in ("embedding", "gain"):
+            found = np.asarray(getattr(again._engine.network, name))
+            np.testing.assert_array_equal(found, getattr(whole, name))
+        again.upvote("wobblyfoo", "libplank-doc")
+        again.save()
+    with search.load(tmp_path / "i") as third:
+        assert third.search("wobblyfoo", k=1)[0].id == "libplank-doc"
+
+
+def test_a_query_needs_neither_jax_nor_other_libraries(tmp_path):
+    with search.fit(sample()[:50], config=TINY) as index:
+        index.save(tmp_path / "i")
+        expected = [r.id for r in index.search("python library", k=3)]
+    code = (
+        "import sys; from sparse_jax.commands.main import main; "
+        "code = main(sys.argv[1:]); "
+        "heavy = {'jax', 'jaxlib', 'optax', 'scipy', 'bm25s', 'tqdm', 'starlette', 'regex'}; "
+        "print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    command = ["search", "query", str(tmp_path / "i"), "python library", "-k", "3", "--json"]
+    found = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True
+    )
+    assert found.stderr.strip() == "0 []"
+    assert [json.loads(line)["id"] for line in found.stdout.splitlines()] == expected
+
+
+def test_documents_are_read_one_by_one(tmp_path):
+    with search.fit(sample()[:50], config=TINY) as index:
+        index.save(tmp_path / "i")
+    with search.load(tmp_path / "i", read_only=True) as again:
+        assert len(again) == 50 and again.search("library", k=3)
+        assert again._documents._items == []
+        assert again.get(sample()[7].id) == sample()[7]
+    lines = next((tmp_path / "i").rglob("documents.jsonl"))
+    offsets = np.load(lines.with_name("lines.npy"))
+    content = lines.read_bytes()
+    lines.write_bytes(content[: offsets[3]] + b"?" + content[offsets[3] + 1 :])
+    damaged = Lines(lines, offsets)
+    assert damaged[2] == sample()[2]
+    with pytest.raises(ValueError, match=r"documents\.jsonl, line 4 is damaged"):
+        damaged[3]
+    lines.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match="is damaged"):
+        search.load(tmp_path / "i")
+
+
+# -------------------------------------------------------------------------------------------- rows
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**31 + 5])
+def test_rows_are_drawn_one_by_one_or_at_once(seed):
+    key, shape = jax.random.key(seed), (300, 24)
+    counters = np.arange(300 * 24, dtype=np.uint32).reshape(shape)
+    found = draw.bits(seed, np.zeros_like(counters), counters)
+    np.testing.assert_array_equal(found, jax.random.bits(key, shape, jnp.uint32))
+    rows = draw.rows(seed, np.arange(300), 24)
+    right = jax.random.normal(key, shape, jnp.float32) * np.float32(24**-0.5)
+    np.testing.assert_allclose(rows, right, atol=2e-7)
+    ids = np.array([299, 0, 7, 7])
+    np.testing.assert_array_equal(draw.rows(seed, ids, 24), rows[ids])
+    values = draw.normals()
+    assert values.size == 1 << 23 and np.isfinite(values).all()
+    compiled = network._drawn(values, seed=seed, shape=shape)
+    np.testing.assert_array_equal(compiled, rows)
+
+
+def test_a_counter_may_exceed_32_bits():
+    ids = np.array([2**31 - 1, 5])
+    rows = draw.rows(3, ids, 64)
+    assert np.abs(rows).max() < 1 and not np.array_equal(rows[0], rows[1])
+
+
+def test_arrays_are_read_as_they_were_written(tmp_path):
+    given = {
+        "a.b": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "none": np.zeros((0, 4), np.int32),
+        "one": np.array(2.5, np.float32),
+    }
+    arrays.write(tmp_path, given)
+    found = arrays.read(tmp_path)
+    assert found.keys() == given.keys()
+    for name, array in given.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+    with pytest.raises(ValueError, match="read-only"):
+        found["a.b"][0] = 1
