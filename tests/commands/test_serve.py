@@ -144,7 +144,10 @@ def test_an_index_is_searched_as_by_the_library(index_server):
     for got, hits in zip(answer.body["results"], index.search_batch(queries, k=3), strict=True):
         assert got["ids"] == [hit.id for hit in hits] and len(got["ids"]) == 3
         assert got["scores"] == pytest.approx([hit.score for hit in hits], abs=1e-5)
+        assert got["matched"] == [hit.words for hit in hits] and got["is_matched"] is True
     assert server.ask("POST", "/search", {"queries": []}).body == {"results": []}
+    (unseen,) = server.ask("POST", "/search", {"queries": ["zzzz qqqq"]}).body["results"]
+    assert unseen["is_matched"] is False and unseen["matched"] == [[]] * 10
     page = server.ask("GET", "/?q=documentation")
     assert page.status == 200 and "Search 400 documents" in page.body
 

@@ -71,9 +71,14 @@ class SearchIndex:
 
 
 def _result(hits: Sequence[search.Result]) -> dict[str, Any]:
+    words = [hit.words for hit in hits]
     return {
         "ids": [hit.id for hit in hits],
         "titles": [hit.document.title for hit in hits],
         # Metadata and texts may be large: a client that has the ids has the documents.
         "scores": [hit.score for hit in hits],
+        # As `search query` says it: words of the query that each holds; where none holds one, parts
+        # of words, or what was learned, speak for all of them.
+        "matched": words,
+        "is_matched": any(words),
     }
