@@ -1,9 +1,8 @@
 """The index: documents, search, feedback and the disk, under one lock.
 
-On disk an index is a directory: a snapshot, a log of what happened since, and a manifest that names
-the two. Every change is in the log, on the disk, before it is made in memory and acknowledged;
-loading reads the snapshot and repeats the log. `save` writes a new snapshot and changes the
-manifest in one step. Nothing is ever unpickled.
+On disk it is a directory: a snapshot, a log of what happened since, and a manifest that names both.
+Every change is in the log, on the disk, before it is made in memory and acknowledged; loading reads
+the snapshot and repeats the log. `save` writes a new snapshot and changes the manifest in one step.
 """
 
 from __future__ import annotations
@@ -85,15 +84,16 @@ class Index:
         Args:
           query: words; at most `MAX_QUERY` characters.
           k: how many.
-          where: only documents with this metadata: for each key a value, or several of which one
-            must be.
+          where: only documents with this metadata: for each key a value, a list of which one must
+            be, or operators, as in ``{"year": {">": 2005}}``: see `documents.filters`.
 
         Returns:
           At most k results, best first; equal scores in order of insertion.
 
         Raises:
-          ValueError: if the query has no letter or digit, or is too long, or k is below 1.
-          KeyError: if no document has a key of `where`.
+          ValueError: if the query has no letter or digit or is too long, k is below 1, or an
+            operator unknown. KeyError: if no document has a key of `where`. TypeError: if a value
+            of it can't be metadata, or is of another type than the documents' in a range.
         """
         check_query(query)
         check_k(k)
@@ -110,7 +110,7 @@ class Index:
         """`search` for several queries, faster; none is answered if one is refused.
 
         Args:
-          queries: as for `search`.
+          queries: any number.
           k: how many for each.
           where: as for `search`.
 

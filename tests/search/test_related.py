@@ -128,3 +128,22 @@ def test_commands(tmp_path, capsys, monkeypatch):
     run_search(capsys, "index", tmp_path / "i", changed, "--replace")
     assert ids("query", "hoverboards", "-k", "1") == {"car"}
     assert len(ids("query", "fuel")) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_features": 0}, "num_features = 0: must be a whole number, 1 or more"),
+        ({"dim": 2.5}, "dim = 2.5"),
+        ({"seed": -1}, "seed = -1: must be a whole number, 0 or more"),
+        ({"num_features": 1 << 30, "dim": 128}, "product must be below"),
+        ({"b": 1.5}, "b = 1.5: must be a finite number, 0 to 1"),
+        ({"k1": float("nan")}, "k1 = nan"),
+        ({"deep_weight": float("inf")}, "deep_weight = inf"),
+        ({"kind_weights": (1.0, 2.0)}, "must be three"),
+        ({"kind_weights": (1.0, -1.0, 0.0)}, "kind_weights = -1.0"),
+    ],
+)
+def test_configurations_that_mean_nothing_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        search.Config(**options)

@@ -2,7 +2,7 @@
 
     GET  /health     {"status": "ok", "kind": …, "sizes": {…}, "waiting": 0}
     POST /predict    of a classifier: {"texts": […]} or {"features": [{…}]}, "top_k", "threshold"
-    POST /search     of an index: {"queries": […]}, "top_k"; of each result "ids", "titles", "scores",
+    POST /search     of an index: {"queries": […]}, "top_k"; a result has "ids", "titles", "scores",
                      "matched", the words of the query that each holds, and "is_matched"
 
 Whatever is wrong with a request is said in JSON, {"error": …, "argument": …, "value": …,
