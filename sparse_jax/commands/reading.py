@@ -11,6 +11,7 @@ from typing import Any
 from sparse_jax.commands.checks import flag
 from sparse_jax.data import Table, kinds, reading
 from sparse_jax.data.kinds.base import Kind, Options
+from sparse_jax.xmc import Model
 
 STDIN = "-"
 FILE_KINDS = tuple(kind.name for kind in kinds() if not kind.memory)
@@ -67,7 +68,31 @@ def source_of(path: str) -> Any:
     return tuple(parts) if len(parts) > 1 and not os.path.exists(path) else path
 
 
-def read(path: str, args: argparse.Namespace, *, strict: bool = True) -> Table:
+def columns_note(args: argparse.Namespace, table: Table) -> dict[str, Any]:
+    """What a model notes of its training table, so that later files need not be told about."""
+    said = {name: x for name, x in options_of(args)._asdict().items() if x is not None}
+    return {"columns": said} if table.columns and said else {}
+
+
+def as_trained(options: Options, model: Model, *, labels: bool = True) -> Options:
+    """The options, with what the model's training table was told where they say nothing.
+
+    Args:
+      options: of the command line.
+      model: of `xmc train`.
+      labels: the column of labels too, which files to predict need not have.
+    """
+    noted = dict(model.about.notes.get("columns", {}))
+    if not labels:
+        noted = {"text": noted["text"]} if "text" in noted else {}
+    if "text" in noted:
+        noted["text"] = tuple(noted["text"])
+    return options._replace(**{n: x for n, x in noted.items() if getattr(options, n) is None})
+
+
+def read(
+    path: str, args: argparse.Namespace, *, strict: bool = True, model: Model | None = None
+) -> Table:
     """The table that a path names, before its words are counted; what is odd is told.
 
     Args:
@@ -75,6 +100,7 @@ def read(path: str, args: argparse.Namespace, *, strict: bool = True) -> Table:
       args: with the options of `add_options`. Of a kind without columns, --labels is left to the
         caller.
       strict: refuses options that have no effect on this kind.
+      model: whose training table's columns are taken where the command line names none.
 
     Raises:
       ValueError: a malformed file, or options without effect.
@@ -83,10 +109,11 @@ def read(path: str, args: argparse.Namespace, *, strict: bool = True) -> Table:
     """
     options = options_of(args)
     sources = reading.open_sources(source_of(path))
-    kind = reading.find(sources, None if args.kind == "auto" else args.kind, options)
+    known = options if model is None else as_trained(options, model)
+    kind = reading.find(sources, None if args.kind == "auto" else args.kind, known)
     if strict:
         refuse_useless(kind, options, but=["labels"])
-    table = reading.read_sources(sources, kind, taken(kind, options))
+    table = reading.read_sources(sources, kind, taken(kind, known))
     tell(sources[0].name, table)
     return table
 

@@ -12,7 +12,7 @@ from sparse_jax.data.batching import num_batches as num_batches
 from sparse_jax.data.batching import plan_capacity as plan_capacity
 from sparse_jax.data.batching import stack as stack
 from sparse_jax.data.csr import concatenate as concatenate
-from sparse_jax.data.csr import from_csr
+from sparse_jax.data.csr import from_csr as from_csr
 from sparse_jax.data.csr import to_csr as to_csr
 from sparse_jax.data.csr import with_sizes as with_sizes
 from sparse_jax.data.errors import FormatError as FormatError
@@ -20,21 +20,22 @@ from sparse_jax.data.jsonl import read_jsonl as read_jsonl
 from sparse_jax.data.names import read_names as read_names
 from sparse_jax.data.prefetch import prefetch as prefetch
 from sparse_jax.data.reading import kinds as kinds
-from sparse_jax.data.reading import read as read
-from sparse_jax.data.reading import write as write
-from sparse_jax.data.tables import Table as Table
+from sparse_jax.data.reading import read, write
+from sparse_jax.data.tables import Table
 from sparse_jax.data.tfidf import apply_tfidf as apply_tfidf
 from sparse_jax.data.tfidf import fit_idf as fit_idf
 from sparse_jax.data.vocabulary import Vocabulary
-from sparse_jax.data.xmc import XmcData, read_xmc, write_xmc
+from sparse_jax.data.xmc import XmcData
 from sparse_jax.data.xmc import XmcFormatError as XmcFormatError
+from sparse_jax.data.xmc import read_xmc as read_xmc
+from sparse_jax.data.xmc import write_xmc as write_xmc
 
 __all__ = [
+    "Table",
     "Vocabulary",
     "XmcData",
     "batching",
-    "from_csr",
-    "read_xmc",
+    "read",
     "weighting",
-    "write_xmc",
+    "write",
 ]

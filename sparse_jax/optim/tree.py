@@ -14,6 +14,17 @@ import jax.numpy as jnp
 
 from sparse_jax.rows import RowSparse
 
+__all__ = [
+    "add",
+    "cast",
+    "clip_by_global_norm",
+    "global_norm",
+    "is_finite",
+    "pmean",
+    "scale",
+    "total",
+]
+
 
 def _is_sparse(x: Any) -> bool:
     return isinstance(x, RowSparse)
@@ -63,6 +74,9 @@ def clip_by_global_norm(tree: Any, max_norm: float) -> Any:
       tree: arrays and `RowSparse`.
       max_norm: above 0.
 
+    Returns:
+      The tree, of the same structure.
+
     Example:
       >>> rows = RowSparse(jnp.asarray([1], jnp.int32), jnp.ones((1, 4)), num_rows=1000)
       >>> clip_by_global_norm({"table": rows}, 1.0)["table"].rows.tolist()
@@ -73,12 +87,38 @@ def clip_by_global_norm(tree: Any, max_norm: float) -> Any:
 
 
 def scale(tree: Any, factor: jax.Array | float) -> Any:
-    """Each entry times a scalar, in its own dtype."""
+    """Each entry times a scalar, in its own dtype.
+
+    Args:
+      tree: arrays and `RowSparse`.
+      factor: a scalar, float [].
+
+    Returns:
+      The tree, of the same structure.
+
+    Example:
+      >>> rows = RowSparse(jnp.asarray([1], jnp.int32), jnp.ones((1, 2)), num_rows=1000)
+      >>> scale({"table": rows}, 0.5)["table"].rows.tolist()
+      [[0.5, 0.5]]
+    """
     return _map(lambda x: x * jnp.asarray(factor).astype(x.dtype), tree)
 
 
 def cast(tree: Any, dtype: Any) -> Any:
-    """Each entry in a floating dtype."""
+    """Each entry in a floating dtype.
+
+    Args:
+      tree: arrays and `RowSparse`.
+      dtype: of the entries; ids stay as they are.
+
+    Returns:
+      The tree, of the same structure.
+
+    Example:
+      >>> rows = RowSparse(jnp.asarray([1], jnp.int32), jnp.ones((1, 2)), num_rows=1000)
+      >>> cast({"table": rows}, jnp.bfloat16)["table"].dtype.name
+      'bfloat16'
+    """
     return _map(lambda x: _rows(x, lambda r: r.astype(dtype)), tree)
 
 
@@ -89,6 +129,9 @@ def add(tree: Any, other: Any) -> Any:
       tree: arrays and `RowSparse`.
       other: of the same structure, but for the numbers of ids; where one has an array and the
         other a `RowSparse`, the sum is an array.
+
+    Returns:
+      The sum, of the same structure.
 
     Example:
       >>> rows = RowSparse(jnp.asarray([1], jnp.int32), jnp.ones((1, 2)), num_rows=3)
@@ -137,6 +180,12 @@ def pmean(tree: Any, axis_name: str) -> Any:
 
     Returns:
       Arrays, and `RowSparse` of the ids of all devices.
+
+    Example:
+      >>> rows = RowSparse(jnp.asarray([[1], [2]], jnp.int32), jnp.ones((2, 1, 1)), num_rows=3)
+      >>> mean = jax.vmap(lambda g: pmean(g, "data"), axis_name="data")(rows)
+      >>> jax.tree.map(lambda x: x[0], mean).to_dense().tolist()
+      [[0.0], [0.5], [0.5]]
     """
     count = jax.lax.axis_size(axis_name)
 
@@ -151,7 +200,19 @@ def pmean(tree: Any, axis_name: str) -> Any:
 
 
 def is_finite(tree: Any) -> jax.Array:
-    """Whether no entry is NaN or infinite, bool []; rows of padding don't count."""
+    """Whether no entry is NaN or infinite.
+
+    Args:
+      tree: arrays and `RowSparse`; rows of padding don't count.
+
+    Returns:
+      bool [].
+
+    Example:
+      >>> rows = RowSparse(jnp.asarray([1, -1], jnp.int32), jnp.asarray([1.0, jnp.nan]), 1000)
+      >>> bool(is_finite({"table": rows})), bool(is_finite(jnp.asarray([jnp.inf])))
+      (True, False)
+    """
     checks = [jnp.all(jnp.isfinite(x)) for x in _values(tree)]
     return jnp.all(jnp.stack(checks)) if checks else jnp.asarray(True)
 

@@ -89,6 +89,33 @@ def test_the_same_texts_train_the_same_model_from_every_kind(
     assert status == 0 and names == [model.about.label_names[i] for i in found], err
 
 
+def test_a_model_knows_the_columns_of_its_table(tmp_path, capsys):
+    rows = [
+        f"{i},{'red apple' if i % 2 else 'fast car'} {i % 5},{'food|x' if i % 2 else 'thing'}"
+        for i in range(60)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["number,what is it,type", *rows]) + "\n")
+    (tmp_path / "new.csv").write_text("what is it\na red apple\n")
+    (tmp_path / "points.txt").write_text("1 9 3\n0 0:1\n")
+    named = ["--text", "what is it", "--labels", "type", "--separator", "|"]
+    table, model = tmp_path / "t.csv", tmp_path / "m"
+    assert run(capsys, "xmc", "train", table, "--model", model, *named)[0] == 0
+    assert xmc.load(model).about.label_names == ("food", "thing", "x")
+    for words in (
+        ["predict", model, tmp_path / "new.csv"],
+        ["predict", model, table],
+        ["predict", model, tmp_path / "points.txt"],
+        ["evaluate", model, table],
+        ["evaluate", model, table, *named],
+        ["update", model, table],
+    ):
+        status, _, err = run(capsys, "xmc", *words)
+        assert status == 0, err
+    (tmp_path / "other.csv").write_text("question,type\nwhat,food\n")
+    status, _, err = run(capsys, "xmc", "evaluate", model, tmp_path / "other.csv")
+    assert status == 2 and "has no labels" in err and "--kind" in err
+
+
 def test_the_classifier_of_scikit_learn_is_that_model(texts, expected):
     pytest.importorskip("sklearn")
     from sparse_jax.sklearn import SparseClassifier

@@ -94,6 +94,10 @@ def write_files(folder: Path) -> None:
         ("more.txt", 40, 4),
     ):
         write_points(folder / name, count, labels)
+    types = ("food", "transport", "music", "weather")
+    for name, count, labels in (("table.csv", 60, 3), ("new.csv", 4, 3), ("more.csv", 40, 4)):
+        rows = [f"what is {types[n % labels]} number {n},{types[n % labels]}" for n in range(count)]
+        (folder / name).write_text("\n".join(["question,type", *rows]) + "\n")
     documents = [
         {"id": "d5203", "text": "sensory ataxic neuropathy is inherited in a recessive way"},
         {"id": "d1", "title": "solver", "text": "draws the phase plane of a system"},

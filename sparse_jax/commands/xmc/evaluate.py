@@ -39,7 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        model, table = xmc.load(args.model), reading.read(args.test, args)
+        model = xmc.load(args.model)
+        table = reading.read(args.test, args, model=model)
         naming.refuse_labels(table, args.labels)
         naming.check_labels(args.test, table)
         table = naming.for_model(args.test, table, model)

@@ -55,8 +55,10 @@ def stream(
     named = None if kind == "auto" else kind
     if isinstance(reading.source_of(path), tuple):
         sources = reading_room.open_sources(reading.source_of(path))
-        found = reading_room.find(sources, named, options)
-        yield from _whole_file(sources, found, options, model, at_once)
+        known = reading.as_trained(options, model, labels=False)
+        found = reading_room.find(sources, named, known)
+        reading.refuse_useless(found, options)
+        yield from _whole_file(sources, found, known, model, at_once)
         return
     name = "standard input" if path == reading.STDIN else path
     opened = sys.stdin.buffer if path == reading.STDIN else open(path, "rb")
@@ -65,7 +67,8 @@ def stream(
         first = next(batches, None)
         if first is None:
             return
-        found = _kind(Source(name, b"".join(first)), named, options)
+        known = reading.as_trained(options, model, labels=False)
+        found = _kind(Source(name, b"".join(first)), named, known)
         reading.refuse_useless(found, options)
         rest = itertools.chain([first], batches)
         if found.name == "xmc":
@@ -75,7 +78,7 @@ def stream(
             yield from _texts(name, rest, model)
         else:
             source = Source(name, b"".join(line for batch in rest for line in batch))
-            yield from _whole_file([source], found, options, model, at_once)
+            yield from _whole_file([source], found, known, model, at_once)
 
 
 def _kind(first: Source, named: str | None, options: Options) -> Kind:
@@ -87,8 +90,7 @@ def _kind(first: Source, named: str | None, options: Options) -> Kind:
 def _whole_file(
     sources: list[Source], kind: Kind, options: Options, model: Model, at_once: int
 ) -> Iterator[data.XmcData]:
-    reading.refuse_useless(kind, options)
-    table = reading_room.read_sources(sources, kind, options)
+    table = reading_room.read_sources(sources, kind, reading.taken(kind, options))
     reading.tell(sources[0].name, table)
     table = dataclasses.replace(table, label_names=None)  # labels of a file aren't looked at
     found = naming.for_model(sources[0].name, table, model).points

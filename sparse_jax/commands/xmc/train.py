@@ -12,6 +12,7 @@ gzip, - for standard input.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -109,6 +110,10 @@ def _run(args: argparse.Namespace) -> int:
             model, history, costs = _fit_preset(args, train, names, interrupt, bars)
         else:
             model, history, costs = _fit_network(args, train, names, interrupt, bars)
+    about = dataclasses.replace(
+        model.about, notes=model.about.notes | reading.columns_note(args, table)
+    )
+    model = dataclasses.replace(model, about=about)
     if interrupt.asked:
         where = f"; what is done is saved in {args.checkpoint}" if args.checkpoint else ""
         print(f"\ninterrupted{where}")

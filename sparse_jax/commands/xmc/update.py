@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     """Reads, learns and keeps; returns the exit status."""
     model = xmc.load(args.model)
-    table = reading.read(args.file, args)
+    table = reading.read(args.file, args, model=model)
     table = naming.for_update(args.file, table, model, args.labels, args.vocabulary)
     started = time.perf_counter()
     interrupt = Interrupt()
