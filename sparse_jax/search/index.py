@@ -312,10 +312,9 @@ class Index:
             open_ = feedback_in_force(self._events)
             if event is None and open_:
                 event = open_[-1]
-            if event not in open_:
+            if event is None or event not in open_:
                 what = "no feedback" if event is None else f"no feedback with number {event}"
                 raise ValueError(f"{what} since the last save is left to undo; open: {open_}")
-            assert event is not None
             self._do({"do": "undo", "event": event})
             return event
 
@@ -396,5 +395,5 @@ class Index:
         self._state.replay(read_journal(log)[0])
 
     def _result(self, number: int, score: float, query: str) -> Result:
-        document = self._documents.item(number)
-        return Result(document.id, float(score), document, query)
+        found = self._documents.item(number)
+        return Result(found.id, float(score), found, query)

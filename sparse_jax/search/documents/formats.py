@@ -6,6 +6,7 @@ and Word need libraries: ``pip install 'sparse_jax[documents]'``.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import logging
@@ -92,6 +93,20 @@ def library(name: str, package: str) -> Any:
         ) from None
 
 
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Without warnings and log lines of a library: of what it could mend, no one needs to hear."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
 def _text(content: bytes, name: str) -> Parsed:
     """Plain text, whose title is a short first line with an empty or underlining one below it."""
     text = decode_text(content, name).text
@@ -150,8 +165,7 @@ _INLINE = set(
 
 def _html(content: bytes, name: str) -> Parsed:
     bs4 = library("bs4", "beautifulsoup4")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that XML is read as HTML, or a text looks like a path
+    with _quiet("bs4.dammit"):
         soup = bs4.BeautifulSoup(content, "html.parser")
     outline, parts = Outline(), [""]
 
@@ -185,11 +199,11 @@ def _pdf(content: bytes, name: str) -> Parsed:
     pypdf = library("pypdf", "pypdf")
     if b"%PDF-" not in content[:1024]:
         raise ValueError("is no PDF: it lacks the mark %PDF-")
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # of what it could mend
-    reader = pypdf.PdfReader(io.BytesIO(content))
-    if reader.is_encrypted and not reader.decrypt(""):
-        raise ValueError("is locked by a password: store it without one")
-    pages = [page.extract_text() for page in reader.pages]
+    with _quiet("pypdf"):
+        reader = pypdf.PdfReader(io.BytesIO(content))
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise ValueError("is locked by a password: store it without one")
+        pages = [page.extract_text() for page in reader.pages]
     sections = [Section(t.strip(), page=n) for n, t in enumerate(pages, 1) if t.strip()]
     if pages and not sections:
         raise ValueError(f"has no text on its {len(pages)} pages, as scans: recognise it (OCR)")
