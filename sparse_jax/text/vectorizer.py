@@ -127,7 +127,7 @@ def transform(vectorizer: Vectorizer, texts: Iterable[str]) -> Rows:
 
     Example:
       >>> found = fit(["red apple", "red car"], min_count=1)
-      >>> transform(found, ["a car, red as a red apple"]).values.round(2).tolist()
+      >>> [round(float(x), 2) for x in transform(found, ["a car, red as a red apple"]).values]
       [0.62, 0.55, 0.55]
     """
     given = _listed(texts)
