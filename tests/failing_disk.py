@@ -25,6 +25,7 @@ from unittest import mock
 MODULES = (
     "sparse_jax.runtime.files",
     "sparse_jax.runtime.saved",
+    "sparse_jax.search.arrays",
     "sparse_jax.search.journal",
     "sparse_jax.search.snapshot",
 )

@@ -41,10 +41,14 @@ class Journal:
         good = read_journal(path)[1] if path.exists() else 0
         # Without a buffer, which would keep a refused record and write it before the next one.
         self.file = open(path, "ab", buffering=0)
-        # Cuts off a torn line, to which the next one would be appended otherwise.
-        self.file.truncate(good)
         self.path, self.size = path, good
-        sync_directory(path.parent)
+        try:
+            # Cuts off a torn line, to which the next one would be appended otherwise.
+            self.file.truncate(good)
+            sync_directory(path.parent)
+        except BaseException:
+            self.file.close()
+            raise
 
     def append(self, record: dict[str, Any]) -> None:
         """Writes a record; returns when it is on the disk.
@@ -119,8 +123,13 @@ def take_lock(directory: Path) -> int:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        holder = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
         os.close(handle)
         raise LockError(
-            f"{directory} is being written by another process: stop it, or open with read_only=True"
+            f"{directory} is being written by process {holder}: stop it, or open with "
+            "read_only=True"
         ) from error
+    with contextlib.suppress(OSError):  # a disk that is full
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
     return handle

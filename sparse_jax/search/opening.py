@@ -10,7 +10,7 @@ from sparse_jax.search import snapshot
 from sparse_jax.search.config import Config
 from sparse_jax.search.documents import Document, check_documents
 from sparse_jax.search.index import Index
-from sparse_jax.search.journal import Journal, read_journal, take_lock
+from sparse_jax.search.journal import Journal, LockError, read_journal, take_lock
 from sparse_jax.search.state import State
 
 __all__ = ["fit", "load"]
@@ -68,7 +68,23 @@ def load(path: str | os.PathLike[str], *, read_only: bool = False) -> Index:
       'cars need fuel'
     """
     place = Path(path)
-    snapshot.check(place)
+    while True:
+        manifest = snapshot.check(place)
+        try:
+            index = _open(place, read_only=read_only)
+        except LockError:
+            raise
+        except (OSError, ValueError):
+            if snapshot.check(place) == manifest:
+                raise
+        else:
+            if not read_only or snapshot.check(place) == manifest:
+                return index
+        # A writer saved meanwhile: what the manifest named may be gone, and its log seem empty.
+
+
+def _open(place: Path, *, read_only: bool) -> Index:
+    """The index that the manifest names now."""
     taken = None if read_only else take_lock(place)
     try:
         state, log = snapshot.read(place)

@@ -204,43 +204,46 @@ def test_a_change_that_was_refused_does_not_come_back(small_index, tmp_path, for
     assert refused > 5
 
 
+def save_failing(source: Path, root: Path, number: int, new: bool) -> tuple[int, bool]:
+    """A save that fails at a call, and what is left; (how many calls there were, if it failed)."""
+    place, other, failed = root / "i", root / "new", False
+    shutil.copytree(source, place)
+    with search.load(place) as index:
+        index.insert([D("before", "text")])
+        with disk(root, fail_at=number) as seen:
+            try:
+                index.save(other if new else None)
+                where = other if new else place
+            except OSError:
+                where, failed = place, True
+        calls, seen.fail_at = len(seen.calls), 0  # space again
+        try:
+            index.insert([D("after", "text")])
+            after = {"after"}
+        except ValueError as error:  # the disk failed at the very last: closed, not lost
+            assert "read only" in str(error) and index._lock_file is None
+            after = set()
+        if after and number % 2:
+            index.save()
+        assert index._path == where
+    whole = {d.id for d in NOTES} | {"before"} | after
+    assert held(where)[0] == whole
+    with search.load(where) as again:  # not locked any more
+        assert len(list(where.glob("snapshot-*"))) == 1
+        again.save(other)
+    assert held(other)[0] == whole
+    return calls, failed
+
+
 @pytest.mark.parametrize("new", [False, True])
 def test_a_save_that_fails_anywhere_loses_no_change(small_index, tmp_path, new):
     """Not one made before it, nor one acknowledged after it; the next save succeeds."""
-    number, failed = 0, 0
-    while True:
-        number += 1 if number < 5 or number > 115 else 11
-        root = tmp_path / f"r{number}"
-        place, other = root / "i", root / "new"
-        shutil.copytree(small_index, place)
-        with search.load(place) as index:
-            index.insert([D("before", "text")])
-            with disk(root, fail_at=number) as seen:
-                try:
-                    index.save(other if new else None)
-                    where = other if new else place
-                except OSError:
-                    where = place
-                    failed += 1
-            if len(seen.calls) < number:
-                break
-            try:
-                index.insert([D("after", "text")])
-                after = {"after"}
-            except ValueError as error:  # the disk failed at the very last: closed, not lost
-                assert "read only" in str(error)
-                after = set()
-            if not after:
-                assert index._lock_file is None
-            elif number % 2:
-                index.save()
-            assert index._path == where
-        assert held(where)[0] == {d.id for d in NOTES} | {"before"} | after
-        with search.load(where) as again:  # not locked any more
-            assert len(list(where.glob("snapshot-*"))) == 1
-            again.save(other)
-        assert held(other)[0] == {d.id for d in NOTES} | {"before"} | after
-    assert failed > 10
+    calls, failed = save_failing(small_index, tmp_path / "0", 0, new)
+    assert calls > 50 and not failed
+    fails = 0
+    for number in (1, 2, 3, *range(4, calls - 12, 19), *range(calls - 12, calls + 1)):
+        fails += save_failing(small_index, tmp_path / str(number), number, new)[1]
+    assert fails > 15
 
 
 @pytest.mark.parametrize("power", [False, True])
@@ -259,3 +262,36 @@ def test_a_process_killed_at_any_write_of_a_save_leaves_a_whole_index(small_inde
         if number % 7 == 0 or number > len(seen.calls) - 14:
             assert held(copy) in ((whole, 1), (whole | {"n0"}, 1))
     assert held(place) == (whole | {"n0"}, 1)
+
+
+def test_readers_see_whole_indexes_while_a_writer_saves(small_index, tmp_path):
+    """Each with all that was acknowledged before it was opened; those that are open go on."""
+    place, done = tmp_path / "i", [0]
+    shutil.copytree(small_index, place)
+    errors: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            with search.load(place) as index:
+                for n in range(1, 25):
+                    index.insert([D(f"n{n}", f"new thing {n}")])
+                    done[0] = n
+                    index.save()
+        except BaseException as error:
+            errors.append(error)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    loads = 0
+    with search.load(place, read_only=True) as first:
+        before = first.search("text number 3", k=6)
+        while writer.is_alive():
+            least = done[0]
+            with search.load(place, read_only=True) as index:
+                for n in range(1, least + 1):
+                    assert index.get(f"n{n}").text == f"new thing {n}"
+                assert index.get("d3") == NOTES[3] and index.search("thing2", k=1)
+            loads += 1
+        assert first.search("text number 3", k=6) == before and first.get("d5") == NOTES[5]
+    writer.join()
+    assert errors == [] and loads > 2
