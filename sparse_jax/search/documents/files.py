@@ -13,7 +13,7 @@ from sparse_jax.search.documents.document import MAX_TEXT, Document
 from sparse_jax.search.documents.result import Broken, Reading
 from sparse_jax.text.features import normalize
 
-__all__ = ["may_be_documents", "read"]
+__all__ = ["may_be_documents", "read", "walk"]
 
 # They come with data sets, and don't make a folder of documents of one.
 _ABOUT = re.compile(r"(readme|licen[cs]e|copying|notice|changelog|citation)\b", re.IGNORECASE)
@@ -30,7 +30,7 @@ def read(path: Path) -> Reading:
     broken: list[Broken] = []
     others: collections.Counter[str] = collections.Counter()
     empty = 0
-    for file in _walk(path):
+    for file in walk(path):
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         try:
             found = _documents(file, name, "text" if file == path else None)
@@ -54,12 +54,12 @@ def read(path: Path) -> Reading:
 
 def may_be_documents(path: Path) -> Iterator[Path]:
     """Files of a folder that are read, beside those that say what a data set is."""
-    for file in _walk(path):
+    for file in walk(path):
         if file.suffix.lower() in formats.SUFFIXES and not _ABOUT.match(file.name):
             yield file
 
 
-def _walk(path: Path) -> Iterator[Path]:
+def walk(path: Path) -> Iterator[Path]:
     """Files below a folder, in order; hidden ones and what links lead to elsewhere are left out."""
     if not path.is_dir():
         yield path

@@ -12,8 +12,6 @@ from sparse_jax.data.plain import read as read_text
 
 __all__ = ["Qrels", "head", "one_split", "rows_of"]
 
-_HEAD = 1 << 16
-
 
 class Qrels(dict[str, dict[str, float]]):
     """Grades by query and document. A pair that comes twice keeps its last grade."""
@@ -40,19 +38,19 @@ def rows_of(file: Path, sign: str | None) -> Iterator[tuple[int, list[str]]]:
             yield number, line.rstrip("\r").split(sign)
 
 
-def head(file: Path) -> list[str]:
-    """Whole lines at the beginning of a text file, decompressed; none if it is no text."""
+def head(file: Path, size: int = 1 << 16) -> list[str]:
+    """Whole lines in the first bytes of a text file, decompressed; none if it is no text."""
     with open(file, "rb") as opened:
         is_gzip = opened.read(2) == b"\x1f\x8b"
     try:
         with (gzip.open if is_gzip else open)(file, "rb") as opened:
-            content = opened.read(_HEAD)
+            content = opened.read(size)
     except (OSError, EOFError, zlib.error):
         return []
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = content.decode("utf-16" if wide else "utf-8-sig", errors="replace")
     lines = text.splitlines() if "\0" not in text else []
-    return lines[:-1] if len(content) == _HEAD and len(lines) > 1 else lines
+    return lines[:-1] if len(content) == size and len(lines) > 1 else lines
 
 
 def one_split(path: Path, files: Mapping[str, Path], split: str | None) -> Path:

@@ -11,17 +11,21 @@ apart by what is in them.
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from sparse_jax.data.encoding import read_bytes
+from sparse_jax.search.documents import formats
 from sparse_jax.search.documents.document import Document
+from sparse_jax.search.documents.files import walk
 from sparse_jax.search.documents.lines import Qrels, head, one_split, rows_of
 from sparse_jax.search.documents.result import Broken, Reading
 
 __all__ = ["fits", "layout", "qrels", "queries", "read"]
 
+_MOST_LOOKED_AT = 1000  # files of a folder, to see whether it is such a collection
 _FLAGS = re.DOTALL | re.IGNORECASE
 _DOC = re.compile(r"<DOC>(.*?)</DOC>", _FLAGS)
 _DOCNO = re.compile(r"<DOCNO>(.*?)</DOCNO>", _FLAGS)
@@ -34,12 +38,13 @@ _TOPIC = re.compile(r"<topic\s[^>]*number\s*=\s*[\"']?([^\s\"'>]+)[^>]*>(.*?)</t
 
 def fits(path: Path) -> bool:
     """Whether a folder has such documents, or a file is of them."""
-    return next(_files(path, "documents"), None) is not None
+    found = (file for file in walk(path) if file.is_file() and not _is_other(file))
+    return any(layout(file) == "documents" for file in itertools.islice(found, _MOST_LOOKED_AT))
 
 
 def layout(file: Path) -> str | None:
     """documents, topics, qrels or none of these."""
-    lines = [line.strip() for line in head(file)[:40] if line.strip()]
+    lines = [line.strip() for line in head(file, 1 << 12)[:40] if line.strip()]
     start = re.sub(r"^(<[?!][^>]*>\s*)+", "", "\n".join(lines))
     if re.match(r"<DOC>\s", start, re.IGNORECASE) or re.match(r"<DOC><DOCNO>", start, re.I):
         return "documents"
@@ -52,9 +57,13 @@ def layout(file: Path) -> str | None:
 
 
 def _files(path: Path, kind: str) -> Iterator[Path]:
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    shown = (f for f in files if f.is_file() and not f.name.startswith("."))
-    return (file for file in shown if layout(file) == kind)
+    found = (file for file in walk(path) if file.is_file() and not _is_other(file))
+    return (file for file in found if layout(file) == kind)
+
+
+def _is_other(file: Path) -> bool:
+    """Whether a name says that a file is of another kind: it need not be opened."""
+    return formats.SUFFIXES.get(file.suffix.lower(), "text") != "text"
 
 
 def _content(file: Path) -> str:
