@@ -19,6 +19,7 @@ from small_points import points_of
 
 from sparse_jax import data, search
 from sparse_jax.runtime import files, saved
+from sparse_jax.search import snapshot
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -295,3 +296,23 @@ def test_readers_see_whole_indexes_while_a_writer_saves(small_index, tmp_path):
         assert first.search("text number 3", k=6) == before and first.get("d5") == NOTES[5]
     writer.join()
     assert errors == [] and loads > 2
+
+
+@pytest.mark.parametrize("moment", ["before its files are read", "before its log is read"])
+def test_a_reader_that_a_save_overtakes_reads_again(small_index, tmp_path, monkeypatch, moment):
+    place = tmp_path / "i"
+    shutil.copytree(small_index, place)
+    with search.load(place) as writer:
+        writer.insert([D("before", "text")])
+        name = "_read" if "files" in moment else "read"
+        real = getattr(snapshot, name)
+
+        def overtaken(folder: Path) -> object:
+            monkeypatch.undo()
+            found = None if name == "_read" else real(folder)
+            writer.save()
+            return found or real(folder)
+
+        monkeypatch.setattr(snapshot, name, overtaken)
+        with search.load(place, read_only=True) as reader:
+            assert reader.get("before").text == "text"
