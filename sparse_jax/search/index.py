@@ -118,7 +118,7 @@ class Index:
           What `search` returns, for each query.
 
         Raises:
-          As `search`.
+          ValueError: as `search`.
         """
         for query in queries:
             check_query(query)

@@ -177,7 +177,7 @@ class SparseClassifier(ClassifierMixin, BaseEstimator):
           labels, each its own, not over their sum.
 
         Raises:
-          As `predict`.
+          ValueError: as `predict`.
 
         Example:
           >>> classifier = SparseClassifier().fit([[1.0, 0.0], [0.0, 1.0]] * 10, [0, 1] * 10)
@@ -204,7 +204,7 @@ class SparseClassifier(ClassifierMixin, BaseEstimator):
           A number from 0 to 1.
 
         Raises:
-          As `fit` and `predict`.
+          ValueError: as `fit` and `predict`.
 
         Example:
           >>> X, y = [[1.0, 0.0], [0.0, 1.0]] * 10, [["a", "b"], ["b"]] * 10

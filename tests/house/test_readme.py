@@ -1,6 +1,6 @@
-"""README, run line by line: every Python block and every command, each section in a folder.
+"""README and pages of the site, run line by line: every block, each section in a folder.
 
-The folder holds small files under the names that README uses. Blocks of one section run in order
+The folder holds small files under the names that the pages use. Blocks of one section run in order
 and in one namespace. A command is run in this process, or, where it would take minutes or never
 end, read by its own parser; one that this file doesn't know fails the test.
 """
@@ -25,8 +25,13 @@ from sparse_jax import data
 from sparse_jax.commands import main as command_line
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+# The other pages of docs/ report measurements, and hold no code to try.
+PAGES = ("README.md", *(f"docs/{n}.md" for n in ("index", "classify", "search", "faq")))
+PAGES += ("docs/memory-and-threads.md",)
+TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+README = TEXTS["README.md"]
 NEEDS = {"Search": "bm25s", "Summaries": "bm25s", "A language model": "tokenizers"}
+NEEDS |= dict.fromkeys(("Index and ask", "Teach it", "In Python"), "bm25s")
 
 # Commands that are read by their parsers and not run, and why.
 PARSED = {
@@ -46,14 +51,24 @@ class Block(NamedTuple):
     code: str
 
 
-def sections() -> dict[str, list[Block]]:
-    """Fenced blocks by the heading above them."""
+def blocks_of(page: str) -> dict[str, list[Block]]:
+    """Fenced blocks of a page by the heading above them."""
     found: dict[str, list[Block]] = {}
-    for part in re.split(r"^## ", README, flags=re.M)[1:]:
+    for part in re.split(r"^## ", TEXTS[page], flags=re.M)[1:]:
         heading, _, text = part.partition("\n")
         blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
         found[heading] = [Block(kind, code) for kind, code in blocks]
     return {heading: blocks for heading, blocks in found.items() if blocks}
+
+
+def sections() -> dict[tuple[str, str], list[Block]]:
+    """Blocks by (page, heading). README's sections stand alone; those of a page follow another."""
+    found = {("README.md", heading): blocks for heading, blocks in blocks_of("README.md").items()}
+    for page in PAGES[1:]:
+        blocks = [block for part in blocks_of(page).values() for block in part]
+        if blocks:
+            found[page, next(iter(blocks_of(page)))] = blocks
+    return found
 
 
 def commands(code: str) -> Iterator[list[str]]:
@@ -138,7 +153,7 @@ class Reader:
             case ["curl", *rest]:
                 self.asked.append(rest)
             case _:
-                pytest.fail(f"README has a command that this test doesn't know: {words}")
+                pytest.fail(f"a page has a command that this test doesn't know: {words}")
 
     def run_ours(self, words: list[str]) -> None:
         name = " ".join(words[:2]) if words[0] in command_line.GROUPS else words[0]
@@ -170,20 +185,20 @@ def ask(server: Any, arguments: list[str]) -> None:
     assert answer.status == 200, answer.body
 
 
-@pytest.mark.parametrize("heading", sections())
-def test_readme_runs(heading, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("page", "heading"), sections())
+def test_a_page_runs(page, heading, tmp_path, monkeypatch, capsys):
     if heading in NEEDS:
         pytest.importorskip(NEEDS[heading])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["sparse-jax"])
     write_files(tmp_path)
     reader, namespace = Reader(tmp_path), {"__name__": "readme"}
-    for block in sections()[heading]:
+    for block in sections()[page, heading]:
         if block.kind == "sh":
             for words in commands(block.code):
                 reader.run(words)
         elif block.kind == "python":
-            exec(compile(block.code, f"README.md, {heading}", "exec"), namespace)
+            exec(compile(block.code, f"{page}, {heading}", "exec"), namespace)
         else:
             assert block.kind == "", f"a block of kind {block.kind}"
     printed = capsys.readouterr().out
@@ -235,6 +250,8 @@ def test_a_wrong_command_fails(line, why, tmp_path, monkeypatch, capsys):
     assert why in f"{raised.value} {capsys.readouterr().err}"
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[\w-]+)?\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", [*PAGES, "docs/design.md", "docs/benchmarks.md"])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[\w-]+)?\)", text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
