@@ -97,7 +97,7 @@ class _Raw(io.FileIO):
         view = memoryview(content).cast("B")
         if self.is_full:
             self.is_full = False
-            raise OSError(errno.ENOSPC, "No space left on device", "write, after half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
         self.disk.call(f"write {len(view)}")
         half = super().write(view[: len(view) // 2])
         if not half:

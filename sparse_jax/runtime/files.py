@@ -7,16 +7,35 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Lets errors of the disk say which file it was: those of writes don't.
+
+    Args:
+      path: that is written in here.
+
+    Raises:
+      OSError: that was raised, with the path.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def sync_directory(path: Path) -> None:
     """Makes the names in a directory durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming(path):
+            os.fsync(handle)
     finally:
         os.close(handle)
 
@@ -35,7 +54,7 @@ def write_stream(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with open(part, "xb") as file:
+        with naming(target), open(part, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

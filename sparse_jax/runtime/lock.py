@@ -60,8 +60,9 @@ def locked(directory: str | os.PathLike[str] | None) -> Iterator[None]:
                 f"{root} is in use by process {holder}: wait until it ends, or name another "
                 "directory"
             ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk it is held without a name
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         try:
             yield
         finally:

@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from sparse_jax.runtime.files import sync_directory
+from sparse_jax.runtime.files import naming, sync_directory
 
 try:
     import fcntl
@@ -61,9 +61,10 @@ class Journal:
         line = _line(record)
         rest = memoryview(line)
         try:
-            while rest:
-                rest = rest[self.file.write(rest) :]
-            os.fsync(self.file.fileno())
+            with naming(self.path):
+                while rest:
+                    rest = rest[self.file.write(rest) :]
+                os.fsync(self.file.fileno())
         except BaseException:
             with contextlib.suppress(OSError):
                 self.file.truncate(self.size)

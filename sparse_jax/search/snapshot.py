@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sparse_jax.runtime.files import sync_directory, write_atomically
+from sparse_jax.runtime.files import naming, sync_directory, write_atomically
 from sparse_jax.search import arrays
 from sparse_jax.search.config import Config
 from sparse_jax.search.documents import Documents, Lines
@@ -81,7 +81,8 @@ def write(path: Path, state: State) -> Journal:
     manifest = {"format": FORMAT, "snapshot": folder.name, "log": log.name}
     try:
         folder.mkdir()
-        _write_state(folder, state)
+        with naming(folder):
+            _write_state(folder, state)
         sync_directory(folder)
         with contextlib.ExitStack() as stack:
             journal = stack.enter_context(contextlib.closing(Journal(log)))

@@ -93,7 +93,7 @@ def test_a_write_refused_anywhere_leaves_the_old_or_the_new(tmp_path, write, rea
                 write(place, 8)
                 done = True
             except OSError as error:
-                assert error.errno == 28
+                assert error.errno == 28 and error.filename
                 done = False
         if len(seen.calls) < number:
             break
@@ -193,7 +193,8 @@ def test_a_change_that_was_refused_does_not_come_back(small_index, tmp_path, for
             for n in range(5):
                 try:
                     act(index, n)
-                except OSError:
+                except OSError as error:
+                    assert error.filename
                     refused += 1
             if len(seen.calls) < seen.fail_at:
                 break
