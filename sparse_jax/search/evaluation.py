@@ -38,6 +38,7 @@ __all__ = [
     "Dataset",
     "Judgement",
     "bm25_baseline",
+    "check_queries",
     "gains_to_scores",
     "measure",
     "query_milliseconds",
@@ -81,24 +82,38 @@ def write_run(
       path: of the file, which is replaced.
       queries: [n].
       rankings: [n] lists of (id, score), best first.
-      name: of the run. White space in ids becomes %20 and the like, which other tools need.
+      name: of the run. White space in ids, which parts columns, becomes %20 and the like.
 
     Raises:
       ValueError: if two queries have one id.
     """
-    lines, seen = [], set()
+    check_queries(queries)
+    lines = []
     for query, ranking in zip(queries, rankings, strict=True):
-        if query.id in seen:
-            raise ValueError(f"two queries have the id {query.id!r}: a run needs one for each")
-        seen.add(query.id)
         for place, (document, score) in enumerate(ranking, 1):
             about = _word(query.id), "Q0", _word(document), str(place), f"{score:.9g}", name
             lines.append(" ".join(about) + "\n")
     write_atomically(path, "".join(lines).encode())
 
 
+def check_queries(queries: Sequence[Judgement]) -> None:
+    """Refuses queries that a run couldn't tell apart.
+
+    Raises:
+      ValueError: if two have one id.
+    """
+    seen: set[str] = set()
+    for query in queries:
+        if query.id in seen:
+            raise ValueError(
+                f"two queries have the id {query.id!r}: a run needs one for each; give ids of "
+                "their own"
+            )
+        seen.add(query.id)
+
+
 def _word(identifier: str) -> str:
-    return re.sub(r"[\s%]", lambda found: f"%{ord(found[0]):02X}", identifier)
+    return re.sub(r"\s", lambda found: f"%{ord(found[0]):02X}", identifier)
 
 
 def gains_to_scores(

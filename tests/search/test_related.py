@@ -108,6 +108,11 @@ def test_filters_that_mean_nothing_are_refused(index, where, error, message):
         index.search("need fuel", where=where)
 
 
+def test_a_filter_where_no_document_has_metadata_is_refused():
+    with pytest.raises(KeyError, match="no document has the metadata 'year'; none has any"):
+        search.fit([D("a", "apples")], config=TINY).search("apples", where={"year": 1})
+
+
 def test_commands(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(search, "Config", lambda **_: TINY)
     rows = [{"id": d.id, "text": d.text, **d.metadata} for d in DOCUMENTS]

@@ -144,7 +144,7 @@ def test_ties_are_broken_as_trec_eval_does():
 def test_a_run_can_be_read_whatever_the_ids(tmp_path):
     queries = [Judgement("x", {}, "g", "a query"), Judgement("y", {}, "g", "b")]
     evaluation.write_run(tmp_path / "r", queries, [[("my file.txt#1%", 0.1)], []], name="us")
-    assert (tmp_path / "r").read_text() == "a%20query Q0 my%20file.txt#1%25 1 0.1 us\n"
+    assert (tmp_path / "r").read_text() == "a%20query Q0 my%20file.txt#1% 1 0.1 us\n"
     with pytest.raises(ValueError, match="two queries have the id 'b'"):
         evaluation.write_run(tmp_path / "r", [queries[1]] * 2, [[], []])
 

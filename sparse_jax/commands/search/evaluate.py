@@ -95,6 +95,9 @@ def run(args: argparse.Namespace) -> None:
     dataset = evaluation.read_dataset(args.file, kind=args.kind, split=args.split)
     groups = dataset.groups
     judged = {g: spread(dataset.of(g), args.sample) for g in groups}
+    asked = [query for queries in judged.values() for query in queries]
+    if args.run_file:
+        evaluation.check_queries(asked)  # before the work, not after it
     main_group = next((g for g in groups if g != "question"), groups[0])
     print(
         f"{len(dataset.documents):,} documents, {len(dataset.queries):,} queries: "
@@ -110,7 +113,6 @@ def run(args: argparse.Namespace) -> None:
     find = Finder(index)
     hybrid = {g: score(find, q, f"hybrid, {g}") for g, q in judged.items()}
     if args.run_file:
-        asked = [query for queries in judged.values() for query in queries]
         evaluation.write_run(args.run_file, asked, find.rankings)
     evaluation.query_milliseconds(index.search, dataset.of(main_group)[:50])  # compiles first
     times = evaluation.query_milliseconds(index.search, dataset.of(main_group))

@@ -163,8 +163,9 @@ class Documents:
         living = [(n, item.metadata) for n, item in enumerate(self.items) if item is not None]
         known = {key for _, metadata in living for key in metadata}
         for key in conditions:
-            if known and key not in known:
-                raise KeyError(f"no document has the metadata {key!r}; known: {sorted(known)}")
+            if living and key not in known:
+                listed = f"known: {sorted(known)}" if known else "none has any"
+                raise KeyError(f"no document has the metadata {key!r}; {listed}")
         for condition in conditions.values():
             condition.check_ranges(m[condition.key] for _, m in living if condition.key in m)
         out = np.zeros(len(self.items), np.bool_)
