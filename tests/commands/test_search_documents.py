@@ -66,6 +66,15 @@ def test_a_folder_with_a_broken_file(tmp_path, run):
     assert code == 0 and "9 in" in out and "could not" not in err
     code, out, _ = run("query", tmp_path / "i", "submarines", "-k", "1", "--json")
     assert ids(out) == ["boats.pdf#page=2"]
+    # A page less: what it held is found no more.
+    write(
+        folder, boats__pdf=pdf("Boats float", ""), notes__md=NOTES.replace("# Install", "Install")
+    )
+    code, out, err = run("index", tmp_path / "i", folder, "--replace")
+    assert code == 0 and "8 in" in out, (out, err)
+    with search.load(tmp_path / "i", read_only=True) as index:
+        assert "boats.pdf#page=2" not in search.list_ids(index)
+        assert search.list_ids(index, where={"path": "boats.pdf"}) == ["boats.pdf"]
 
 
 def test_a_table_with_columns_by_name(tmp_path, run):

@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--replace",
         action="store_true",
-        help="documents take the place of those that have their ids, instead of being refused",
+        help="documents take the place of those that have their ids, instead of being refused; "
+        "sections that a file read has no more are deleted",
     )
     add("--seed", type=int, default=0, help="of weights and samples (0)")
 
@@ -55,7 +56,11 @@ def run(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     if (Path(args.dir) / "manifest.json").exists():
         with search.load(args.dir) as index:
-            (index.upsert if args.replace else index.insert)(found.documents)
+            if args.replace:
+                index.upsert(found.documents)
+                delete_gone(index, found)
+            else:
+                index.insert(found.documents)
             # Else each command that opens the index would do it again.
             if index.refresh():
                 index.save()
@@ -68,3 +73,14 @@ def run(args: argparse.Namespace) -> None:
     print(f"{len(found.documents):,} documents added in {seconds:.1f} s; {count:,} in {args.dir}")
     for line in found.report():
         print(line, file=sys.stderr)
+
+
+def delete_gone(index: search.Index, found: documents.Reading) -> None:
+    """Deletes sections, or pages, that the files just read have no more."""
+    if found.kind != "files":
+        return
+    paths = {document.metadata["path"] for document in found.documents}
+    now = {document.id for document in found.documents}
+    for identifier in search.list_ids(index, where={"path": paths}):
+        if identifier not in now:
+            index.delete(identifier)
