@@ -1,0 +1,57 @@
+"""The study of killed processes: what it expects of an index is what its changes make."""
+
+from __future__ import annotations
+
+import random
+import sys
+
+import pytest
+import reliability
+import reliability_kills as kills
+import reliability_training as training
+from small_index import TINY
+
+from sparse_jax import search, xmc
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+
+def test_changes_are_expected_as_they_are_held(tmp_path):
+    _, texts = kills.first_documents(tmp_path)
+    place = tmp_path / "i"
+    with search.fit([search.Document(*row) for row in texts.items()], config=TINY) as index:
+        index.save(place)
+        assert kills.held(place, texts) == ({}, 0)
+        for n in range(26):
+            kills.change(index, n)
+            if n % 3 == 1 or n > 20:
+                assert kills.held(place, texts) == kills.expected(n) != kills.expected(n - 3)
+        index.delete("d0")
+    assert kills.held(place, {"d1": "another"})[0]["d1"] == texts["d1"]
+
+
+def test_models_are_told_apart(tmp_path):
+    points = training.write_points(tmp_path / "a.txt", 20, 200, 0)
+    found = []
+    for seed in (0, 1, 0):
+        xmc.save(xmc.fit(points, seed=seed), tmp_path / "m")
+        found.append(training.digest(tmp_path / "m", points))
+    assert found[0] == found[2] != found[1]
+
+
+def test_a_process_is_killed_and_counted(tmp_path):
+    tally = kills.Tally("sleep")
+    (tmp_path / "f").mkdir()
+    write = "import itertools, time; print('on', flush=True)\n"
+    write += "for n in itertools.count():\n"
+    write += f"    open(f'{tmp_path}/f/{{n}}', 'w').close(); time.sleep(0.02)"
+    for _ in range(2):  # at a random moment, and at a write
+        args = [sys.executable, "-c", write]
+        printed = kills.kill_while_it_runs(tally, args, tmp_path / "f", 0.5, random.Random(3))
+    assert printed == "on\n" and tally.kills == 2 and tally.at_a_write == 1
+    kills.kill_while_it_runs(
+        tally, [sys.executable, "-c", ""], tmp_path / "f", 60, random.Random(0)
+    )
+    assert tally.finished == 1 and sum(reliability.KINDS.values()) == 200
+    with pytest.raises(SystemExit):
+        reliability.main(["nothing"])
