@@ -43,6 +43,8 @@ def save(model: Summarizer, path: str | os.PathLike[str]) -> None:
         "outputs": model.words.outputs,
         "buckets": model.words.buckets,
         "summaries": list(model.summaries),
+        "way": model.way,
+        "scores": model.scores,
     }
     arrays = trees.to_arrays(model.params)
     arrays["texts"] = np.concatenate(model.texts)
@@ -83,4 +85,6 @@ def load(path: str | os.PathLike[str]) -> Summarizer:
         params,
         tuple(np.split(arrays["texts"], np.cumsum(arrays["sizes"])[:-1])),
         tuple(about["summaries"]),
+        about["way"],
+        about["scores"],
     )

@@ -337,11 +337,12 @@ def test_script_evaluates(tmp_path, capsys):
     pytest.importorskip("rouge_score")
     data, out = write_pairs(tmp_path / "pairs.jsonl", 100), tmp_path / "r.json"
     status, told, _ = call(script, capsys, "evaluate", data, "--epochs", "1", "--json", str(out))
-    assert status == 0 and "LEAD-1" in told
+    assert status == 0 and "the first sentence" in told and "held-out pairs" in told
     results = json.loads(out.read_text())
     for name in ("rouge1", "rouge2", "rougeL"):
-        for of in ("", "lead1_", "nearest_"):
+        for of in ("", "written_", "lead_", "nearest_", "extract_"):
             assert 0 <= results[of + name] <= 100
+        assert results[name] == results[f"{results['way']}_{name}"]
     assert results["train_pairs"] + results["test_pairs"] == 100 and results["train_seconds"] > 0
     assert {"id", "reference", "summary"} == set(results["samples"][0])
 
