@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_jax.ops.fixed_order import add_bias, matmul_columns, matmul_rows
-from sparse_jax.rows import draw_rows
+from sparse_jax.rows import draw_rows, take_rows
 
 
 @jax.tree_util.register_dataclass
@@ -25,6 +25,11 @@ class SparseActivation:
     ids: jax.Array  # int32 [A] shared, or [B, A]; -1 = padding, whose values are zero
     values: jax.Array  # float32 [B, A]
     num_units: int = dataclasses.field(metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the dense vectors that it stands for: (B, num_units)."""
+        return (self.values.shape[0], self.num_units)
 
 
 def sparse_dense_init(
@@ -57,13 +62,14 @@ def sparse_dense_init(
     return {"weights": weights, "bias": jnp.zeros(num_units, jnp.float32)}
 
 
-def sparse_dense(weights: jax.Array, bias: jax.Array, x: jax.Array) -> jax.Array:
+def sparse_dense(weights: jax.Array, bias: jax.Array, x: jax.Array | SparseActivation) -> jax.Array:
     """The outputs of some units: y_ba = w_a · x_b + bias_a.
 
     Args:
       weights: float32 [A, d], rows shared by the batch, or [B, A, d], rows of each example.
       bias: float32 [A] or [B, A].
-      x: float32 [B, d].
+      x: float32 [B, d]; or the units of a sparse layer below, of d units, of which the active ones
+        are multiplied and no others.
 
     Returns:
       float32 [B, A].
@@ -80,25 +86,57 @@ def sparse_dense(weights: jax.Array, bias: jax.Array, x: jax.Array) -> jax.Array
             f"weights {weights.shape}, bias {bias.shape} and x {x.shape} don't fit: must be "
             "[A, d], [A], [B, d], or [B, A, d], [B, A], [B, d]"
         )
+    if isinstance(x, SparseActivation):
+        weights, x = at_units(weights, x), x.values
     if weights.ndim == 3:
-        return jnp.einsum("bad,bd->ba", weights, x) + bias
+        y = jnp.einsum("bad,bd->ba", weights, x)
+        return y + bias if bias.ndim == 2 else add_bias(y, bias)
     return add_bias(matmul_rows(x, weights), bias)
 
 
+def at_units(weights: jax.Array, x: SparseActivation) -> jax.Array:
+    """The columns of weights that a sparse activation meets.
+
+    Args:
+      weights: float32 [A, d] or [B, A, d].
+      x: of d units, C of them active.
+
+    Returns:
+      float32 [A, C], or [B, A, C] if weights or units are of each example; zero at padding.
+
+    Example:
+      >>> x = SparseActivation(jnp.array([2, -1], jnp.int32), jnp.ones((1, 2)), num_units=3)
+      >>> at_units(jnp.array([[1.0, 2.0, 3.0]]), x).tolist()
+      [[3.0, 0.0]]
+    """
+    if weights.ndim == 3 and x.ids.ndim == 2:
+        at = jnp.where(x.ids < 0, x.num_units, x.ids)[:, None, :]
+        return jnp.take_along_axis(weights, at, axis=2, mode="fill", fill_value=0)
+    # By rows of the transposed weights, whose gradient takes half as long as that of columns.
+    columns = take_rows(jnp.moveaxis(weights, -1, 0), x.ids.reshape(-1))
+    columns = columns.reshape(*x.ids.shape, *weights.shape[:-1])
+    return jnp.moveaxis(columns, x.ids.ndim - 1, -1)
+
+
 def sparse_hidden(
-    weights: jax.Array, bias: jax.Array, x: jax.Array, ids: jax.Array, *, num_units: int
+    weights: jax.Array,
+    bias: jax.Array,
+    x: jax.Array | SparseActivation,
+    ids: jax.Array,
+    *,
+    num_units: int,
 ) -> SparseActivation:
     """A hidden layer of which only some units are computed: ReLU of `sparse_dense`.
 
     Args:
       weights: float32 [A, d] or [B, A, d], the rows of the active units.
       bias: float32 [A] or [B, A].
-      x: float32 [B, d].
+      x: float32 [B, d], or what a sparse_hidden of d units returned.
       ids: int32 [A] or [B, A], the active units; −1 is padding.
       num_units: units of the whole layer.
 
     Returns:
-      A `SparseActivation`, which `read_sparse` takes as its input.
+      A `SparseActivation`, which another sparse_hidden, sparse_dense and `read_sparse` take.
 
     Example:
       >>> ids = jnp.array([4, 9], jnp.int32)

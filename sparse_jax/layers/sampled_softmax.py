@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from sparse_jax.layers import active, losses
-from sparse_jax.layers.dense import sparse_dense
+from sparse_jax.layers.dense import SparseActivation, at_units, sparse_dense
 from sparse_jax.ops import softmax
 from sparse_jax.rows import take_rows
 
 
 def softmax_head(
-    hidden: jax.Array,
+    hidden: jax.Array | SparseActivation,
     weights: jax.Array,
     bias: jax.Array,
     label_rows: jax.Array,
@@ -30,7 +30,7 @@ def softmax_head(
     pass, and nothing else of size B·A is made. Differentiable in hidden, weights and bias.
 
     Args:
-      hidden: float32 [B, d].
+      hidden: float32 [B, d]; or the units of a sparse layer, of d units, those active shared.
       weights: float32 [A, d], the active rows.
       bias: float32 [A].
       label_rows: int32 [P], the example of each label entry, ascending.
@@ -52,11 +52,15 @@ def softmax_head(
       >>> round(float(loss[0]), 3), int(best[0])
       (1.412, 3)
     """
-    if weights.shape != (*bias.shape, hidden.shape[-1]) or hidden.ndim != 2 or bias.ndim != 1:
-        raise ValueError(
-            f"weights {weights.shape}, bias {bias.shape} and hidden {hidden.shape} don't fit: "
-            "must be [A, d], [A], [B, d]"
-        )
+    if isinstance(hidden, SparseActivation):
+        if hidden.ids.ndim != 1:
+            raise ValueError(
+                f"hidden has active units {hidden.ids.shape}: must be [A], shared by the batch; "
+                "for units of each example take losses.softmax_cross_entropy of sparse_dense"
+            )
+        _check_head(hidden.shape, weights, bias)
+        weights, hidden = at_units(weights, hidden), hidden.values
+    _check_head(hidden.shape, weights, bias)
     for name, given in (("mask", mask), ("log_inclusion", log_inclusion)):
         if given is not None and given.shape != bias.shape:
             raise ValueError(f"{name} has shape {given.shape}: must be {bias.shape}, as bias")
@@ -65,6 +69,14 @@ def softmax_head(
     if mask is not None:
         bias = jnp.where(mask, bias, -jnp.inf)
     return softmax.head(hidden, weights, bias, label_rows, positions)
+
+
+def _check_head(shape: tuple[int, ...], weights: jax.Array, bias: jax.Array) -> None:
+    if weights.shape != (*bias.shape, shape[-1]) or len(shape) != 2 or bias.ndim != 1:
+        raise ValueError(
+            f"weights {weights.shape}, bias {bias.shape} and hidden {shape} don't fit: "
+            "must be [A, d], [A], [B, d]"
+        )
 
 
 def unigram_start(counts: Any, size: int, popular: int) -> tuple[jax.Array, jax.Array]:
