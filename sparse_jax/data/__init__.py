@@ -3,6 +3,7 @@
 from sparse_jax.data import batching, weighting
 
 # Not listed in `__all__`, but kept under these names: most also stand in a module that is.
+from sparse_jax.data import features as features
 from sparse_jax.data.batching import Batch as Batch
 from sparse_jax.data.batching import Capacity as Capacity
 from sparse_jax.data.batching import batches as batches
