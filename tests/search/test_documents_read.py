@@ -171,6 +171,28 @@ def test_tsv_and_json(tmp_path):
     assert len(documents.read(path).documents) == 2
 
 
+@pytest.mark.parametrize(
+    ("cells", "texts"),
+    [
+        (['"red" apples', "cars"], ['"red" apples', "cars"]),
+        (['say "red"', '"5" and "6"'], ['say "red"', '"5" and "6"']),
+        (['"red apples"', '"a ""car"""'], ["red apples", 'a "car"']),
+        (['"red\tapples"', '"two\nlines"'], ["red\tapples", "two\nlines"]),
+    ],
+)
+def test_quotes_in_a_table_parted_by_tabs(tmp_path, cells, texts):
+    rows = "".join(f"{n}\t{cell}\n" for n, cell in enumerate(cells))
+    found = table(tmp_path, "a__tsv", f"id\ttext\n{rows}")
+    assert [d.text for d in found.documents] == texts
+
+
+def test_what_parts_cells_is_seen_in_more_than_the_header(tmp_path):
+    found = table(tmp_path, "a__csv", "id,name;alias,text\n1,a,red\n2,b,cars\n")
+    assert [d.text for d in found.documents] == ["red", "cars"]
+    long = "id,text\n" + "".join(f'{n},"two\nlines"\n' for n in range(60))
+    assert len(table(tmp_path, "b__csv", long).documents) == 60
+
+
 def test_rows_without_ids_are_named_by_their_lines(tmp_path):
     found = table(tmp_path, "a__csv", "text\nred apples\ncars\n")
     assert [d.id for d in found.documents] == ["2", "3"] and "by their lines" in found.notes[0]

@@ -21,6 +21,7 @@ from sparse_jax.search.documents.result import Reading
 
 __all__ = ["Columns", "as_id", "delimiter_of", "read", "row_id", "scalars"]
 
+_LINES = 50
 DELIMITERS = {"csv": ",;", "tsv": "\t"}
 # The first of each is the column's own name, and goes before the others.
 _NAMES = {
@@ -259,15 +260,13 @@ def _cells(path: Path, delimiters: str) -> Iterator[Row]:
     """
     lines = list(io.StringIO(read_text(path).text, newline=""))
     try:
-        sign = delimiter_of(lines[:1], delimiters) or delimiters[0]
+        # A quoted cell may be cut at the end of the first lines: the header is whole.
+        some = (delimiter_of(lines[:count], delimiters) for count in (_LINES, 1))
+        sign = next(filter(None, some), delimiters[0])
     except ValueError as error:
         raise ValueError(f"{path}, line 1: {error}") from None
     names: list[str] = []
-    if sign == "\t" and not any(line.startswith('"') or '\t"' in line for line in lines):
-        parsed = (line.rstrip("\r\n").split("\t") for line in lines)  # quotes are but signs
-        numbered: Iterator[tuple[int, list[str]]] = enumerate(parsed, 1)
-    else:
-        numbered = _numbered(path, lines, sign)
+    numbered = _unquoted(path, lines) if sign == "\t" else _numbered(path, lines, sign)
     for line, cells in numbered:
         if not any(cell.strip() for cell in cells):
             continue
@@ -284,6 +283,21 @@ def _cells(path: Path, delimiters: str) -> Iterator[Row]:
             )
         else:
             yield line, dict(zip(names, cells, strict=True))
+
+
+def _unquoted(path: Path, lines: Sequence[str]) -> Iterable[tuple[int, list[str]]]:
+    """Rows of cells parted by tabs, where a quote is but a sign unless all of them quote cells."""
+    rows = [line.rstrip("\r\n").split("\t") for line in lines]
+    opened = [cell for row in rows for cell in row if cell.startswith('"')]
+    even = len({len(row) for row in rows if "".join(row).strip()}) == 1
+    if not opened or (even and not all(len(c) > 1 and c.endswith('"') for c in opened)):
+        return enumerate(rows, 1)
+    try:
+        return list(_numbered(path, lines, "\t"))
+    except ValueError:
+        if not even:
+            raise
+        return enumerate(rows, 1)
 
 
 def _numbered(path: Path, lines: Sequence[str], sign: str) -> Iterator[tuple[int, list[str]]]:
