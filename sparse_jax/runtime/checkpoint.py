@@ -45,6 +45,7 @@ def save(
       ImportError: if Orbax is missing.
       TypeError: if a leaf is not an array, or extra is not JSON.
       ValueError: if keep or step is out of range.
+      OSError: if it can't be written; the checkpoints before stay.
 
     Example:
       >>> import tempfile
@@ -76,20 +77,22 @@ def save(
 
     root = Path(directory).resolve()
     root.mkdir(parents=True, exist_ok=True)
-    for path in root.iterdir():
-        if _UNFINISHED in path.name:
-            shutil.rmtree(path)
+    _remove_unfinished(root)
     done = _finished(root)
     serial = 1 + max((number for number, _ in done), default=0)
     path = root / f"{serial:06d}_step_{int(step)}"
     ocp = _orbax()
-    with _checkpointer(ocp) as writer:
-        writer.save(
-            path,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(arrays), about=ocp.args.JsonSave(about)
-            ),
-        )
+    args = ocp.args.Composite(state=ocp.args.PyTreeSave(arrays), about=ocp.args.JsonSave(about))
+    try:
+        with _checkpointer(ocp) as writer:
+            writer.save(path, args=args)
+    except Exception as error:  # whatever its threads met, in as many lines
+        _remove_unfinished(root)
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        raise OSError(
+            f"{path} can't be written ({told[-1][:300]}): make room, or name another directory; "
+            "what was saved before stays"
+        ) from error
     for _, old in done[: max(0, len(done) + 1 - keep)]:
         shutil.rmtree(old)
     return path
@@ -163,6 +166,13 @@ def read_extra(directory: str | Path) -> dict[str, Any] | None:
     with _checkpointer(ocp) as reader:
         about: dict[str, Any] = _read(reader, done[-1][1], about=ocp.args.JsonRestore())["about"]
     return about["extra"]
+
+
+def _remove_unfinished(root: Path) -> None:
+    """Removes what a save that was cut short left, as far as it can be."""
+    for path in root.iterdir():
+        if _UNFINISHED in path.name:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _orbax() -> Any:

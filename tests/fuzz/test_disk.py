@@ -18,7 +18,7 @@ from small_index import TINY
 from small_points import points_of
 
 from sparse_jax import data, search
-from sparse_jax.runtime import files, saved
+from sparse_jax.runtime import checkpoint, files, saved
 from sparse_jax.search import snapshot
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -116,6 +116,35 @@ def test_power_cuts_lose_what_is_not_synced(tmp_path):
             write_json(place, 8)
     last = sorted((tmp_path / "copies").iterdir())[-1]
     assert (last / "r.json").read_bytes() == b""
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error_of_one_line(tmp_path, monkeypatch):
+    """Orbax writes from threads of its own, and raises what they met."""
+    checkpoint.save(tmp_path, {"w": np.ones(3)}, step=1, extra={"n": 1})
+
+    class Full:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def save(self, path, args):
+            half = path.with_name(f"{path.name}.orbax-checkpoint-tmp")
+            half.mkdir()
+            (half / "state").write_bytes(b"half")
+            raise ValueError("one\nRESOURCE_EXHAUSTED: No space left on device [x='y']")
+
+    monkeypatch.setattr(checkpoint, "_checkpointer", lambda _: Full())
+    with pytest.raises(
+        OSError, match=r"_step_2 can't be written \(RESOURCE_EXHAUSTED: No"
+    ) as found:
+        checkpoint.save(tmp_path, {"w": np.zeros(3)}, step=2, extra={"n": 2})
+    assert "\n" not in str(found.value)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["000001_step_1"]
+    state, extra = checkpoint.restore(tmp_path, {"w": np.zeros(3)})
+    assert state["w"].tolist() == [1, 1, 1] and extra == {"n": 1}
 
 
 def test_savers_in_one_directory_take_turns_and_readers_see_whole_models(tmp_path):
