@@ -61,6 +61,12 @@ SHOP = {"shop": ["a", "b"], "n": [1, 2]}
         (SHOP, (features.Number("n", bins=1),), ValueError, "n.bins = 1: must be at least 2"),
         (SHOP, (features.Number("shop"),), ValueError, r"table\['shop'\]\[0\] = 'a': must be a nu"),
         (SHOP, (features.Date("shop"),), ValueError, r"table\['shop'\]\[0\] = 'a': must be a date"),
+        (
+            {"a": ["x y", "z"]},
+            (features.Text("a"),),
+            ValueError,
+            "a: min_count = 2: must be reached",
+        ),
         (SHOP, (features.Cross("shop", "n"),), ValueError, "cross of 'shop': must be of specs"),
     ],
 )

@@ -32,13 +32,16 @@ def _texts(spec: schema.Text, columns: Columns) -> list[str]:
 
 
 def _fit_text(spec: schema.Text, columns: Columns, _: tuple[Codes, ...]) -> Encoder:
-    found = text.fit(
-        _texts(spec, columns),
-        pairs=spec.pairs,
-        grams=spec.grams,
-        min_count=spec.min_count,
-        max_features=spec.max_features,
-    )
+    try:
+        found = text.fit(
+            _texts(spec, columns),
+            pairs=spec.pairs,
+            grams=spec.grams,
+            min_count=spec.min_count,
+            max_features=spec.max_features,
+        )
+    except ValueError as error:
+        raise ValueError(f"{spec.column}: {error}, or leave the column out") from None
     config, arrays = vectorizer.to_saved(found)
     return Encoder(spec, found.num_features + 1, arrays=arrays, config=config)
 
