@@ -7,10 +7,13 @@ are stored under their path in the tree, PRNG keys as their data; nothing is pic
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import numpy as np
 
 _NAME = re.compile(r"(\d+)_step_(\d+)")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what Orbax hasn't renamed yet
+_SLACK = 1 << 20  # bytes that a checkpoint may take beyond its arrays
 _SHOWN = 60  # characters of an option's value that an error repeats
 
 
@@ -82,9 +86,10 @@ def save(
     serial = 1 + max((number for number, _ in done), default=0)
     path = root / f"{serial:06d}_step_{int(step)}"
     ocp = _orbax()
+    _check_room(root, sum(x.nbytes for x in arrays.values()))
     args = ocp.args.Composite(state=ocp.args.PyTreeSave(arrays), about=ocp.args.JsonSave(about))
     try:
-        with _checkpointer(ocp) as writer:
+        with _unlogged(), _checkpointer(ocp) as writer:
             writer.save(path, args=args)
     except Exception as error:  # whatever its threads met, in as many lines
         _remove_unfinished(root)
@@ -166,6 +171,29 @@ def read_extra(directory: str | Path) -> dict[str, Any] | None:
     with _checkpointer(ocp) as reader:
         about: dict[str, Any] = _read(reader, done[-1][1], about=ocp.args.JsonRestore())["about"]
     return about["extra"]
+
+
+def _check_room(root: Path, size: int) -> None:
+    """Refuses what can't fit, before Orbax's threads meet the end of the disk one by one."""
+    needed, free = size + _SLACK, shutil.disk_usage(root).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"No space left on device: a checkpoint needs {needed / 1e6:,.1f} MB, of which "
+            f"{free / 1e6:,.1f} MB are free; make room, or name another directory",
+            str(root),
+        )
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Orbax logs tracebacks of what its threads met, and then raises it."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _remove_unfinished(root: Path) -> None:

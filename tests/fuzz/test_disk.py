@@ -143,6 +143,11 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_of_one_line(tmp_path, m
     assert "\n" not in str(found.value)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["000001_step_1"]
+    usage = shutil.disk_usage(tmp_path)._replace(free=500_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"needs 1\.0 MB, of which 0\.5 MB are free; make") as found:
+        checkpoint.save(tmp_path, {"w": np.zeros(3)}, step=2, extra={"n": 2})
+    assert found.value.errno == 28 and found.value.filename == str(tmp_path)
     state, extra = checkpoint.restore(tmp_path, {"w": np.zeros(3)})
     assert state["w"].tolist() == [1, 1, 1] and extra == {"n": 1}
 
