@@ -5,7 +5,20 @@ python scripts/studies/tables.py [--rows 25000] [--seed 0] [--numbers] [--no-tre
 
 The table has categories, numbers, dates and histories; its targets are one of 50 items and an
 amount. Both depend on single columns, on pairs of them, and on what a user bought before. The trees
-get the histories, ages and parts of dates as columns of their own.
+get the histories, ages and parts of dates as columns of their own. With --numbers it has eight
+numbers, and the targets depend on two at a time.
+
+What it found, with 20,000 rows to learn from and 5,000 to be asked about:
+
+| table, seed | accuracy | of trees | root mean square error | of trees |
+|---|---|---|---|---|
+| mixed, 0 | .286 | .227 | 1.830 | 1.710 |
+| mixed, 1 | .277 | .222 | 1.769 | 1.662 |
+| numbers, 0 | .160 | .163 | 1.157 | 1.105 |
+| numbers, 1 | .177 | .172 | 1.165 | 1.103 |
+
+Knowing the chances themselves gives an accuracy of .453, .439, .210 and .230, and the noise of the
+amounts is an error of 1.
 """
 
 from __future__ import annotations
