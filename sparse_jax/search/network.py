@@ -101,9 +101,12 @@ def unpack(stored: Stored) -> Network:
     """Parameters as arrays of JAX's own."""
     dim = stored.rows.shape[1]
     embedding = drawn(seed=stored.seed, num_features=stored.num_features, dim=dim)
+    for ids, rows in ((stored.ids, stored.rows), (stored.taught_ids, stored.taught_rows)):
+        if ids.size:
+            embedding = _put(embedding, ids, rows.astype(np.float32))
     gain = jnp.zeros(stored.num_features, jnp.float32)
     return Network(
-        _put(embedding, stored.ids, stored.rows) if stored.ids.size else embedding,
+        embedding,
         gain.at[stored.gain_ids].set(stored.gain_values) if stored.gain_ids.size else gain,
         jnp.array(stored.output),
     )
@@ -119,12 +122,18 @@ def pack(network: Network, *, seed: int, documents: int) -> Stored:
     embedding, gain = np.asarray(network.embedding), np.asarray(network.gain)
     num_features, dim = embedding.shape
     changed = embedding != np.asarray(drawn(seed=seed, num_features=num_features, dim=dim))
-    ids, gain_ids = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(gain)
+    ids = np.flatnonzero(changed.any(axis=1)).astype(np.int32)
+    rows, gain_ids = embedding[ids], np.flatnonzero(gain)
+    with np.errstate(over="ignore"):
+        half = rows.astype(np.float16)
+    exact = (half == rows).all(axis=1)
     return Stored(
         seed,
         num_features,
-        ids.astype(np.int32),
-        embedding[ids],
+        ids[exact],
+        half[exact],
+        ids[~exact],
+        rows[~exact],
         gain_ids.astype(np.int32),
         gain[gain_ids],
         np.asarray(network.output)[:documents],
@@ -132,7 +141,9 @@ def pack(network: Network, *, seed: int, documents: int) -> Stored:
 
 
 def keep_moved(trained: jax.Array, first: jax.Array, seen: jax.Array, *, seed: int) -> jax.Array:
-    """A trained embedding whose other rows are as they were drawn.
+    """A trained embedding, rounded to half precision; its other rows are as they were drawn.
+
+    Rounding changes no ranking that was measured, and what is scored is what is kept on disk.
 
     Args:
       trained: float32 [num_features, d].
@@ -145,7 +156,9 @@ def keep_moved(trained: jax.Array, first: jax.Array, seen: jax.Array, *, seed: i
     """
     num_features, dim = trained.shape
     moved = seen | jnp.any(trained != first, axis=1)
-    return jnp.where(moved[:, None], trained, drawn(seed=seed, num_features=num_features, dim=dim))
+    half = trained.astype(jnp.float16).astype(jnp.float32)
+    rows = jnp.where(jnp.isfinite(half), half, trained)
+    return jnp.where(moved[:, None], rows, drawn(seed=seed, num_features=num_features, dim=dim))
 
 
 def pad_bags(ids: np.ndarray, values: np.ndarray, rows: np.ndarray, texts: int) -> Bags:

@@ -36,7 +36,9 @@ class Stored(NamedTuple):
     seed: int
     num_features: int
     ids: np.ndarray  # int32 [m], ascending: rows of the embedding that aren't as they were drawn
-    rows: np.ndarray  # float32 [m, d]
+    rows: np.ndarray  # float16 [m, d], as training leaves them
+    taught_ids: np.ndarray  # int32 [t], ascending: further ones, which feedback moved
+    taught_rows: np.ndarray  # float32 [t, d]
     gain_ids: np.ndarray  # int32 [g], ascending
     gain_values: np.ndarray  # float32 [g]; all others are 0
     output: np.ndarray  # float32 [documents, d]
@@ -45,13 +47,15 @@ class Stored(NamedTuple):
     def fresh(cls, *, seed: int, num_features: int, dim: int) -> Stored:
         """As they are before any document."""
         none, rows = np.zeros(0, np.int32), np.zeros((0, dim), np.float32)
-        return cls(seed, num_features, none, rows, none, np.zeros(0, np.float32), rows)
+        half, gains = rows.astype(np.float16), np.zeros(0, np.float32)
+        return cls(seed, num_features, none, half, none, rows, none, gains, rows)
 
     def embedding_rows(self, ids: np.ndarray) -> np.ndarray:
         """Rows of the embedding: float32 [n, d] of ids int [n]."""
         out = draw.rows(self.seed, ids, self.rows.shape[1])
-        at, found = _find(self.ids, ids)
-        out[found] = self.rows[at[found]]
+        for have, rows in ((self.ids, self.rows), (self.taught_ids, self.taught_rows)):
+            at, found = _find(have, ids)
+            out[found] = rows[at[found]]
         return out
 
     def gains(self, ids: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ from sparse_jax.text.postings import Postings
 __all__ = ["check", "clean", "is_current", "read", "write"]
 
 FORMAT = 3
+_STORED = Stored._fields[2:]  # those that are arrays
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -123,11 +124,7 @@ def _write_state(folder: Path, state: State) -> None:
         "lines": np.cumsum([0, *map(len, lines)], dtype=np.int64),
         "digests": documents.digests,
         "known": state.known,
-        "embedding.ids": stored.ids,
-        "embedding.rows": stored.rows,
-        "gain.ids": stored.gain_ids,
-        "gain.values": stored.gain_values,
-        "output": stored.output,
+        **{f"network.{name}": getattr(stored, name) for name in _STORED},
         "deep_idf.others": np.array(base, np.float32),
         "deep_idf.ids": rest,
         "deep_idf.values": idf[rest],
@@ -211,8 +208,9 @@ def _read(folder: Path) -> State:
         old = getattr(engine, name)
         new = Postings.restore(config.num_features, parts, k1=old.k1, b=old.b)
         setattr(engine, name, new)
-    names = "embedding.ids", "embedding.rows", "gain.ids", "gain.values", "output"
-    engine.stored = Stored(config.seed, config.num_features, *(found[name] for name in names))
+    engine.stored = Stored(
+        config.seed, config.num_features, *(found[f"network.{n}"] for n in _STORED)
+    )
     learner = Learner(engine, FeedbackConfig(**settings["feedback_config"]))
     learner.count = settings["count"]
     for name in ("base", "events"):

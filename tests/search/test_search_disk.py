@@ -240,7 +240,8 @@ def test_what_is_no_index_is_refused(saved, tmp_path):
     with pytest.raises(ValueError, match="siblings"):
         search.load(place)
     folder = fresh()
-    (folder / "output.npy").write_bytes((folder / "output.npy").read_bytes()[:1000])
+    place_of_rows = folder / "network.output.npy"
+    place_of_rows.write_bytes(place_of_rows.read_bytes()[:1000])
     with pytest.raises(ValueError, match="damaged"):
         search.load(place)
     # A failed load leaves no lock behind.

@@ -44,11 +44,13 @@ def test_the_size_follows_the_data(tmp_path):
 @pytest.mark.parametrize("train_from", [1000, 100])
 def test_what_was_learned_is_kept_to_the_bit(tmp_path, train_from):
     config = search.Config(
-        num_features=1 << 15, dim=16, train_from=train_from, cold_steps=4, cold_batch=32
+        num_features=1 << 13, dim=16, train_from=train_from, cold_steps=2, cold_batch=32
     )
-    with search.fit(sample(), config=config) as index:
+    with search.fit(sample()[:120], config=config) as index:
         index.save(tmp_path / "i")
-        before = size(tmp_path / "i")
+        before, kept = size(tmp_path / "i"), index._engine.pack()
+        assert kept.rows.dtype == np.float16 and not kept.taught_ids.size
+        assert (kept.ids.size > 1000) is (train_from == 100)
         index.upvote("zorblax unseenword", "libplank-doc")
         index.associate("qqqq", "plank dock")
         expected, whole = scores(index), index._engine.network
