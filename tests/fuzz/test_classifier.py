@@ -91,7 +91,7 @@ def test_labels_by_other_ids_are_predicted_by_other_ids(preset, seed):
             metrics.precision_at_k(p.labels, x.label_offsets, x.label_ids, 1)
             for p, x in ((plain, points), (found, others))
         ]
-        assert abs(hits[0] - hits[1]) < 0.08 and hits[0] > 0.8
+        assert min(hits) > 0.7  # of 120 points, which hold out few to choose parts by
 
 
 @fuzz(4)
@@ -133,7 +133,7 @@ def test_points_in_another_order_learn_as_well(seed):
         )
         for m in (fitted(seed), shuffled)
     ]
-    assert min(hits) > 0.8 and abs(hits[0] - hits[1]) < 0.08
+    assert min(hits) > 0.7 and abs(hits[0] - hits[1]) < 0.12
 
 
 @fuzz(8)
