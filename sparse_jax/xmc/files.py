@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_jax.ops.label_tree import LabelTree
 from sparse_jax.runtime import saved
@@ -41,6 +42,12 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
       ...     xmc.predict(load(folder), points, k=1).labels[:2].tolist()
       [[0], [1]]
     """
+    config, arrays = to_saved(model)
+    saved.save(path, kind=KIND, config=config, arrays=arrays)
+
+
+def to_saved(model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(JSON, arrays by name) of a model, for `runtime.saved`."""
     arrays: dict[str, Any] = {}
     if model.idf is not None:
         arrays["idf"] = model.idf
@@ -56,7 +63,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         "tree_depths": [tree.depth for tree in model.trees],
         "networks": len(model.encoders),
     }
-    saved.save(path, kind=KIND, config=config, arrays=arrays)
+    return config, arrays
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -76,7 +83,11 @@ def load(path: str | os.PathLike[str]) -> Model:
       Traceback (most recent call last):
       ValueError: ...
     """
-    config, stored = saved.load(path, kind=KIND)
+    return from_saved(*saved.load(path, kind=KIND))
+
+
+def from_saved(config: dict[str, Any], stored: dict[str, np.ndarray]) -> Model:
+    """The model that `to_saved` was given; further arrays are not looked at."""
     arrays = {name: jnp.asarray(x) for name, x in stored.items()}
     about = dict(config["about"])
     for name in ("label_names", "feature_names"):

@@ -33,6 +33,7 @@ class NumberModel(NamedTuple):
     bins: Bins
     curve: np.ndarray  # float64 [2]: c0, c1
     line: np.ndarray  # float64 [3], of 1, the expectation, and the mean difference
+    mean: float  # of the training numbers, which any prediction has to beat
 
 
 def fit_number(
@@ -94,7 +95,8 @@ def fit_number(
     right = np.array([np.sum(a * (target - columns[:, 1])) for a in columns.T]) / target.size
     scale = _RIDGE * np.trace(gram)
     line = prior + np.linalg.solve(gram + scale * np.eye(3), right)
-    return NumberModel(model, bins, curve, line)
+    mean = float(np.mean(np.asarray(values, np.float64)))
+    return NumberModel(model, bins, curve, line, mean)
 
 
 def predict_number(fitted: NumberModel, points: XmcData) -> np.ndarray:

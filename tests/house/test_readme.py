@@ -113,6 +113,9 @@ def write_files(folder: Path) -> None:
     for name, count, labels in (("table.csv", 60, 3), ("new.csv", 4, 3), ("more.csv", 40, 4)):
         rows = [f"what is {types[n % labels]} number {n},{types[n % labels]}" for n in range(count)]
         (folder / name).write_text("\n".join(["question,type", *rows]) + "\n")
+    orders = [f"{'ab'[n % 2]},{n % 7 + 0.5},{('tea', 'egg')[n % 2]}" for n in range(200)]
+    orders = [f"{row},{3 * (n % 7) + n % 2 + 0.25}" for n, row in enumerate(orders)]
+    (folder / "orders.csv").write_text("\n".join(["shop,size,item,price", *orders]) + "\n")
     documents = [
         {"id": "d5203", "text": "sensory ataxic neuropathy is inherited in a recessive way"},
         {"id": "d1", "title": "solver", "text": "draws the phase plane of a system"},

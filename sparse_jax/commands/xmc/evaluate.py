@@ -18,6 +18,7 @@ from sparse_jax.commands import reading
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.report import tell
 from sparse_jax.commands.xmc import naming
+from sparse_jax.commands.xmc import table as table_models
 from sparse_jax.runtime.allocator import keep_freed_memory
 
 
@@ -39,6 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     try:
+        if table_models.is_table(args.model):
+            table_models.evaluate(args)
+            return 0
         model = xmc.load(args.model)
         table = reading.read(args.test, args, model=model)
         naming.refuse_labels(table, args.labels)

@@ -11,6 +11,8 @@ from typing import Any
 
 from sparse_jax import xmc
 from sparse_jax.commands.parsing import Parser
+from sparse_jax.commands.xmc import table
+from sparse_jax.xmc import tabular
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,6 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("model", metavar="MODEL", help="directory of a kept model")
     args = parser.parse_args(argv)
     try:
+        if table.is_table(args.model):
+            table.describe(tabular.load_table(args.model))
+            return 0
         model = xmc.load(args.model)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

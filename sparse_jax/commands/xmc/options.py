@@ -9,6 +9,7 @@ from typing import Any
 
 from sparse_jax.commands import reading
 from sparse_jax.commands.parsing import Parser
+from sparse_jax.commands.xmc import table
 from sparse_jax.data import weighting
 from sparse_jax.retrieval import hashing
 from sparse_jax.xmc import step
@@ -115,6 +116,7 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
         flag = f"--{name.replace('_', '-')}"
         group.add_argument(flag, default=None, help=HELP[name] + shown, **kind)
     reading.add_options(parser, labels=LABELS)
+    table.add_options(parser)
     args = parser.parse_args(argv)
     _check(parser, args)
     return args
@@ -170,7 +172,26 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--save-every has no effect without --checkpoint DIR")
     if args.files.count(reading.STDIN) > 1:
         parser.error("-: standard input can be read once; give a file for TEST")
+    if args.target is not None:
+        _check_table(parser, args)
+        return
+    for name in ("task", "schema"):
+        if getattr(args, name) is not None:
+            parser.error(f"--{name}: no effect without --target COLUMN")
     _check_network(parser, args)
+
+
+def _check_table(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Options that have no effect on a model of a table."""
+    useless = _given(args, (*NETWORK, "text", "labels", "base", "label_base", "vocabulary"))
+    useless += _given(args, ("checkpoint", "plot", "save_every"))
+    if args.weighting != "auto":
+        useless.append("--weighting")
+    if useless:
+        parser.error(f"{', '.join(useless)}: no effect with --target, which takes all columns")
+    if not args.files:
+        parser.error("--target needs TRAIN, a table")
+    args.preset = args.preset or "fast"
 
 
 def _check_network(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

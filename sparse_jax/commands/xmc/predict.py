@@ -26,7 +26,7 @@ import numpy as np
 from sparse_jax import xmc
 from sparse_jax.commands import reading
 from sparse_jax.commands.parsing import Parser
-from sparse_jax.commands.xmc import points
+from sparse_jax.commands.xmc import points, table
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.files import write_stream
 
@@ -71,13 +71,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        model = xmc.load(args.model)
-        chunks = (
-            xmc.predict(model, part, k=args.top_k)
-            for part in points.stream(
-                args.file, model, kind=args.kind, options=reading.options_of(args)
-            )
-        )
+        if table.is_table(args.model):
+            of_table, found = table.predict(args)
+            if found.numbers is not None:
+                _write_numbers(args, found.numbers)
+                return 0
+            assert of_table.classifier is not None
+            assert found.labels is not None and found.scores is not None
+            model = of_table.classifier
+            chunks = iter([xmc.Predictions(found.labels, found.scores)])
+        else:
+            model = xmc.load(args.model)
+            chunks = _chunks(args, model)
         if args.format == "npz":
             _write_arrays(args, list(chunks))
         elif args.output:
@@ -94,6 +99,26 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _chunks(args: argparse.Namespace, model: xmc.Model) -> Iterator[xmc.Predictions]:
+    options = reading.options_of(args)
+    for part in points.stream(args.file, model, kind=args.kind, options=options):
+        yield xmc.predict(model, part, k=args.top_k)
+
+
+def _write_numbers(args: argparse.Namespace, numbers: np.ndarray) -> None:
+    """The numbers that a model of a table predicts, one a line."""
+    if args.format == "npz":
+        write_stream(args.output, lambda file: np.savez(file, numbers=numbers))
+        return
+    form = "{{" + '"value": {!r}}}' if args.format == "jsonl" else "{!r}"
+    content = "".join(form.format(value) + "\n" for value in numbers.tolist()).encode()
+    if args.output:
+        write_stream(args.output, lambda file: file.write(content))
+    else:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
 
 
 def _write_arrays(args: argparse.Namespace, chunks: list[xmc.Predictions]) -> None:

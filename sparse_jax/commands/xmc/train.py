@@ -3,6 +3,7 @@
     sparse-jax xmc train train.txt.gz --test test.txt.gz --model MODEL
     sparse-jax xmc train table.csv --text question --labels type --model MODEL
     sparse-jax xmc train trn_X_Xf.txt,trn_X_Y.txt --model MODEL
+    sparse-jax xmc train table.csv --target price --model MODEL
     sparse-jax xmc predict MODEL new.txt --top-k 5
 
 Files hold points by the ids of their features and labels, or texts with labels by name; plain or
@@ -26,6 +27,7 @@ from sparse_jax.commands.checks import check_target
 from sparse_jax.commands.progress import Bars
 from sparse_jax.commands.report import draw, draw_model, print_table, tell
 from sparse_jax.commands.xmc import naming, options
+from sparse_jax.commands.xmc import table as table_models
 from sparse_jax.commands.xmc.evaluate import evaluate
 from sparse_jax.data import weighting
 from sparse_jax.runtime.allocator import keep_freed_memory
@@ -78,7 +80,12 @@ def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> 
     try:
         if not args.files:
             raise ValueError("no files: give TRAIN, points of any kind; --help shows how")
-        check_target(args.model, kind="xmc")
+        check_target(args.model, kind="table" if args.target else "xmc")
+        if args.target:
+            if args.model:
+                check_writable(args.model)
+            with locked(args.model):
+                return table_models.train(args)
         # A directory may serve as both.
         checkpoint = None if args.checkpoint == args.model else args.checkpoint
         with locked(args.model), locked(checkpoint):

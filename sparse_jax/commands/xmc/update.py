@@ -52,7 +52,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        read_manifest(args.model)  # before a directory is made
+        if read_manifest(args.model)["kind"] == "table":  # before a directory is made
+            raise ValueError(
+                f"{args.model} is a model of a table: must be one of texts or points; train it on "
+                "all rows anew, by xmc train --target"
+            )
         check_target(args.output, kind="xmc")
         with locked(args.output or args.model):
             return _run(args)

@@ -35,7 +35,7 @@ def _fits(head: Head, delimiter: str) -> bool:
         return named and bool(head.options.text)
     if named:
         return True
-    if head.lines[0].startswith("__label__"):
+    if head.lines[0].startswith(("__label__", "{")):  # fastText, JSON
         return False
     # The last row may go on behind the head.
     same = all(len(row) == len(rows[0]) for row in rows[1:-1]) and len(rows[-1]) <= len(rows[0])
@@ -66,7 +66,19 @@ def _records(source: Source, text: str, delimiter: str) -> Iterator[tuple[int, l
         ) from None
 
 
-def _read(kind: str, source: Source, options: Options) -> Table:
+def records_of(kind: str, source: Source) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """A table's names of columns, and its rows.
+
+    Args:
+        kind: "csv" or "tsv".
+        source: of the file.
+
+    Returns:
+        (names, (line that it begins in, as many cells) of each row).
+
+    Raises:
+        FormatError: an empty file, open quotation marks, rows of another length.
+    """
     text = text_of(source)
     first = next((line for line in text.split("\n") if line.strip()), "")
     delimiter = "\t" if kind == "tsv" else _delimiter(first)
@@ -81,22 +93,26 @@ def _read(kind: str, source: Source, options: Options) -> Table:
             source.name, "line 1: the file is empty; give one with names of columns first"
         )
     names = [cell.strip() for cell in records[0][1]]
+    for number, cells in records[1:]:
+        if len(cells) != len(names):
+            raise FormatError(
+                source.name,
+                f"line {number}: has {len(cells)} cells: must have {len(names)}, as the first "
+                "line has; put quotation marks around cells that hold what parts them",
+            )
+    return names, records[1:]
+
+
+def _read(kind: str, source: Source, options: Options) -> Table:
+    names, records = records_of(kind, source)
     texts, labels = columns.chosen(source.name, names, options)
     at = [names.index(name) for name in texts]
     label_at = None if labels is None else names.index(labels)
-
-    def rows() -> Iterator[tuple[str, list[str], Any]]:
-        for number, cells in records[1:]:
-            if len(cells) != len(names):
-                raise FormatError(
-                    source.name,
-                    f"line {number}: has {len(cells)} cells: must have {len(names)}, as the first "
-                    "line has; put quotation marks around cells that hold what parts them",
-                )
-            cell = None if label_at is None else cells[label_at]
-            yield f"line {number}", [cells[i] for i in at], cell
-
-    return columns.table_of(kind, source.name, names, rows(), options)
+    rows = (
+        (f"line {number}", [cells[i] for i in at], None if label_at is None else cells[label_at])
+        for number, cells in records
+    )
+    return columns.table_of(kind, source.name, names, rows, options)
 
 
 def _write(kind: str, table: Table, options: Options) -> list[bytes]:
