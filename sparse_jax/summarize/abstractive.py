@@ -20,7 +20,8 @@ from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.summarize import beam, pointer, training, ways
 from sparse_jax.summarize.neighbours import Nearest, Neighbours
 from sparse_jax.summarize.words import END, UNKNOWN, Words
-from sparse_jax.text.segments import count_words, words
+from sparse_jax.text.segments import count_words
+from sparse_jax.text.segments import words as words_of
 
 __all__ = ["Summarizer", "fit"]
 
@@ -72,7 +73,7 @@ class Summarizer:
         if self.way == "written" or beams < 1:
             return self.write(texts, beams=beams)
         lines = ways.WAYS[self.way][1](self, texts)
-        return [line if words(t) else "" for line, t in zip(lines, texts, strict=True)]
+        return [line if words_of(t) else "" for line, t in zip(lines, texts, strict=True)]
 
     def copy_nearest(self, texts: Sequence[str]) -> list[str]:
         """The summary of the most similar training text, unchanged; empty where there is none."""
