@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from sparse_jax import optim
 from sparse_jax.layers import look_up, value_and_grad
@@ -221,6 +223,23 @@ def test_it_is_differentiable_itself():
     np.testing.assert_allclose(ours, dense, rtol=1e-5)
 
 
+def test_around_it_cond_and_while_loop():
+    gradient = value_and_grad(lambda t: jnp.sum(jnp.sin(look_up(t, IDS))))
+
+    def descend(state):
+        turn, table = state
+        return turn + 1, table + gradient(table)[1] * -0.1
+
+    _, table = jax.lax.while_loop(lambda s: s[0] < 3, descend, (0, TABLE))
+    expected = TABLE
+    for _ in range(3):
+        expected = expected - 0.1 * jax.grad(lambda t: jnp.sum(jnp.sin(t[IDS])))(expected)
+    np.testing.assert_allclose(table, expected, rtol=1e-5, atol=1e-6)
+    one, none = jax.lax.cond(True, gradient, lambda t: gradient(2 * t), TABLE)
+    np.testing.assert_allclose(one, gradient(TABLE)[0], rtol=1e-6)
+    np.testing.assert_allclose(none.to_dense(), gradient(TABLE)[1].to_dense(), rtol=1e-6)
+
+
 # Refusals ----------------------------------------------------------------------------------------
 
 
@@ -236,7 +255,16 @@ def test_what_does_not_depend_on_the_table_has_a_plain_gradient():
     np.testing.assert_allclose(grad, np.asarray(TABLE[IDS]).sum(0), rtol=1e-5)
 
 
+def in_shard_map(table):
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+    rows = jax.shard_map(
+        look_up, mesh=mesh, in_specs=(P(), P("data")), out_specs=P("data"), check_vma=False
+    )
+    return jnp.sum(rows(table, IDS))
+
+
 HIDDEN = {
+    "shard_map": in_shard_map,
     "computed": lambda t: jnp.sum(look_up(t * 2, IDS)),
     "cond": lambda t: jax.lax.cond(
         t[0, 0] > 0, lambda: jnp.sum(look_up(t, IDS)), lambda: jnp.sum(t)
