@@ -18,7 +18,8 @@ What it found, with 20,000 rows to learn from and 5,000 to be asked about:
 | numbers, 1 | .177 | .172 | 1.165 | 1.103 |
 
 Knowing the chances themselves gives an accuracy of .453, .439, .210 and .230, and the noise of the
-amounts is an error of 1.
+amounts is an error of 1. Trees with scikit-learn's defaults; smaller ones (6 leaves, L2 of 5) reach
+.259 on the first table, and 400 slower steps an error of 1.690.
 """
 
 from __future__ import annotations
