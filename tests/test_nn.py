@@ -186,6 +186,21 @@ def test_all_units_have_the_dense_gradient_of_nnx():
     np.testing.assert_array_equal(ours[1]["weights"][...], plain[1]["weights"][...])
 
 
+def test_a_table_that_a_loss_leaves_out_has_a_gradient_of_no_rows():
+    model, optimizer = make_shallow(60)
+    before = np.array(model.head.weights[...])
+    _, grads = nn.value_and_grad(lambda model: jnp.sum(model.embed(IDS)))(model)
+    assert grads["head"]["weights"].get_value().rows.shape == (0, 16)
+    optimizer.update(model, grads)
+    np.testing.assert_array_equal(model.head.weights[...], before)
+    loss = lambda model: jnp.sum(model.head.loss(jnp.ones((4, 16)), BATCH[2], **DRAW))  # noqa: E731
+    _, grads = nn.value_and_grad(loss)(model)
+    assert grads["head"]["weights"].get_value().distinct  # as `shared_set` promises
+
+
+DRAW = {"key": jax.random.key(0), "size": 8}
+
+
 def test_aux_and_a_filter():
     class Scaled(nnx.Module):
         def __init__(self, rngs):

@@ -33,7 +33,7 @@ def value_and_grad(loss: Callable[..., Any], *, has_aux: bool = False) -> Callab
       A function of the same arguments. It returns the value, or (value, aux), and gradients like
       the first argument, a pytree of any kind: a `RowSparse` for a table that is read by look_up
       alone, with an id for each row read, repeats included, which `sparse_jax.rowwise` sums; an
-      array where the leaf is used in other ways (or both); None where it is no floating array.
+      array where the leaf is used in other ways, or not at all; None where it is no floating array.
 
     Raises:
       TypeError: if the loss is no floating scalar, or reads a table where rows can't be told apart.
@@ -103,20 +103,23 @@ def _differentiate(program: Any, given: list[jax.Array]) -> tuple[list[Any], lis
 
     run = jax.value_and_grad(evaluate, argnums=(0, 1), has_aux=True)
     (_, (outs, ids)), (grads, rows) = run(dense, zeros)
+    parts = list(zip(reads, ids, rows, strict=True))
     for i in {read.leaf for read in reads}:
-        parts = [
-            (read, where.reshape(-1), g.reshape(-1, *given[i].shape[1:]))
-            for read, where, g in zip(reads, ids, rows, strict=True)
-            if read.leaf == i
-        ]
-        sparse = RowSparse(
-            jnp.concatenate([where for _, where, _ in parts]),
-            jnp.concatenate([g for _, _, g in parts]),
-            num_rows=given[i].shape[0],
-            distinct=len(parts) == 1 and parts[0][0].distinct,
-        )
+        sparse = _gather([part for part in parts if part[0].leaf == i], given[i])
         grads[i] = grads[i] + sparse if i in grads else sparse
     return outs, [grads[i] for i in range(len(given))]
+
+
+def _gather(parts: list[tuple[_Read, jax.Array, jax.Array]], table: jax.Array) -> RowSparse:
+    """The gradient of a table from those of its look-ups."""
+    # A look-up of no ids says "this is a table", and else nothing.
+    parts = [part for part in parts if part[1].size] or parts[:1]
+    return RowSparse(
+        jnp.concatenate([ids.reshape(-1) for _, ids, _ in parts]),
+        jnp.concatenate([rows.reshape(ids.size, *table.shape[1:]) for _, ids, rows in parts]),
+        num_rows=table.shape[0],
+        distinct=len(parts) == 1 and parts[0][0].distinct,
+    )
 
 
 class _Read(NamedTuple):

@@ -34,8 +34,8 @@ def _promotion_of_a_user():
 @pytest.fixture(scope="module")
 def page():
     """(printed, names) of the page's blocks, run in their order."""
-    for name in ("flax", "equinox"):
-        pytest.importorskip(name)
+    pytest.importorskip("flax")
+    pytest.importorskip("equinox")
     text, printed = PAGE.read_text(encoding="utf-8"), []
     module = ModuleType("own_step_page")  # dataclasses look their module up
     module.print = lambda *args: printed.append(" ".join(map(str, args)))
