@@ -221,10 +221,14 @@ def study_serve(folder: Path, clients: int, seconds: float) -> dict[str, Any]:
         rng, own, wrong = random.Random(number), [], []
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         while time.monotonic() < end:
-            query = urllib.parse.quote(f"text {rng.randrange(2000)} about {rng.randrange(97)}")
+            query = f"text {rng.randrange(2000)} about {rng.randrange(97)}"
+            page = rng.random() < 0.5
             started = time.monotonic()
             try:
-                connection.request("GET", rng.choice(["/search?q=", "/?q="]) + query)
+                if page:
+                    connection.request("GET", "/?q=" + urllib.parse.quote(query))
+                else:
+                    connection.request("POST", "/search", json.dumps({"queries": [query]}))
                 answer = connection.getresponse()
                 body = answer.read()
                 if answer.status != 200 or not body:
