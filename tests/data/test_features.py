@@ -290,9 +290,12 @@ def test_frames_are_tables():
                 features.transform(fitted, table))  # fmt: skip
 
 
-@pytest.mark.parametrize("library", ["pandas", "polars"])
+LIBRARIES = {"pandas": "pandas", "polars": "polars"}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_frames_of_libraries_are_tables(library):
-    frames = pytest.importorskip(library)
+    frames = pytest.importorskip(LIBRARIES[library])
     table = table_of(40)
     plain = {
         name: getattr(column, "tolist", lambda c=column: c)() for name, column in table.items()

@@ -209,7 +209,7 @@ def test_a_kind_is_what_the_content_is(tmp_path, content, kind):
         (b"text,labels\na,b\n", {"separator": ""}, ValueError, "separator = '': must not be"),
         (b"1 0:1\n", {"base": 3}, ValueError, "base = 3: must be 0 or 1"),
         (b"BZh91AY", {}, ValueError, "compressed by bzip2"),
-        (gzip.compress(XMC)[:-9], {}, ValueError, "gzip stream is damaged"),
+        (gzip.compress(XMC, mtime=0)[:-9], {}, ValueError, "gzip stream is damaged"),
     ],
 )
 def test_what_is_asked_must_have_an_effect(tmp_path, source, options, error, message):
