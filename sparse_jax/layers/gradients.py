@@ -146,18 +146,26 @@ def _inner(eqn: Any, owners: Owners) -> _Inner | None:
     body = params.get("jaxpr")
     if body is None:
         return None
-    if "num_carry" in params and "num_consts" in params:
-        kind, invars = "scan", invars[: params["num_consts"]]
+    if "length" in params and "unroll" in params:
+        kind, invars = "scan", invars[: _scan_sizes(params)[0]]
     elif "donated_invars" in params:
         kind = "jit"
     elif "prevent_cse" in params:
         kind = "remat"
     else:
         return None
-    jaxpr, consts = (body.jaxpr, body.consts) if isinstance(body, core.ClosedJaxpr) else (body, ())
+    jaxpr, consts = getattr(body, "jaxpr", body), getattr(body, "consts", ())
     pairs = zip(jaxpr.invars, invars, strict=False)  # of a scan, those that stay the same
     inside = {inner: owners[outer] for inner, outer in pairs if _owned(outer, owners)}
     return _Inner(kind, jaxpr, consts, inside)
+
+
+def _scan_sizes(params: Any) -> tuple[int, int]:
+    """How many operands of a scan stay the same, and how many are carried."""
+    if "num_carry" in params:
+        return params["num_consts"], params["num_carry"]
+    fixed, carried, _ = (len(part) for part in params["ft_in"].unpack())  # jax 0.12
+    return fixed, carried
 
 
 def _owned(atom: Any, owners: Owners) -> bool:
@@ -194,7 +202,7 @@ def _other_uses(jaxpr: Any, owners: Owners) -> set[int]:
         inner = _inner(eqn, owners)
         if inner and _reads(inner.jaxpr, inner.owners):
             found |= _other_uses(inner.jaxpr, inner.owners)
-            rest = eqn.invars[eqn.params["num_consts"] :] if inner.kind == "scan" else []
+            rest = eqn.invars[_scan_sizes(eqn.params)[0] :] if inner.kind == "scan" else []
         else:
             rest = eqn.invars
         found |= {owners[v] for v in rest if _owned(v, owners)}
@@ -243,7 +251,7 @@ def _run_remat(params: Any, inner: _Inner, operands: list[Any], zeros: list[jax.
 
 
 def _run_scan(params: Any, inner: _Inner, operands: list[Any], zeros: list[jax.Array]) -> Any:
-    fixed, carried = params["num_consts"], params["num_carry"]
+    fixed, carried = _scan_sizes(params)
     same, start, each = (
         operands[:fixed],
         operands[fixed : fixed + carried],
