@@ -11,7 +11,7 @@ from sparse_jax.layers.dense import read_sparse as read_sparse
 from sparse_jax.layers.dense import sparse_dense, sparse_dense_init
 from sparse_jax.layers.dense import sparse_hidden as sparse_hidden
 from sparse_jax.layers.gradients import value_and_grad as value_and_grad
-from sparse_jax.layers.look_up import look_up as look_up
+from sparse_jax.layers.reading import look_up as look_up
 from sparse_jax.layers.sampled_softmax import softmax_head
 
 __all__ = [

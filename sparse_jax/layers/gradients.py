@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from sparse_jax.layers.look_up import LOOK_UP, rows_of
+from sparse_jax.layers.reading import LOOK_UP, rows_of
 from sparse_jax.rows import RowSparse
 
 Owners = dict[Any, int]  # variables of a traced program that are leaves of the parameters

@@ -9,6 +9,8 @@ import pytest
 
 from sparse_jax import layers
 from sparse_jax.layers import look_up, value_and_grad
+from sparse_jax.layers.active import shared_set
+from sparse_jax.retrieval import index
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -69,6 +71,29 @@ def test_value_and_gradient_are_those_of_the_dense_network(own, size):
             assert ours[name].shape == theirs[name].shape
             np.testing.assert_allclose(ours[name].to_dense(), theirs[name], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(grads[-1]["weights"], wanted[-1]["weights"], rtol=1e-4, atol=1e-6)
+
+
+def test_units_may_be_chosen_by_hash_tables_from_the_layer_below():
+    """The second layer's ids follow from the rows of the first, within the loss."""
+    config = index.IndexConfig(num_tables=4, num_bits=3, max_candidates=4)
+    first, second = network(2)
+    tables = index.init(jax.random.key(2), second["weights"], config=config)
+    x, none = normal(1, B, D), jnp.full(1, -1, jnp.int32)
+
+    def loss(params):
+        h = jnp.tanh(layers.sparse_dense(params[0]["weights"], params[0]["bias"], x))
+        found = index.candidates(tables, h, config=config)
+        key = jax.random.key(3)
+        ids = shared_set(key, none, found.ids, found.counts, size=5, num_rows=N).ids
+        weights, bias = (look_up(params[1][n], ids, distinct=True) for n in ("weights", "bias"))
+        out = layers.sparse_hidden(weights, bias, h, ids, num_units=N)
+        return jnp.mean(out.values**2), ids
+
+    (_, ids), grads = jax.jit(value_and_grad(loss, has_aux=True))([first, second])
+    np.testing.assert_array_equal(grads[1]["weights"].ids, ids)
+    assert grads[1]["weights"].distinct and np.any(grads[0]["weights"])
+    touched = np.flatnonzero(np.any(grads[1]["weights"].to_dense(), axis=1))
+    assert touched.size and set(touched) <= set(ids.tolist())
 
 
 def test_a_softmax_head_reads_a_sparse_layer():
