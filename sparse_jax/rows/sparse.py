@@ -144,6 +144,8 @@ class RowSparse:
         check_ids("ids", ids)
         if self.distinct:
             return self
+        if ids.shape[0] < 2:
+            return RowSparse(ids, self.rows, num_rows=self.num_rows, distinct=True)
         found, rows = jax.lax.cond(
             _repeats(ids, self.num_rows), self._summed, lambda: (ids, self.rows)
         )

@@ -53,6 +53,12 @@ def test_merging_is_the_dense_sum(seed, kernels):
     np.testing.assert_array_equal(jax.jit(lambda t, g: t + g)(jnp.zeros((N, D)), g), dense)
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_none_and_one_are_merged_already(count):
+    g = jax.jit(lambda g: g.merged())(draw(0, count))
+    assert g.distinct and g.ids.shape == (count,)
+
+
 def test_accumulation_over_small_batches_is_the_gradient_of_the_whole():
     grads = [draw(seed) for seed in range(3)]
     _, stacked = jax.lax.scan(
