@@ -151,7 +151,7 @@ def test_a_run_goes_on_with_its_own_data_alone(trained, tmp_path, capsys):
     finally:
         train.write_text(kept)
     status, _, err = call(train_lm, capsys, *options, *here, "--min-count", "2")
-    assert status == 2 and "--min-count 5" in err
+    assert status == 2 and "--min-count was 5, is 2" in err
     # A finished model without a checkpoint, as `lm preference --save` leaves it; and nothing.
     lm.save(lm.load(folder), tmp_path / "tuned")
     for name in ("tuned", "nothing"):

@@ -26,6 +26,7 @@ from sparse_jax.ops import (
     rows,
     softmax,
     tables,
+    text_features,
     topk,
     unique,
     wide,
@@ -35,7 +36,7 @@ from sparse_jax.ops.wide import Entries
 
 N, D, B = 40, 20, 7
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-WITHOUT_KERNEL = {"ffi", "fixed_order", "mixing"}  # tested in layers and below
+WITHOUT_KERNEL = {"exporting", "ffi", "fixed_order", "mixing"}  # tested in layers and below
 
 
 class Case(NamedTuple):
@@ -298,6 +299,17 @@ def run_wide(rng: np.random.Generator) -> Any:
     return jitted(lambda *p: wide.wide_scores(*p, B), *part[:4], given), stepped, pairs
 
 
+def run_text_features(rng: np.random.Generator) -> Any:
+    words = np.array(["red", "Apple", "a", "größe", "x1", "the", "C++", "日本"])
+    texts = [" ".join(rng.choice(words, rng.integers(0, 9))) for _ in range(B)]
+    options = text_features.Options(words=True, pairs=True, low=2, high=4)
+    found, counts = text_features.fit_vocabulary(texts, options, 2, 50, str.lower)
+    names = np.frombuffer("\n".join(found.names).encode(), np.uint8)
+    known = text_features.count_known(texts[::-1], options, found.keys, str.lower)
+    hashed = text_features.hash_texts(texts, options, 1000, str.lower)
+    return found.keys, found.frequencies, names, counts, known, hashed
+
+
 def run_xmc_parser(rng: np.random.Generator) -> Any:
     lines = [b"40 30 12"]
     for _ in range(40):
@@ -319,6 +331,7 @@ CASES = {
     "rows": Case(run_rows),
     "softmax": Case(run_softmax, 1e-4),
     "tables": Case(run_tables),
+    "text_features": Case(run_text_features),
     "topk": Case(run_topk, 1e-4),
     "unique": Case(run_unique),
     "wide": Case(run_wide, 1e-4),
