@@ -52,10 +52,16 @@ class Stored(NamedTuple):
 
     def embedding_rows(self, ids: np.ndarray) -> np.ndarray:
         """Rows of the embedding: float32 [n, d] of ids int [n]."""
-        out = draw.rows(self.seed, ids, self.rows.shape[1])
+        out = np.empty((ids.size, self.rows.shape[1]), np.float32)
+        drawn = np.ones(ids.size, np.bool_)
         for have, rows in ((self.ids, self.rows), (self.taught_ids, self.taught_rows)):
+            if not have.size:
+                continue
             at, found = _find(have, ids)
             out[found] = rows[at[found]]
+            drawn &= ~found
+        if drawn.any():  # few: documents have most words that are asked for
+            out[drawn] = draw.rows(self.seed, ids[drawn], out.shape[1])
         return out
 
     def gains(self, ids: np.ndarray) -> np.ndarray:
