@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import html
 import html.parser
 import json
 import math
@@ -319,6 +320,42 @@ def test_the_page_teaches(client):
     assert "no feedback" in client.post("/undo", data=undo).text
     again = client.get("/", params={"q": "my favourite thing"}).text
     assert re.sub("value=.*?>", "", again) == re.sub("value=.*?>", "", start.text)
+
+
+def test_the_page_filters_explains_and_finds_the_like(client):
+    start = client.get("/", params={"q": "plank dock documentation"})
+    links = [html.unescape(x) for x in re.findall(r'<a href="(.*?)"', start.text)]
+    like, why = links[:2]
+    assert "like=" in like and "why=" in why and len(links) == 20
+    told = client.get(why).text
+    assert told.count("What each word adds") == 1 and re.search(r"plank [+-]0\.\d{3}", told)
+    found = client.get(like)
+    assert found.status_code == 200 and "Documents like" in found.text
+    own = re.search(r"like=([^&]+)", like)[1]
+    assert f'class="score">{own},' not in found.text and found.text.count("<li>") == 10
+    # The sample has no metadata: a condition on it is an error that says so, or finds nothing.
+    none = client.get("/", params={"q": "plank", "where": "year>2005"})
+    assert none.status_code in (200, 400) and "<li>" not in none.text
+    wrong = client.get("/", params={"q": "plank", "where": "year"})
+    assert wrong.status_code == 400 and "must be KEY=VALUE" in wrong.text
+    assert client.get("/", params={"like": "nobody"}).status_code == 400
+    nasty = client.get("/", params={"q": "plank", "where": '"><script>x</script>=1'})
+    assert "<script>" not in nasty.text
+
+
+def test_the_page_keeps_to_documents_with_some_metadata(tmp_path):
+    rows = [search.Document(f"d{n}", f"red apple {n}", metadata={"year": n}) for n in range(8)]
+    with search.fit(rows, config=TINY) as made:
+        made.save(tmp_path / "i")
+    with search.load(tmp_path / "i") as index:
+        app = serve.make_app(SearchIndex(index))
+        client = TestClient(app, base_url="http://127.0.0.1:8765")
+        asked = {"q": "red apple", "where": "year>2 & year<=5"}
+        found = client.get("/", params=asked).text
+        assert sorted(re.findall(r'class="score">(d\d),', found)) == ["d3", "d4", "d5"]
+        upvote = next(f for a, f in Reader(found).forms if a == "/upvote")
+        after = client.post("/upvote", data=upvote)  # the filter stays
+        assert "Learned" in after.text and after.text.count("<li>") == 3
 
 
 def test_the_page_refuses_what_is_not_its_own(client):

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from urllib.parse import parse_qs, quote
+from typing import NamedTuple
+from urllib.parse import parse_qs, urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -22,6 +23,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sparse_jax import search, summarize
+from sparse_jax.commands.search.query import conditions
 from sparse_jax.commands.serve.reading import Refusal
 from sparse_jax.text.features import normalize, pieces
 
@@ -48,14 +50,20 @@ def routes(index: search.Index) -> list[BaseRoute]:
     token = secrets.token_urlsafe(16)
 
     def home(request: Request) -> Response:
-        query = request.query_params.get("q", "")
-        note = request.query_params.get("note", "")
+        asked = Asked(**{name: request.query_params.get(name, "") for name in Asked._fields})
+        note, status, why = request.query_params.get("note", ""), 200, []
+        results: list[search.Result] = []
         try:
-            results = index.search(query, k=10) if query else []
-            status = 200
-        except (ValueError, TypeError) as error:
-            results, note, status = [], str(error), 400
-        return HTMLResponse(page(query, results, note, token, len(index)), status_code=status)
+            where = conditions([part.strip() for part in asked.where.split("&") if part.strip()])
+            if asked.like:
+                results = search.related(index, asked.like, 10, where=where)
+                note = f"{note} Documents like {asked.like}.".strip()
+            elif asked.q:
+                results = index.search(asked.q, k=10, where=where)
+                why = index.explain(asked.q, asked.why) if asked.why else []
+        except (ValueError, TypeError, KeyError) as error:
+            results, note, status = [], str(error.args[0]), 400
+        return HTMLResponse(page(asked, results, why, note, token, len(index)), status_code=status)
 
     async def change(request: Request) -> Response:
         try:
@@ -69,11 +77,11 @@ def routes(index: search.Index) -> list[BaseRoute]:
         fields = {name: values[0] for name, values in found.items()}
         if not hmac.compare_digest(fields.get("token", "").encode(), token.encode()):
             return HTMLResponse("the form is not from this page: load it anew", status_code=403)
-        query = fields.get("q", "")
+        query, where = fields.get("q", ""), fields.get("where", "")
         # Learning takes a while, and the disk.
         note = await run_in_threadpool(learn, index, request.url.path, query, fields)
         # A reload must not send the form again.
-        return RedirectResponse(f"/?q={quote(query)}&note={quote(note)}", status_code=303)
+        return RedirectResponse(f"/?{urlencode(dict(q=query, where=where, note=note))}", 303)
 
     return [
         Route("/", home),
@@ -99,17 +107,41 @@ def learn(index: search.Index, path: str, query: str, fields: dict[str, str]) ->
         return str(error.args[0])
 
 
+class Asked(NamedTuple):
+    """What an address of the page asks for."""
+
+    q: str = ""  # the query
+    where: str = ""  # conditions on metadata, with & between
+    like: str = ""  # id of a document whose like is wanted, instead of a query
+    why: str = ""  # id of a result that is to be explained
+
+    def address(self, **changed: str) -> str:
+        """Of the page with something else asked for."""
+        found = {name: x for name, x in (self._asdict() | changed).items() if x}
+        return escape(f"/?{urlencode(found)}")
+
+
 def page(
-    query: str, results: Sequence[search.Result], note: str, token: str, documents: int
+    asked_for: Asked,
+    results: Sequence[search.Result],
+    why: Sequence[tuple[str, float]],
+    note: str,
+    token: str,
+    documents: int,
 ) -> str:
     """The whole page."""
+    query = asked_for.q
     hidden = f'<input type="hidden" name="token" value="{token}">'
-    asked = f'<input type="hidden" name="q" value="{escape(query)}">'
-    if results and not any(found.is_matched for found in results):
+    asked = "".join(
+        f'<input type="hidden" name="{name}" value="{escape(getattr(asked_for, name))}">'
+        for name in ("q", "where")
+    )
+    if results and query and not any(found.is_matched for found in results):
         note = f"{note} {UNMATCHED}".strip()
     said = f'<p class="note" role="status">{escape(note)}</p>' if note else ""
-    items = "".join(item(found, query, hidden + asked) for found in results)
-    listed = f"<ol>{items}</ol>" if results else "<p>Nothing yet.</p>" if query else ""
+    items = "".join(item(found, asked_for, why, hidden + asked) for found in results)
+    nothing = "<p>Nothing yet.</p>" if query or asked_for.like else ""
+    listed = f"<ol>{items}</ol>" if results else nothing
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <link rel="icon" href="data:,">
@@ -118,7 +150,10 @@ def page(
 <h1>Search</h1>
 <form action="/" role="search"><label for="q">Search {documents:,} documents
 <input id="q" name="q" type="search" value="{escape(query)}" maxlength="{search.MAX_QUERY}"
- autofocus required></label><button>Search</button></form>
+ autofocus required></label>
+<label for="where">Filter, such as year&gt;2005 &amp; kind=note
+<input id="where" name="where" value="{escape(asked_for.where)}"></label>
+<button>Search</button></form>
 {said}
 {listed}
 <h2>Teach</h2>
@@ -130,14 +165,20 @@ def page(
 </main></html>"""
 
 
-def item(found: search.Result, query: str, hidden: str) -> str:
+def item(found: search.Result, asked: Asked, why: Sequence[tuple[str, float]], hidden: str) -> str:
     """One result."""
-    document = found.document
-    title = document.title or document.id
-    summary = summarize.extractive(document.text, max_words=40, query=query)
+    document, query = found.document, asked.q
+    title, shares = document.title or document.id, ""
+    summary = summarize.extractive(document.text, max_words=40, query=query or None)
+    if why and asked.why == document.id:
+        told = ", ".join(f"{escape(word)} {share:+.3f}" for word, share in why)
+        shares = f'<p class="score">What each word adds: {told}</p>'
+    like = f'<a href="{Asked(where=asked.where, like=document.id).address()}">More like this</a>'
+    told = f' <a href="{asked.address(why=document.id)}">Why?</a>' if query else ""
     return f"""<li><h2>{highlight(title, query)}</h2>
 <p>{highlight(summary, query)}</p>
 <span class="score">{escape(document.id)}, {found.score:.3f}</span>
+<span>{like}{told}</span>{shares}
 <form action="/upvote" method="post">{hidden}
 <input type="hidden" name="id" value="{escape(document.id)}">
 <button aria-label="Thumbs up for {escape(title)}">👍 This is it</button></form></li>"""
