@@ -11,10 +11,15 @@ import numpy as np
 from sparse_jax.ops.label_tree import LabelTree
 
 
-def widen(tree: LabelTree, more_features: int) -> LabelTree:
-    """The tree with further features, which have no weights."""
+def widen(tree: LabelTree, more_features: int, more_labels: int) -> LabelTree:
+    """The tree with further features, which have no weights, and labels, which are out of reach."""
+    known = tree.labels.size
+    more = np.arange(known, known + more_labels, dtype=np.int32)
     return dataclasses.replace(
-        tree, offsets=jnp.asarray(np.pad(tree.offsets, (0, more_features), mode="edge"))
+        tree,
+        offsets=jnp.asarray(np.pad(tree.offsets, (0, more_features), mode="edge")),
+        bias=jnp.asarray(np.pad(tree.bias, (0, more_labels))),
+        labels=jnp.asarray(np.append(np.asarray(tree.labels), more)),
     )
 
 

@@ -132,7 +132,7 @@ def _grow(
         frequency = np.bincount(present, minlength=num_features)[model.num_features :]
         fresh = np.log((1 + seen) / (1 + frequency)) + 1
         idf = jnp.asarray(np.concatenate([np.asarray(idf), fresh.astype(np.float32)]))
-    trees = tuple(grow_tree.widen(tree, more_features) for tree in model.trees)
+    trees = tuple(grow_tree.widen(tree, more_features, more_labels) for tree in model.trees)
     encoders = tuple(
         p | {"embedding": jnp.pad(p["embedding"], ((0, more_features), (0, 0)))}
         for p in model.encoders

@@ -87,6 +87,12 @@ def test_predictions_in_every_format_are_those_of_the_library(folder, capsys):
         np.testing.assert_array_equal(arrays["labels"], here.labels)
         np.testing.assert_array_equal(arrays["scores"], here.scores)
 
+    data.write_xmc(folder / "long.txt", data.concatenate(*[data.read_xmc(TEST)] * 3))
+    long = [str(folder / "long.txt"), "--top-k", "3", "--format", "npz", "--output", str(npz)]
+    assert run(capsys, "predict", str(folder / "m"), *long)[0] == 0  # not all read at once
+    with np.load(npz) as arrays:
+        np.testing.assert_array_equal(arrays["labels"], np.tile(here.labels, (3, 1)))
+
 
 def test_a_threshold_leaves_out_what_is_less_likely(folder, capsys):
     _, out, _ = run(capsys, "predict", str(folder / "m"), TEST, "--threshold", "0.5")

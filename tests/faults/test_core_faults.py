@@ -84,7 +84,7 @@ def test_divergence_stops_with_a_cure_and_keeps_the_last_save(tmp_path, capsys):
     status, _, err = call(
         program, capsys, *files, *options, "--lr", "1e30", "--checkpoint", place, "--json", str(out)
     )
-    assert status == 2 and "learning rate" in err and "step" in err
+    assert status == 2 and "learning rate" in err and "the loss of step" in err
     assert not out.exists() and sorted(p.name for p in Path(place).iterdir()) == before
 
 
@@ -104,6 +104,22 @@ def test_labels_without_a_point_come_last_in_every_part(weighted):
     batch = next(data.batches(data.with_sizes(test, num_labels=520), 64))
     scores = np.asarray(wide.scores(model, batch))
     assert scores[:, ~seen].max() < scores[:, seen].min()
+
+
+@pytest.mark.parametrize("preset", ["fast", "accurate"])
+def test_labels_without_a_point_come_last_in_the_whole(preset):
+    """Also those that an update makes room for."""
+    train, test = (data.with_sizes(data.read_xmc(x), num_labels=520) for x in (TRAIN, TEST))
+    unseen = np.setdiff1d(np.arange(520), train.label_ids)
+    model = xmc.fit(train, preset=preset)
+    # A few more have had no point to train on: their only one was held out.
+    first = xmc.predict(model, test, k=520).labels[:, : 515 - unseen.size]
+    assert unseen.size >= 20 and not np.isin(first, unseen).any()
+    more = data.with_sizes(train.take(slice(20)), num_labels=523)
+    more = dataclasses.replace(more, label_ids=np.append(more.label_ids[:-1], np.int32(520)))
+    unseen = np.append(unseen, [521, 522])
+    first = xmc.predict(xmc.update(model, more), test, k=523).labels[:, : 518 - unseen.size]
+    assert 520 in first and not np.isin(first, unseen).any()
 
 
 @pytest.mark.parametrize("factor", [100.0, 0.01])
@@ -133,6 +149,41 @@ def test_rows_times_a_hundred_give_the_same_model_but_for_scale(weighted, factor
     a = precision(lambda b: wide.scores(one, b), test)
     b = precision(lambda b: wide.scores(other, b), times(test))
     assert a > 0.4 and abs(a - b) < 0.01
+
+
+def test_a_model_of_long_rows_goes_on_where_it_stopped(weighted):
+    train = dataclasses.replace(
+        weighted[0], feature_values=weighted[0].feature_values * np.float32(100)
+    )
+    kept: list[wide.WideModel] = []
+    whole = wide.fit(
+        train,
+        wide.zeros(train),
+        epochs=2,
+        on_epoch=lambda model, done: kept.append(jax.tree.map(jnp.copy, model)),
+    )
+    again = wide.fit(train, kept[0], epochs=2, first_epoch=1)
+    np.testing.assert_allclose(again.weights, whole.weights, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(kept[1].weights, whole.weights)
+
+
+def test_rows_of_a_length_each_give_the_same_model():
+    """A scale for all rows doesn't mend what each has of its own: a row is of unit length first."""
+    rng = np.random.default_rng(0)
+    points = [
+        data.weighting.apply(data.weighting.fit(data.read_xmc(TRAIN), "tfidf"), part)
+        for part in (data.read_xmc(TRAIN), data.read_xmc(TEST))
+    ]
+
+    def stretched(part):
+        factors = 10.0 ** rng.uniform(-2, 2, part.num_points).astype(np.float32)
+        values = part.feature_values * np.repeat(factors, np.diff(part.feature_offsets))
+        return dataclasses.replace(part, feature_values=values.astype(np.float32))
+
+    plain = xmc.predict(xmc.fit(points[0], weighting="none"), points[1], k=1).labels
+    model = xmc.fit(stretched(points[0]), weighting="none")
+    other = xmc.predict(model, stretched(points[1]), k=1).labels
+    assert np.mean(plain == other) > 0.98
 
 
 X64 = """
@@ -171,10 +222,13 @@ def test_bags_of_narrow_rows_are_summed_in_float32():
     zeros = jnp.zeros(1000, jnp.int32)
     total = embedding_bag(ones, zeros, zeros, num_segments=1)
     assert total.dtype == jnp.bfloat16 and float(total[0, 0]) == 1000
+    many = jnp.zeros(3000, jnp.int32)  # float16 stops at 2048
+    total = embedding_bag(jnp.ones((1, 1), jnp.float16), many, many, num_segments=1)
+    assert total.dtype == jnp.float16 and float(total[0, 0]) == 3000
     rows = jnp.array([[1.0], [2.0]], jnp.bfloat16)
     which = jnp.asarray(np.repeat([0, 1], [900, 100]), jnp.int32)
     mean = embedding_bag(rows, which, zeros, num_segments=1, combiner="mean")
-    assert abs(float(mean[0, 0]) - 1.1) < 0.005
+    assert mean.dtype == jnp.bfloat16 and abs(float(mean[0, 0]) - 1.1) < 0.005
     weights = jnp.full(1000, 1.001, jnp.float32)  # bfloat16 makes 1 of it
     weighted_total = embedding_bag(ones, zeros, zeros, weights, num_segments=1)
     assert abs(float(weighted_total[0, 0]) - 1001) <= 2

@@ -39,7 +39,7 @@ from sparse_jax.commands.lm import generate
 from sparse_jax.commands.lm import train as train_lm
 from sparse_jax.commands.tuning_run import mean_loss
 from sparse_jax.lm import corpus, evaluate, sampling, text
-from sparse_jax.runtime import loop
+from sparse_jax.runtime import checkpoint, loop, saved
 from sparse_jax.runtime.lock import LockError, locked
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -161,6 +161,15 @@ def test_a_run_goes_on_with_its_own_data_alone(trained, tmp_path, capsys):
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.parametrize("extra", [{"kind": "xmc train"}, {"epoch": 1}])
+def test_another_commands_checkpoint_is_named(extra, tmp_path, capsys):
+    """Before anything is read: there is no such text."""
+    checkpoint.save(tmp_path / "c", {"w": jnp.ones(3)}, step=1, extra=extra)
+    target = ["--checkpoint", str(tmp_path / "c"), "--resume"]
+    status, _, err = call(train_lm, capsys, str(tmp_path / "no.txt"), *target)
+    assert status == 2 and "holds a checkpoint of another command" in err
+
+
 def test_a_record_of_another_version_is_refused(trained, tmp_path, capsys):
     folder = shutil.copytree(trained[0], tmp_path / "m")
     about = json.loads((folder / "model.json").read_text())
@@ -196,6 +205,15 @@ def test_a_model_is_replaced_as_a_whole_or_not_at_all(trained, tmp_path, monkeyp
     now = lm.load(folder)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), now.params, before.params))
     assert now.vocabulary.words == before.vocabulary.words
+
+
+def test_a_model_of_another_kind_is_not_trained_over(tmp_path, capsys):
+    """It is refused before anything is read: there is no such text."""
+    saved.save(tmp_path / "m", kind="xmc", config={}, arrays={"w": np.ones(3)})
+    target = ["--checkpoint", str(tmp_path / "m")]
+    status, _, err = call(train_lm, capsys, str(tmp_path / "no.txt"), *target)
+    assert status == 2 and "holds a model of kind 'xmc', which would be lost" in err
+    assert saved.load(tmp_path / "m", kind="xmc").arrays["w"].tolist() == [1, 1, 1]
 
 
 def test_one_process_writes_to_a_checkpoint(trained, tmp_path, capsys):
@@ -236,6 +254,19 @@ def test_weights_that_are_no_numbers_end_a_run_that_saves_nothing():
 
     with pytest.raises(loop.Divergence, match="the weights after step 1 of 1"):
         loop.train(jnp.float32(1), step, lambda start: iter([0]), steps=1)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_a_run_whose_weights_are_numbers(loss):
+    kept: list[float] = []
+
+    def step(w, batch):
+        return w + 1, loop.LossMetrics(jnp.float32(batch))
+
+    with pytest.raises(loop.Divergence, match=f"the loss of step 2 of 3 is {loss}"):
+        more = {"save": lambda w: kept.append(float(w)), "save_every": 1}
+        loop.train(jnp.float32(0), step, lambda start: iter([1.0, loss, 1.0]), steps=3, **more)
+    assert kept == [1.0]
 
 
 def test_the_mean_of_equal_losses_is_that_loss():
@@ -290,6 +321,18 @@ def test_samplers_at_their_edges(temperature, top_p, top_k):
     scores = jax.jit(sampling.adjust, static_argnums=3)(log_p, *none, how)
     drawn = jax.random.categorical(jax.random.key(1), scores, axis=1)
     np.testing.assert_array_equal(drawn, 1 + jnp.argmax(log_p[:, 1:], axis=1))
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e-5, 1e-6])
+def test_words_that_are_nearly_alike_keep_their_odds_in_the_cold(temperature):
+    """The best has 0 at any temperature: far from it float32 has no room for what tells two."""
+    best = np.float32(-5)
+    second = np.nextafter(best, np.float32(-6))
+    log_p = jnp.full((1, 8), -9.0).at[0, 5].set(best).at[0, 6].set(second)
+    none = jnp.zeros((1, 1), jnp.int32), jnp.zeros(1, jnp.int32)
+    scores = np.asarray(sampling.adjust(log_p, *none, sampling.Sampling(temperature=temperature)))
+    assert scores[0, 5] == 0
+    assert scores[0, 6] == pytest.approx((float(second) - float(best)) / temperature, rel=1e-4)
 
 
 def test_where_all_words_are_barred_the_document_ends():

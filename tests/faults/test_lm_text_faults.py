@@ -90,3 +90,5 @@ def test_texts_are_read_by_their_mark(tmp_path):
         text.read_documents([tmp_path / "bare"])
     (tmp_path / "latin").write_bytes("Äpfel für alle".encode("latin-1"))
     assert "2 bytes are no UTF-8" in text.read_texts([tmp_path / "latin"]).notes[0]
+    (tmp_path / "mixed").write_bytes("\ufeffred ".encode() + "Äpfel".encode("latin-1"))
+    assert text.read_documents([tmp_path / "mixed"]) == ["red \ufffdpfel"]

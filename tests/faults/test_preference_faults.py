@@ -14,8 +14,10 @@
 from __future__ import annotations
 
 import json
+import os
 
 import jax
+import numpy as np
 import pytest
 from in_process import call
 
@@ -26,6 +28,8 @@ from sparse_jax.commands.lm import generate
 from sparse_jax.commands.lm import train as train_lm
 from sparse_jax.lm.preference import pairs
 from sparse_jax.lm.text import DOCUMENT, WordVocabulary
+from sparse_jax.runtime import saved
+from sparse_jax.runtime.lock import locked
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -74,9 +78,21 @@ def messages(*texts: str) -> list[dict[str, str]]:
         ),
         ({"chosen": "yes", "rejected": "no"}, ("", "yes", "no")),
         ({"chosen": "same", "rejected": "same"}, ("", "same", "same")),
+        ({"chosen": "It is red", "rejected": "It is red"}, ("", "It is red", "It is red")),
         (
             {"chosen": "Human: a\n\nAssistant: so", "rejected": "Human: a\n\nAssistant: so not"},
             ("Human: a\n\nAssistant:", "so", "so not"),
+        ),
+        (
+            {
+                "chosen": "Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: it is so",
+                "rejected": "Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: it is not",
+            },
+            ("Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:", "it is so", "it is not"),
+        ),
+        (
+            {"chosen": messages("It is red"), "rejected": messages("It is blue")},
+            ("", "It is red", "It is blue"),
         ),
         (
             {"chosen": messages("hi", "a", "b", "yes"), "rejected": messages("hi", "a", "b", "no")},
@@ -203,6 +219,19 @@ def test_a_tuned_model_knows_what_it_learned_from(base, tmp_path, capsys):
     assert not jax.tree.all(same)
     status, _, err = call(eval_lm, capsys, target, "--test", given)
     assert status == 0 and "p.jsonl is a test text that the model was trained on" in err
+
+
+@pytest.mark.parametrize("option", ["--save", "--save-base"])
+def test_one_process_tunes_into_a_directory(option, tmp_path, capsys):
+    """Row 9. It is refused before anything is read: there are no such pairs."""
+    target, missing = str(tmp_path / "m"), str(tmp_path / "no.jsonl")
+    with locked(target):
+        status, _, err = call(preference, capsys, missing, option, target)
+        assert status == 2 and f"in use by process {os.getpid()}" in err
+    saved.save(target, kind="xmc", config={}, arrays={"w": np.ones(3)})
+    status, _, err = call(preference, capsys, missing, option, target)
+    assert status == 2 and "holds a model of kind 'xmc', which would be lost" in err
+    assert saved.load(target, kind="xmc").arrays["w"].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ def test_files_without_points_are_named_before_training(content, options, tmp_pa
         status, _, err = call(program, capsys, "xmc", "train", *given, *options)
         assert status == 2 and err.startswith("error: ") and "\n" not in err.strip()
         assert "bad.txt" in err
+        assert content != ZERO or "has no points" in err
 
 
 @pytest.mark.parametrize("preset", ["fast", "accurate"])
@@ -89,6 +90,7 @@ def test_rows_of_every_odd_kind_train(preset):
     rows = [({i % 3}, {i % 3: 1.0, 3 + i % 4: 2.0}) for i in range(60)]
     for odd in (
         [(set(), {})],
+        [(set(), {})] * 40,  # twice as many as all others
         [(set(), {0: 1.0})],
         [({0, 1, 2}, {})],
         [({0}, {0: 0.0, 1: 0.0})],

@@ -16,8 +16,8 @@ from small_points import points_of
 
 from sparse_jax import data, xmc
 from sparse_jax.runtime import saved
-from sparse_jax.xmc import calibration, inference, metrics, mixing
-from sparse_jax.xmc.model import network_parts
+from sparse_jax.xmc import calibration, inference, label_tree, metrics, mixing, wide
+from sparse_jax.xmc.model import network_parts, over_all
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -212,6 +212,10 @@ def test_points_without_labels_are_negatives():
     for seed in range(2):
         found = xmc.predict(xmc.fit(train, seed=seed), test, k=1)
         assert metrics.precision_at_k(found.labels, test.label_offsets, test.label_ids, 1) >= 0.45
+    # Each part by itself: the chance of label 1 is the one in ten.
+    batch = next(data.batches(train.take(slice(8)), 8))
+    tree = np.asarray(label_tree.scores(label_tree.fit(train), batch))
+    assert tree[0, 1] < 0.5
 
 
 def test_labels_without_a_point_come_last():
@@ -255,11 +259,26 @@ def test_labels_that_are_few_of_a_long_list_cost_what_they_cost_alone():
     assert (found.labels[:, 0] == listed[best.labels[:, 0]]).mean() > 0.98
 
 
+def test_networks_of_some_labels_leave_the_others_last():
+    some = {
+        "embedding": jnp.ones((4, 2)),
+        "hidden_bias": jnp.zeros(2),
+        "output": jnp.ones((2, 2)),
+        "output_bias": jnp.array([-15.0, -16.0]),
+    }
+    _, output, bias = over_all(network_parts((some,)), np.array([1, 3]), 5)
+    assert output.shape == (5, 2) and bias[1] == -15 and bias[3] == -16
+    assert wide.is_unseen(np.asarray(bias)).tolist() == [True, False, True, False, True]
+
+
 @pytest.mark.parametrize("labels", [1, 2, 3])
 def test_few_labels(labels):
     train = points_of([({i % labels}, {i % labels: 1}) for i in range(60)], labels, labels)
     model = xmc.fit(train)
-    found = xmc.evaluate(xmc.predict(model, train, k=5), train)
+    predicted = xmc.predict(model, train, k=5)
+    assert (np.sort(predicted.labels[:, :labels]) == np.arange(labels)).all()
+    assert (predicted.labels[:, labels:] == -1).all() and (predicted.scores[:, labels:] == 0).all()
+    found = xmc.evaluate(predicted, train)
     assert found["p@1"] == 1.0
     assert [k for k in found if k.startswith("p@")] == [f"p@{k}" for k in (1, 3) if k <= labels]
 
@@ -267,6 +286,15 @@ def test_few_labels(labels):
 def test_one_point():
     one = points_of([({0}, {0: 1})], 1, 1)
     assert xmc.predict(xmc.fit(one), one, k=1).labels.tolist() == [[0]]
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+@pytest.mark.parametrize("preset", ["fast", "accurate"])
+def test_few_points_are_all_learned_from(count, preset):
+    """None is held out: a label with one point would lose it."""
+    train = points_of([({i}, {i: 1}) for i in range(count)], count, count)
+    found = xmc.predict(xmc.fit(train, preset=preset), train, k=1)
+    assert found.labels[:, 0].tolist() == list(range(count))
 
 
 @pytest.mark.parametrize(
@@ -293,6 +321,12 @@ def test_signed_features_train():
     label = (x[:, 0] > 0).astype(int) + 2 * (x[:, 1] > 0)
     rows = [({int(own)}, dict(enumerate(row.tolist()))) for own, row in zip(label, x, strict=True)]
     train = points_of(rows, 6, 4)
+    found = xmc.evaluate(xmc.predict(xmc.fit(train), train, k=1), train)
+    assert found["p@1"] > 0.9
+    # Whole numbers, most of them absent: nothing but the sign tells them from counts.
+    rows = [({i % 16}, {i % 8: 2 if i % 16 < 8 else -2}) for i in range(320)]
+    train = points_of(rows, 8, 16)
+    assert data.weighting.choose(train).name == "none"
     found = xmc.evaluate(xmc.predict(xmc.fit(train), train, k=1), train)
     assert found["p@1"] > 0.9
 

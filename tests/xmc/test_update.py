@@ -231,3 +231,16 @@ def test_more_points_of_known_labels_help():
     half = xmc.fit(train.take(slice(0, 1000)))
     more = xmc.update(half, train.take(slice(1000, 2000)))
     assert precision_on(more, test) > precision_on(half, test) + 0.01
+
+
+def test_room_for_labels_without_a_point_can_be_asked():
+    """Ids from a longer list, and new points of known labels alone: trees get the room, too."""
+    rows = [({i % 3}, {i % 3: 1}) for i in range(90)]
+    model = xmc.fit(points_of(rows, 4, 3))
+    grown = xmc.update(model, points_of(rows[:9], 4, 5))
+    assert all(tree.labels.size == 5 for tree in grown.trees)
+    found = xmc.predict(grown, points_of(rows, 4, 5), k=5).labels
+    assert (found[:, 0] == np.arange(90) % 3).all()
+    assert (np.sort(found[:, 3:]) == [3, 4]).all()
+    again = xmc.update(grown, points_of([({4}, {3: 1})] * 20, 4, 5))
+    assert xmc.predict(again, points_of([({4}, {3: 1})], 4, 5), k=1).labels.tolist() == [[4]]
