@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparse_jax.ops import ffi
 from sparse_jax.rows import (
     RowSparse,
     add_rows,
@@ -73,6 +74,26 @@ def test_one_dimensional_and_high_rank_tables():
         np.testing.assert_array_equal(
             take_rows(jnp.asarray(expected), ids), rows * 0 + rows.at[1].set(0)
         )
+
+
+@pytest.mark.parametrize("size", [3, 60])
+@pytest.mark.parametrize("num_rows", [40, 2**31 - 1])
+def test_few_ids_of_many_rows_are_sorted_and_others_mapped(num_rows, size, monkeypatch):
+    """Both fallbacks, and the kernel where there is one, give the same."""
+    rng = np.random.default_rng(num_rows % 97 + size)
+    ids = rng.choice([*range(40), -1, -7, num_rows - 1], 60).astype(np.int32)
+    present = sorted({int(i) for i in ids if 0 <= i < num_rows})
+    expected = np.full(size, -1)
+    expected[: min(size, len(present))] = present[:size]
+    found = [unique_ids(ids, num_rows=num_rows, size=size)]
+    monkeypatch.setattr(ffi, "AVAILABLE", False)
+    found.append(unique_ids(ids, num_rows=num_rows, size=size))
+    for unique, inverse, count in found:
+        np.testing.assert_array_equal(unique, expected)
+        assert count == len(present)
+        kept = np.asarray(inverse) >= 0
+        np.testing.assert_array_equal(np.asarray(unique)[np.asarray(inverse)[kept]], ids[kept])
+        np.testing.assert_array_equal(kept, np.isin(ids, expected) & (ids >= 0))
 
 
 def test_row_sparse_arithmetic():
