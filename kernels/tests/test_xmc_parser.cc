@@ -5,24 +5,16 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "check.h"
+#include "exact_parse.h"
 
 namespace {
 
-using sparse_jax::ParseXmc;
 using sparse_jax::XmcArrays;
 using sparse_jax::XmcStatus;
-
-// An exact-size heap copy, so that ASan sees a read one past the end.
-XmcStatus Parse(const std::string& text, XmcArrays* out) {
-  std::unique_ptr<char[]> copy(new char[text.size()]);
-  std::copy(text.begin(), text.end(), copy.get());
-  return ParseXmc(copy.get(), text.size(), out);
-}
 
 void ExpectFailure(const std::string& text, int64_t line, const std::string& part) {
   XmcArrays out;

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sparse_jax.optim.slices import _row_grad
 from sparse_jax.rows import RowSparse
 
 __all__ = [
@@ -36,15 +37,9 @@ def _map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
 
 def _values(tree: Any) -> list[jax.Array]:
     """The entries that are not zero by construction: rows of distinct ids, padding zeroed."""
-    found = []
-    for leaf in jax.tree.leaves(tree, is_leaf=_is_sparse):
-        if isinstance(leaf, RowSparse):
-            leaf = leaf.merged()
-            valid = (leaf.ids >= 0) & (leaf.ids < leaf.num_rows)
-            valid = valid.reshape(-1, *(1,) * (leaf.rows.ndim - 1))
-            leaf = jnp.where(valid, leaf.rows, jnp.zeros_like(leaf.rows))
-        found.append(jnp.asarray(leaf))
-    return found
+    leaves = jax.tree.leaves(tree, is_leaf=_is_sparse)
+    merged = [x.merged() if isinstance(x, RowSparse) else x for x in leaves]
+    return [jnp.asarray(_row_grad(x)) for x in merged]
 
 
 def global_norm(tree: Any) -> jax.Array:
@@ -119,7 +114,11 @@ def cast(tree: Any, dtype: Any) -> Any:
       >>> cast({"table": rows}, jnp.bfloat16)["table"].dtype.name
       'bfloat16'
     """
-    return _map(lambda x: _rows(x, lambda r: r.astype(dtype)), tree)
+
+    def one(x: Any) -> Any:
+        return x.map(lambda rows: rows.astype(dtype)) if _is_sparse(x) else x.astype(dtype)
+
+    return _map(one, tree)
 
 
 def add(tree: Any, other: Any) -> Any:
@@ -215,7 +214,3 @@ def is_finite(tree: Any) -> jax.Array:
     """
     checks = [jnp.all(jnp.isfinite(x)) for x in _values(tree)]
     return jnp.all(jnp.stack(checks)) if checks else jnp.asarray(True)
-
-
-def _rows(x: Any, f: Callable[[jax.Array], jax.Array]) -> Any:
-    return x.map(f) if isinstance(x, RowSparse) else f(x)

@@ -139,7 +139,7 @@ def add_rows(
       ids: int32 ``[n]``, distinct apart from padding ``-1``, which is dropped.
       rows: array ``[n, ...]``, cast to the table's dtype.
       seed: uint32 ``[]`` for a bfloat16 table: its sums are then made of float32 rows and rounded
-        by :func:`sparse_jax.rounding.stochastic_round`, lest small steps be lost.
+        by :func:`sparse_jax.ops.bf16.stochastic_round`, lest small steps be lost.
 
     Returns:
       The new table ``[N, ...]``.

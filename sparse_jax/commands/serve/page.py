@@ -174,11 +174,11 @@ def item(found: search.Result, asked: Asked, why: Sequence[tuple[str, float]], h
         told = ", ".join(f"{escape(word)} {share:+.3f}" for word, share in why)
         shares = f'<p class="score">What each word adds: {told}</p>'
     like = f'<a href="{Asked(where=asked.where, like=document.id).address()}">More like this</a>'
-    told = f' <a href="{asked.address(why=document.id)}">Why?</a>' if query else ""
+    explain = f' <a href="{asked.address(why=document.id)}">Why?</a>' if query else ""
     return f"""<li><h2>{highlight(title, query)}</h2>
 <p>{highlight(summary, query)}</p>
 <span class="score">{escape(document.id)}, {found.score:.3f}</span>
-<span>{like}{told}</span>{shares}
+<span>{like}{explain}</span>{shares}
 <form action="/upvote" method="post">{hidden}
 <input type="hidden" name="id" value="{escape(document.id)}">
 <button aria-label="Thumbs up for {escape(title)}">👍 This is it</button></form></li>"""

@@ -112,8 +112,10 @@ def _write_numbers(args: argparse.Namespace, numbers: np.ndarray) -> None:
     if args.format == "npz":
         write_stream(args.output, lambda file: np.savez(file, numbers=numbers))
         return
-    form = "{{" + '"value": {!r}}}' if args.format == "jsonl" else "{!r}"
-    content = "".join(form.format(value) + "\n" for value in numbers.tolist()).encode()
+    values = numbers.tolist()
+    if args.format == "jsonl":
+        values = [{"value": value} for value in values]
+    content = "".join(json.dumps(value) + "\n" for value in values).encode()
     if args.output:
         write_stream(args.output, lambda file: file.write(content))
     else:

@@ -20,10 +20,10 @@ from sparse_jax.commands.checks import check_target
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.progress import Bars
 from sparse_jax.commands.xmc import naming
+from sparse_jax.commands.xmc.table import is_table
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.runtime.lock import locked
-from sparse_jax.runtime.saved import read_manifest
 
 LABELS = (
     "of a table, the column of labels (default: labels, or label); of points whose labels are ids, "
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        if read_manifest(args.model)["kind"] == "table":  # before a directory is made
+        if is_table(args.model):  # also: before a directory is made
             raise ValueError(
                 f"{args.model} is a model of a table: must be one of texts or points; train it on "
                 "all rows anew, by xmc train --target"

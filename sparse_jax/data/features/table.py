@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from sparse_jax.data.kinds.columns import is_missing as is_no_cell
+
 Columns = dict[str, np.ndarray]
 
 
@@ -69,11 +71,9 @@ def is_missing(value: Any) -> bool:
       >>> [is_missing(x) for x in (None, float("nan"), "", " ", 0, np.datetime64("NaT"))]
       [True, True, True, True, False, True]
     """
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return True
     if isinstance(value, str):
         return not value.strip()
-    return isinstance(value, float | np.floating | np.datetime64) and bool(value != value)
+    return is_no_cell(value) or (isinstance(value, np.datetime64) and bool(np.isnat(value)))
 
 
 def strings(column: np.ndarray) -> list[str | None]:
