@@ -1,5 +1,6 @@
 """The search page in headless Chromium, by keyboard alone."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -37,11 +38,16 @@ CONFIG = search.Config(num_features=1 << 17, dim=16, cold_steps=10, cold_batch=6
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """A server of the sample, on a free port."""
-    place = tmp_path_factory.mktemp("browser") / "i"
-    with search.fit(page.sample(), config=CONFIG) as made:
-        made.save(place)
-    with search.load(place) as index:
-        config = uvicorn.Config(make_app(SearchIndex(index)), port=0, log_level="warning")
+    place = tmp_path_factory.mktemp("browser")
+    rows = [search.Document(f"n{i}", f"a note {i}", metadata={"kind": "ab"[i % 2]}) for i in (1, 2)]
+    for name, documents in (("i", page.sample()), ("notes", rows)):
+        with search.fit(documents, config=CONFIG) as made:
+            made.save(place / name)
+    with contextlib.ExitStack() as stack:
+        served = {name: SearchIndex(search.load(place / name)) for name in ("i", "notes")}
+        for one in served.values():
+            stack.callback(one.close)
+        config = uvicorn.Config(make_app(served), port=0, log_level="warning")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -62,6 +68,7 @@ def opened_page(address):
         page = browser.new_page()
         page.problems = []
         page.on("console", lambda said: page.problems.append(said.text))
+        page.on("pageerror", lambda said: page.problems.append(str(said)))
         page.goto(address)
         yield page
         browser.close()
@@ -80,14 +87,14 @@ def ask(page, query: str) -> None:
     """Types into the search box, as one does."""
     page.fill("#q", query)
     page.keyboard.press("Enter")
-    page.wait_for_function("wanted => document.title === wanted", arg=query)
+    sync_api.expect(page).to_have_title(query)
 
 
 def test_search_by_keyboard(page):
-    page.wait_for_function("document.activeElement.id === 'q'")
+    sync_api.expect(page.locator("#q")).to_be_focused()
     page.keyboard.type("plank dock documentation")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.title === 'plank dock documentation'")
+    sync_api.expect(page).to_have_title("plank dock documentation")
     assert page.locator("ol li").count() == 10
     assert page.locator("mark").count() > 3
 
@@ -100,19 +107,20 @@ def test_thumbs_up_by_keyboard(page):
     # One sees where one is.
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
-    page.wait_for_selector("[role=status]")
-    assert "Learned" in page.locator("[role=status]").inner_text()
+    page.wait_for_selector("main [role=status]")
+    assert "Learned" in page.locator("main [role=status]").inner_text()
     assert page.locator("ol li .score").first.inner_text().startswith(f"{name},")
 
 
 def test_this_means_that(page):
+    page.locator("summary", has_text="Teach").press("Enter")
     page.focus("#source")
     page.keyboard.type("zorblax")
     page.keyboard.press("Tab")
     page.keyboard.type("plank dock")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.body.innerText.includes('zorblax')")
-    assert "“zorblax” means “plank dock”" in page.locator("[role=status]").inner_text()
+    page.wait_for_selector("main [role=status]")
+    assert "“zorblax” means “plank dock”" in page.locator("main [role=status]").inner_text()
     ask(page, "zorblax")
     assert "plank" in page.locator("ol").inner_text().lower()
 
@@ -120,4 +128,71 @@ def test_this_means_that(page):
 def test_markup_in_a_query_stays_text(page):
     ask(page, "<script>document.title='owned'</script> plank")
     assert page.locator("ol li").count() > 0
+    assert page.problems == []
+
+
+def test_filter_by_keyboard(page):
+    page.locator("nav a", has_text="notes").press("Enter")
+    page.wait_for_url("**/models/notes/")
+    page.locator("summary", has_text="Filter").press("Enter")
+    page.select_option("select", label="a (1)")
+    ask(page, "note")
+    assert page.locator("ol li .score").all_inner_texts()[0].startswith("n2,")
+    assert page.locator("ol li").count() == 1
+    page.goto(page.url.partition("?")[0])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder as people have them, with a file that is broken and one that is no document."""
+    (tmp_path / "mine" / "sub").mkdir(parents=True)
+    (tmp_path / "mine" / "garden.txt").write_text("Roses need sun and water.")
+    (tmp_path / "mine" / "sub" / "<b>boats.md").write_text("# Boats\n\nThey float.")
+    (tmp_path / "mine" / "cut.pdf").write_bytes(b"%PDF-1.4 and no more")
+    (tmp_path / "mine" / ".hidden.txt").write_text("not this one")
+    return tmp_path / "mine"
+
+
+def test_a_folder_is_indexed_with_progress(page, folder):
+    page.locator("summary", has_text="Add documents").press("Enter")
+    page.set_input_files("#folder", folder)
+    said = page.locator("#upload [role=status]")
+    assert said.inner_text() == "3 files chosen"
+    page.get_by_role("button", name="Index them").press("Enter")
+    sync_api.expect(said).to_contain_text("Indexed 2 documents; 4 are in the index now.")
+    assert "cut.pdf: is damaged" in said.inner_text()
+    sync_api.expect(said).to_be_focused()
+    assert page.locator("#count").inner_text() == "Search 4 documents"
+    ask(page, "float")
+    assert page.locator("ol li .score").first.inner_text().startswith("sub/<b>boats.md")
+    assert page.problems == []
+
+
+def test_files_are_dropped(page):
+    page.goto(page.url.partition("?")[0])
+    page.locator("summary", has_text="Add documents").click()
+    drop = """(target) => {
+      const data = new DataTransfer();
+      data.items.add(new File(["Zebras have stripes."], "zebra.txt"));
+      target.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true }));
+    }"""
+    page.locator("#drop").evaluate(drop)
+    said = page.locator("#upload [role=status]")
+    sync_api.expect(said).to_have_text("1 file chosen")
+    page.get_by_role("button", name="Index them").click()
+    sync_api.expect(said).to_contain_text("Indexed 1 documents; 5 are")
+    page.locator("#drop").evaluate(drop)  # its id is taken now, and it is not to be replaced
+    page.get_by_role("button", name="Index them").click()
+    sync_api.expect(said).to_contain_text("Nothing was added: id 'zebra.txt' is already")
+    ask(page, "stripes")
+    assert page.locator("ol li .score").first.inner_text().startswith("zebra.txt,")
+
+
+def test_nothing_is_wider_than_a_phone(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    heights = [b.bounding_box()["height"] for b in page.locator("button:visible").all()]
+    assert min(heights) >= 36
     assert page.problems == []

@@ -86,7 +86,7 @@ def slow():
     server.should_exit = True
     thread.join(60)
     assert not thread.is_alive()
-    app.state.worker.close()
+    app.state.close()
 
 
 def post(port: int, value: Any) -> Any:

@@ -42,7 +42,7 @@ from small_index import TINY, run_search, write_rows
 
 from sparse_jax import search
 from sparse_jax.commands import search as command
-from sparse_jax.commands.serve.page import UNMATCHED, Asked, highlight, page
+from sparse_jax.commands.serve.view import UNMATCHED, Asked, Frame, highlight, page
 from sparse_jax.text.features import WORD, extract, normalize
 from sparse_jax.text.postings import Postings
 
@@ -347,9 +347,9 @@ def test_unseen_words_are_said(tmp_path, capsys):
     (batch,) = index.search_batch(["zzzz qqqq"])
     assert batch and not any(r.is_matched for r in batch)
     for query, said in (("zzzz qqqq", True), ("budget zzzz", False)):
-        html = page(Asked(q=query), index.search(query), [], "", "token", len(index))
+        html = page(Asked(q=query), index.search(query), [], "", Frame("", "token", len(index)))
         assert (UNMATCHED in html) is said
-    assert UNMATCHED not in page(Asked(q="zzzz"), [], [], "", "token", 0)
+    assert UNMATCHED not in page(Asked(q="zzzz"), [], [], "", Frame("", "token", 0))
     index.save(tmp_path)
     index.close()
     for query, said in (("zzzz qqqq", True), ("budget", False)):

@@ -7,6 +7,7 @@
     sparse-jax search associate DIR A B       A means B
     sparse-jax search delete DIR ID           take a document out
     sparse-jax search undo DIR [EVENT]        take feedback back
+    sparse-jax search feedback DIR            print what was taught, or teach it another index
     sparse-jax search save DIR                fold the log into a new snapshot
     sparse-jax search evaluate PATH           train and score on queries with answers
 
@@ -33,6 +34,7 @@ COMMANDS = {
     "associate": "learn that one text means another",
     "delete": "take a document out",
     "undo": "take feedback back",
+    "feedback": "print what was taught, or teach it another index",
     "save": "fold the log into a new snapshot",
     "evaluate": "train and score on queries with answers",
 }

@@ -1,6 +1,8 @@
-"""Serve a kept model to programs on this computer, and an index as a page, too.
+"""Serve kept models to programs on this computer, and indexes as pages, too.
 
     sparse-jax serve MODEL             a classifier or an index, at http://127.0.0.1:8765
+    sparse-jax serve A B               several, with a choice on the page
+    sparse-jax serve --new DIR         an index, made empty if there is none: add files on its page
     python scripts/serve.py            a search page over a sample of packages
     python scripts/serve.py DIR        with the index in DIR; made of the sample if there is none
 
@@ -10,6 +12,8 @@ Programs ask in JSON, for many points at once:
     curl http://127.0.0.1:8765/predict -d '{"texts": ["red apples"], "top_k": 3}'
     curl http://127.0.0.1:8765/search -d '{"queries": ["red apples"], "top_k": 3}'
 
+Of several models each is asked by the name of its directory: /models/A/search.
+
 The server listens on the loopback address and answers to no other host name, unless told otherwise.
 It stops on Ctrl-C or SIGTERM, after the requests it has begun, within seconds.
 """
@@ -17,18 +21,28 @@ It stops on Ctrl-C or SIGTERM, after the requests it has begun, within seconds.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import re
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 
 from sparse_jax.commands.serve.api import is_loopback, make_app
-from sparse_jax.commands.serve.bodies import BODY_SECONDS, MAX_BODY, STOP_SECONDS, Bodies
+from sparse_jax.commands.serve.bodies import (
+    BODY_SECONDS,
+    MAX_BODY,
+    MAX_FILE,
+    MAX_FILES_BYTES,
+    STOP_SECONDS,
+    Bodies,
+)
 from sparse_jax.commands.serve.models import Served, open_model
 from sparse_jax.commands.serve.reading import MAX_ANSWERS, MAX_POINTS, MAX_TOP_K
 from sparse_jax.commands.serve.worker import BATCH, MAX_WAITING
@@ -39,6 +53,7 @@ LIMITS = f"""\
 limits:
   a request    {MAX_BODY:,} bytes, {MAX_POINTS:,} points or queries, top_k {MAX_TOP_K:,}, and
                {MAX_ANSWERS:,} labels in its answer; all of it within {BODY_SECONDS:g} s
+  files        that a page takes: {MAX_FILE:,} bytes each, {MAX_FILES_BYTES:,} together
   a batch      what waits is computed together, until there are {BATCH} points
   waiting      {MAX_WAITING} requests; further ones are asked to come again (503)
   stopping     requests half sent have {STOP_SECONDS:g} s, those being computed {GRACE} s
@@ -53,12 +68,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("model", nargs="?", metavar="MODEL", help=f"directory ({DEFAULT}, made if missing)")
+    add("models", nargs="*", metavar="MODEL", help=f"directories ({DEFAULT}, made if missing)")
+    add("--new", action="store_true", help="make an empty index where a directory is missing")
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     add("--port", type=int, default=8765, help="0 for any that is free (8765)")
     args = parser.parse_args(argv)
     if not 0 <= args.port <= 65535:
         parser.error(f"--port {args.port}: must be from 0 to 65535")
+    if args.new and not args.models:
+        parser.error("--new: must have a directory behind it")
     return args
 
 
@@ -71,13 +89,15 @@ def main(argv: Sequence[str] | None = None, *, sample: bool = False) -> int:
         where none is named.
     """
     args = parse_args(argv)
-    path = Path(args.model or DEFAULT)
+    paths = [Path(model) for model in args.models or [DEFAULT]]
     try:
-        served = _open(path, sample or args.model is None)
-        try:
+        with contextlib.ExitStack() as stack:
+            served: dict[str, Served] = {}
+            for path in paths:
+                one = _open(path, sample or not args.models, args.new)
+                stack.callback(_close, one)
+                served[_name(path, served)] = one
             return _serve(served, args.host, args.port)
-        finally:
-            served.close()
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -85,15 +105,34 @@ def main(argv: Sequence[str] | None = None, *, sample: bool = False) -> int:
         return 130
 
 
-def _open(path: Path, sample: bool) -> Served:
-    if sample and not (path.exists() and (path.is_file() or any(path.iterdir()))):
-        from sparse_jax.commands.serve.page import make_sample_index
+def _open(path: Path, sample: bool, new: bool) -> Served:
+    if (sample or new) and not (path.exists() and (path.is_file() or any(path.iterdir()))):
+        from sparse_jax.commands.serve import page
 
-        make_sample_index(path)
+        (page.make_empty_index if new else page.make_sample_index)(path)
     return open_model(path)
 
 
-def _serve(served: Served, host: str, port: int) -> int:
+def _name(path: Path, taken: Container[str]) -> str:
+    """What a model is called in addresses: as its directory, with a number if that is taken."""
+    name = re.sub(r"[^\w.-]+", "-", path.resolve().name).strip("-") or "model"
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}-{number}"
+    return found
+
+
+def _close(served: Served) -> None:
+    """Waits for what was begun; a second Ctrl-C does not: what was acknowledged is on the disk."""
+    try:
+        served.close()
+    except KeyboardInterrupt:
+        print("stopped: what was acknowledged is kept", file=sys.stderr, flush=True)
+        os._exit(130)
+
+
+def _serve(served: Mapping[str, Served], host: str, port: int) -> int:
     listener = _listen(host, port)
     if not is_loopback(host):
         print(
@@ -107,7 +146,7 @@ def _serve(served: Served, host: str, port: int) -> int:
     try:
         run(app, listener)
     finally:
-        app.state.worker.close()
+        app.state.close()
     return 0
 
 

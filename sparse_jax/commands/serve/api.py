@@ -1,9 +1,15 @@
-"""The JSON service over a model: its routes, its limits, and what it says when it refuses.
+"""The JSON service over models: its routes, its limits, and what it says when it refuses.
 
-    GET  /health     {"status": "ok", "kind": …, "sizes": {…}, "waiting": 0}
-    POST /predict    of a classifier: {"texts": […]} or {"features": [{…}]}, "top_k", "threshold"
-    POST /search     of an index: {"queries": […]}, "top_k"; a result has "ids", "titles", "scores",
+    GET  /health     {"status": "ok", "models": [{"name": …, "path": …, "kind": …, "sizes": {…},
+                     "waiting": 0}]}; of a single model its entries stand beside "status", too
+    POST /models/NAME/predict
+                     of a classifier: {"texts": […]} or {"features": [{…}]}, "top_k", "threshold"
+    POST /models/NAME/search
+                     of an index: {"queries": […]}, "top_k"; a result has "ids", "titles", "scores",
                      "matched", the words of the query that each holds, and "is_matched"
+
+NAME is that of the model's directory. A single model is at /predict or /search as well, and its
+page at /; of several, / leads to the first page.
 
 Whatever is wrong with a request is said in JSON, {"error": …, "argument": …, "value": …,
 "cure": …}, with a status from 400 to 503.
@@ -17,15 +23,16 @@ import ipaddress
 import logging
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sparse_jax.commands.serve.bodies import Bodies
@@ -36,53 +43,53 @@ from sparse_jax.commands.serve.worker import Worker
 _log = logging.getLogger("uvicorn.error")
 
 
-def make_app(served: Served, *, host: str = "127.0.0.1") -> Starlette:
-    """The service over a model.
+def make_app(served: Served | Mapping[str, Served], *, host: str = "127.0.0.1") -> Starlette:
+    """The service over a model, or several by name.
 
     Args:
-      served: of `models.open_model`.
+      served: of `models.open_model`; names are letters, digits and ``_.-``.
       host: the address it listens on: requests for other host names are refused.
 
     Returns:
-      An ASGI application; `app.state.worker` is the model's thread, for `close`, and
-      `app.state.bodies` reads requests, for `stop`.
+      An ASGI application; `app.state.close` ends the models' threads, and `app.state.bodies` reads
+      requests, for `stop`.
     """
-    worker, bodies = Worker(served.read, served.answer), Bodies()
+    several = dict(served) if isinstance(served, Mapping) else {"model": served}
+    workers = {name: Worker(one.read, one.answer) for name, one in several.items()}
+    bodies = Bodies()
 
     async def health(_: Request) -> Response:
-        about = {"status": "ok", "kind": served.kind, "sizes": served.sizes()}
-        return reply({**about, "waiting": worker.waiting})
+        about = [
+            {
+                "name": name,
+                "path": f"/models/{name}{one.door}",
+                "kind": one.kind,
+                "sizes": one.sizes(),
+                "waiting": workers[name].waiting,
+            }
+            for name, one in several.items()
+        ]
+        alone = {name: about[0][name] for name in ("kind", "sizes", "waiting")}
+        return reply({"status": "ok", **(alone if len(about) == 1 else {}), "models": about})
 
-    async def ask(request: Request) -> Response:
-        try:
-            body = await bodies.read(request)
-            return Response(
-                await asyncio.wrap_future(worker.ask(body)), media_type="application/json"
-            )
-        except Refusal as refusal:
-            return refuse(refusal)
-        except ClientDisconnect:
-            raise
-        except asyncio.CancelledError:  # by the server, whose time to stop is over
-            must = "be done before the server stops"
-            return refuse(Refusal("request", "begun", must, "send it again", status=503))
-        except Exception:
-            _log.exception("%s failed", served.door)
-            error = "the model could not answer this request; the server's log says why"
-            return reply({"error": error}, 500)
+    routes: list[BaseRoute] = [Route("/health", health)]
+    pages: list[tuple[str, str]] = []
+    for name, one in several.items():
+        door = Route(one.door, _asking(one, workers[name], bodies), methods=["POST"])
+        more = one.routes()
+        mount = Mount(f"/models/{name}", routes=[door, *more])
+        mount.app.redirect_slashes = False  # type: ignore[attr-defined]
+        routes += [mount, *([door, *more] if len(several) == 1 else [])]
+        pages += [(name, quote(f"/models/{name}"))] * bool(more)
+    if len(several) > 1 and pages:
+        first = f"{pages[0][1]}/"
+        routes.append(Route("/", lambda _: RedirectResponse(first, 307)))
+    told = [r for r in routes if isinstance(r, Route) or len(several) > 1]
+    listed = ", ".join(_list_routes(told))
 
-    routes = [
-        Route("/health", health),
-        Route(served.door, ask, methods=["POST"]),
-        *served.routes(),
-    ]
-    listed = ", ".join(
-        f"{method} {r.path}"
-        for r in routes
-        if isinstance(r, Route)
-        for method in sorted(r.methods or ())
-        if method != "HEAD"
-    )
+    def close() -> None:
+        for worker in workers.values():
+            worker.close()
 
     async def wrong(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -104,8 +111,44 @@ def make_app(served: Served, *, host: str = "127.0.0.1") -> Starlette:
         exception_handlers={HTTPException: wrong, ClientDisconnect: gone},
     )
     app.router.redirect_slashes = False
-    app.state.worker, app.state.bodies = worker, bodies
+    app.state.bodies, app.state.pages = bodies, pages
+    app.state.close = close
     return app
+
+
+def _asking(served: Served, worker: Worker, bodies: Bodies) -> Callable[[Request], Any]:
+    """What answers a model's requests."""
+
+    async def ask(request: Request) -> Response:
+        try:
+            body = await bodies.read(request)
+            return Response(
+                await asyncio.wrap_future(worker.ask(body)), media_type="application/json"
+            )
+        except Refusal as refusal:
+            return refuse(refusal)
+        except ClientDisconnect:
+            raise
+        except asyncio.CancelledError:  # by the server, whose time to stop is over
+            must = "be done before the server stops"
+            return refuse(Refusal("request", "begun", must, "send it again", status=503))
+        except Exception:
+            _log.exception("%s failed", served.door)
+            error = "the model could not answer this request; the server's log says why"
+            return reply({"error": error}, 500)
+
+    return ask
+
+
+def _list_routes(routes: Sequence[BaseRoute], base: str = "") -> Iterator[str]:
+    """Methods and paths."""
+    for route in routes:
+        if isinstance(route, Mount):
+            yield from _list_routes(route.routes, route.path)
+        elif isinstance(route, Route):
+            for method in sorted(route.methods or ()):
+                if method != "HEAD":
+                    yield f"{method} {base}{route.path}"
 
 
 def reply(record: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -10,6 +10,10 @@ from sparse_jax.commands.serve.reading import Refusal
 
 MAX_BODY = 4 << 20
 """Bytes of a request."""
+MAX_FILE = 64 << 20
+"""Bytes of a file that a page takes."""
+MAX_FILES_BYTES = 1 << 30
+"""Bytes of all files of one upload."""
 BODY_SECONDS = 60.0
 """How long a body may take to come."""
 STOP_SECONDS = 3.0
@@ -72,5 +76,5 @@ class Bodies:
 
 
 def _too_long(length: int, most: int) -> Refusal:
-    must, cure = f"have at most {most:,} bytes", "send fewer points in each request"
+    must, cure = f"have at most {most:,} bytes", "send less in each request"
     return Refusal("body", f"{length:,} bytes", must, cure, status=413)

@@ -18,6 +18,7 @@ from sparse_jax.commands.serve.reading import (
     several,
     whole_number,
 )
+from sparse_jax.commands.serve.uploads import Uploads
 from sparse_jax.search.documents import check_query
 
 
@@ -40,6 +41,7 @@ class SearchIndex:
 
     def __init__(self, index: search.Index) -> None:
         self.index = index
+        self.uploads = Uploads(index)
 
     def sizes(self) -> dict[str, Any]:
         return {"documents": len(self.index)}
@@ -64,9 +66,10 @@ class SearchIndex:
         return [{"results": [_result(next(found)[: r.top_k]) for _ in r.queries]} for r in requests]
 
     def routes(self) -> list[BaseRoute]:
-        return page.routes(self.index)
+        return page.routes(self.index, self.uploads)
 
     def close(self) -> None:
+        self.uploads.close()
         self.index.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sparse_jax.search.documents import formats
@@ -20,7 +20,7 @@ _ABOUT = re.compile(r"(readme|licen[cs]e|copying|notice|changelog|citation)\b", 
 _MAX_BYTES = 1 << 30
 
 
-def read(path: Path) -> Reading:
+def read(path: Path, progress: Callable[[int], object] | None = None) -> Reading:
     """Documents of all files below a folder, in order of their paths, or of one file.
 
     A document's id is the file's path in the folder; of a section, with ``#heading`` or ``#page=3``
@@ -30,7 +30,9 @@ def read(path: Path) -> Reading:
     broken: list[Broken] = []
     others: collections.Counter[str] = collections.Counter()
     empty = 0
-    for file in walk(path):
+    for done, file in enumerate(walk(path)):
+        if progress is not None:
+            progress(done)
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         try:
             found = _documents(file, name, "text" if file == path else None)

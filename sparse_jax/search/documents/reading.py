@@ -106,6 +106,7 @@ def read(
     id: str | None = None,
     title: str | None = None,
     text: str | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Reading:
     """Reads documents.
 
@@ -128,6 +129,8 @@ def read(
         number of the line where there is none.
       title: column that is its title.
       text: column that is its text. All other columns are metadata.
+      progress: called before each file of a folder of documents, with how many were read; what it
+        raises ends the reading.
 
     Returns:
       A `Reading`: the documents, and what was left out. Files of a folder that can't be read are
@@ -160,9 +163,11 @@ def read(
         )
     if kind in _TABLES:
         found = tables.read(place, kind, columns)
+    elif kind == "files":
+        found = files.read(place, progress)
     else:
-        readers = {"files": files.read, "beir": beir.read, "trec": trec.read}
-        found = readers.get(kind, msmarco.read)(place)
+        readers = {"beir": beir.read, "trec": trec.read, "msmarco": msmarco.read}
+        found = readers[kind](place)
     if not found.documents:
         told = "".join(f"; {line.strip()}" for line in found.report()[:5])
         raise ValueError(f"{place}: no document in it{told}")

@@ -1,0 +1,202 @@
+"""HTML of the page of an index. Whatever comes from documents or people is escaped."""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+from collections.abc import Mapping, Sequence
+from html import escape
+from urllib.parse import urlencode
+
+from sparse_jax import search, summarize
+from sparse_jax.commands.serve import filters
+from sparse_jax.commands.serve.bodies import MAX_FILE, MAX_FILES_BYTES
+from sparse_jax.search.listing import Field
+from sparse_jax.text.features import normalize, pieces
+
+__all__ = ["Asked", "Frame", "highlight", "page"]
+
+UNMATCHED = (
+    "No document below holds a word of the query: parts of words speak for them, or what was "
+    "taught."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What an address of the page asks for."""
+
+    q: str = ""  # the query
+    where: str = ""  # conditions on metadata, with & between
+    like: str = ""  # id of a document whose like is wanted, instead of a query
+    why: str = ""  # id of a result that is to be explained
+    choices: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of `filters`
+
+    @classmethod
+    def of(cls, params: Mapping[str, str]) -> Asked:
+        """Of an address, or a form."""
+        names = ("q", "where", "like", "why")
+        plain = {name: params.get(name, "") for name in names}
+        return cls(**plain, choices=filters.chosen(params))
+
+    def query_string(self, **changed: str) -> str:
+        """The parameters, with something else asked for."""
+        plain = {"q": self.q, "where": self.where, "like": self.like, "why": self.why}
+        return urlencode(
+            {name: x for name, x in (plain | dict(self.choices) | changed).items() if x}
+        )
+
+    def hidden(self) -> str:
+        """Fields that take query and filter along with a form."""
+        kept = {"q": self.q, "where": self.where, **self.choices}
+        return "".join(_hidden(name, value) for name, value in kept.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """What the page shows beside results."""
+
+    base: str  # of its addresses
+    token: str
+    documents: int
+    fields: Sequence[Field] = ()
+    siblings: Sequence[tuple[str, str]] = ()  # names and addresses of the indexes, itself included
+
+
+def page(
+    asked: Asked,
+    results: Sequence[search.Result],
+    why: Sequence[tuple[str, float]],
+    note: str,
+    frame: Frame,
+) -> str:
+    """The whole page."""
+    if results and asked.q and not any(found.is_matched for found in results):
+        note = f"{note} {UNMATCHED}".strip()
+    said = f'<p class="note" role="status">{escape(note)}</p>' if note else ""
+    hidden = _hidden("token", frame.token) + asked.hidden()
+    items = "".join(_item(found, asked, why, hidden, frame.base) for found in results)
+    nothing = "<p>Nothing found.</p>" if asked.q or asked.like else ""
+    listed = f"<ol>{items}</ol>" if results else nothing
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,"><link rel="stylesheet" href="{frame.base}/page.css">
+<script src="{frame.base}/page.js" defer></script>
+<title>{escape(asked.q) or "Search"}</title></head><body>
+<header><h1>Search</h1></header>{_siblings(frame)}
+<main>
+{_search_form(asked, frame)}
+{said}
+{listed}
+</main>
+{_teaching(hidden, frame)}
+{_uploading(frame)}
+</body></html>"""
+
+
+def _hidden(name: str, value: str) -> str:
+    return f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">'
+
+
+def _siblings(frame: Frame) -> str:
+    """The choice among several indexes."""
+    if len(frame.siblings) < 2:
+        return ""
+    links = "".join(
+        f'<a href="{escape(address)}/"{mark}>{escape(name)}</a>'
+        for name, address in frame.siblings
+        for mark in [' aria-current="page"' if address == frame.base else ""]
+    )
+    return f'<nav aria-label="Indexes">{links}</nav>'
+
+
+def _search_form(asked: Asked, frame: Frame) -> str:
+    is_open = " open" if asked.where or asked.choices else ""
+    return f"""<form action="{frame.base}/" role="search">
+<div class="row"><label for="q"><span id="count">Search {frame.documents:,} documents</span>
+<input id="q" name="q" type="search" value="{escape(asked.q)}" maxlength="{search.MAX_QUERY}"
+ autofocus required></label><button class="main">Search</button></div>
+<details{is_open}><summary>Filter</summary><div class="row">
+{filters.fieldset(list(frame.fields), asked.choices)}
+<label for="where">Conditions, such as year&gt;2005 &amp; kind=note
+<input id="where" name="where" value="{escape(asked.where)}" autocapitalize="off"></label>
+</div></details></form>"""
+
+
+def _teaching(hidden: str, frame: Frame) -> str:
+    return f"""<details><summary>Teach</summary>
+<form action="{frame.base}/associate" method="post" class="row">{hidden}
+<label for="source">This <input id="source" name="source" required></label>
+<label for="target">means that <input id="target" name="target" required></label>
+<button>Associate</button></form>
+<form action="{frame.base}/undo" method="post">{hidden}
+<button>Undo the last lesson</button></form>
+<p><a href="{frame.base}/feedback.jsonl" download>Download what was taught</a> (JSON lines)</p>
+</details>"""
+
+
+def _uploading(frame: Frame) -> str:
+    is_open = "" if frame.documents else " open"
+    empty = "" if frame.documents else '<p id="empty">Nothing is indexed yet.</p>'
+    return f"""<details{is_open}><summary>Add documents</summary>{empty}
+<noscript><p>Adding here needs scripts; `sparse-jax search index` needs none.</p></noscript>
+<form id="upload" data-base="{frame.base}" hidden>{_hidden("token", frame.token)}
+<div id="drop"><p>Drop a folder or files here, or choose: text, Markdown, HTML, PDF, Word, CSV, TSV
+or JSON lines; at most {MAX_FILE >> 20} MB each, {MAX_FILES_BYTES >> 30} GB together.</p>
+<div class="row">
+<label for="files">Files <input id="files" type="file" multiple></label>
+<label for="folder">A folder <input id="folder" type="file" webkitdirectory></label></div></div>
+<label class="check" for="replace"><input id="replace" name="replace" type="checkbox">
+<span>Replace documents that have the same ids</span></label>
+<div class="row"><button class="main" disabled>Index them</button>
+<button type="button" hidden>Cancel</button></div>
+<progress hidden aria-label="Progress"></progress>
+<p role="status" tabindex="-1"></p></form></details>"""
+
+
+def _item(
+    found: search.Result, asked: Asked, why: Sequence[tuple[str, float]], hidden: str, base: str
+) -> str:
+    """One result."""
+    document, query = found.document, asked.q
+    title, shares = document.title or document.id, ""
+    summary = summarize.extractive(document.text, max_words=40, query=query or None)
+    if why and asked.why == document.id:
+        told = ", ".join(f"{escape(word)} {share:+.3f}" for word, share in why)
+        shares = f'<p class="score">What each word adds: {told}</p>'
+    likes = dataclasses.replace(asked, q="", like=document.id, why="").query_string()
+    like = f'<a href="{escape(f"{base}/?{likes}")}">More like this</a>'
+    explained = escape(f"{base}/?{asked.query_string(why=document.id)}")
+    explain = f'<a href="{explained}">Why?</a>' if query else ""
+    vote = f"""<form action="{base}/upvote" method="post">
+{hidden}{_hidden("id", document.id)}
+<button aria-label="Thumbs up for {escape(title)}">👍 This is it</button></form>"""
+    return f"""<li><h2>{highlight(title, query)}</h2>
+<p>{highlight(summary, query)}</p>
+<span class="score">{escape(document.id)}, {found.score:.3f}</span>{shares}
+<div class="links">{vote if query else ""}{like}{explain}</div></li>"""
+
+
+def highlight(text: str, query: str) -> str:
+    """HTML of a text, with the words of the query, and words that begin alike, marked.
+
+    Example:
+      >>> highlight("Apples & pears", "apple"), highlight("C, C++", "c++")
+      ('<mark>Apples</mark> &amp; pears', 'C, <mark>C++</mark>')
+    """
+    wanted = set(normalize(query).split())
+    stems = {stem(word) for word in wanted if len(word) >= 5}
+    parts = []
+    for part, words in pieces(text):
+        hit = any(word in wanted or stem(word) in stems for word in words)
+        parts.append(f"<mark>{escape(part)}</mark>" if hit else escape(part))
+    return "".join(parts)
+
+
+def stem(word: str) -> str:
+    """The first five characters, and marks that belong to the fifth."""
+    end = 5
+    while end < len(word) and unicodedata.category(word[end]) in ("Mn", "Mc"):
+        end += 1
+    return word[:end]
