@@ -17,12 +17,13 @@ FLOORS = [
     {"rows"},
     {"runtime", "text"},
     {"retrieval", "layers", "optim", "data"},
+    {"sharding"},
     {"xmc", "lm", "search", "summarize", "recommend", "nn"},
     {"sklearn"},
     {"commands"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-MODELS = FLOORS[4]
+MODELS = FLOORS[5]
 
 # Who may import what; "" is `sparse_jax/__init__.py`.
 ONLY = {

@@ -1,0 +1,304 @@
+"""Processes of one run: started together, compared first, and ended together.
+
+What runs on devices goes through `jax.distributed`'s collectives, which pair calls by their order
+alone. Whatever is compared or exchanged here goes by name through the coordinator's store instead:
+a process that disagrees, or is missing, is named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+ENVIRONMENT = {
+    "coordinator": "SPARSE_JAX_COORDINATOR",
+    "processes": "SPARSE_JAX_PROCESSES",
+    "process": "SPARSE_JAX_PROCESS",
+}
+"""What `sparse-jax launch` sets."""
+
+_HEARTBEAT = 30  # seconds until a process that is gone, and was in no collective, is missed
+_PACKAGES = ("jax", "jaxlib", "numpy", "sparse_jax")
+_calls: dict[str, int] = {}  # how often each name was used, to tell the uses apart
+
+
+def initialize(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    *,
+    shards: int | None = None,
+    options: Any = None,
+    timeout: int = 60,
+) -> None:
+    """Joins the processes of a run. Call it first, before JAX has touched a device.
+
+    It compares versions and options of all processes before any of them computes. Nothing that
+    they exchange is encrypted. Process 0 listens at the coordinator's address, and each process at
+    the address from which it reaches the coordinator, never at all addresses.
+
+    Args:
+      coordinator: "HOST:PORT" of process 0; None: what `sparse-jax launch` has set, or no others.
+      processes: how many.
+      process: which one this is, from 0.
+      shards: devices of all processes together, a multiple of `processes`; None: one each.
+      options: JSON values that must be the same everywhere, such as a command's arguments.
+      timeout: seconds to wait for the others.
+
+    Raises:
+      ValueError: if the arguments don't fit together, or processes differ.
+      RuntimeError: if the others can't be reached.
+
+    Example:
+      >>> initialize(processes=1)
+    """
+    coordinator, processes, process = _given(coordinator, processes, process)
+    shards = processes if shards is None else shards
+    if shards < 1 or shards % processes:
+        raise ValueError(f"shards = {shards}: must be a multiple of processes, {processes}")
+    if shards > 1:
+        jax.config.update("jax_num_cpu_devices", shards // processes)
+    if processes == 1:
+        return
+    assert coordinator is not None
+    host, port = _address(coordinator)
+    own = _own_address(host, port)
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            initialization_timeout=timeout,
+            heartbeat_timeout_seconds=_HEARTBEAT,
+            coordinator_bind_address=coordinator,
+        )
+    except Exception as error:
+        raise RuntimeError(
+            f"coordinator = {coordinator!r}: process {process} of {processes} did not meet the "
+            f"others in {timeout} s; start all of them, and let them reach this port "
+            f"({str(error).splitlines()[0][:200]})"
+        ) from error
+    _listen_at(own)
+    agree("versions", {name: importlib.metadata.version(name) for name in _installed()})
+    agree("machine", [sys.byteorder, platform.python_implementation()])
+    agree("options", [processes, shards, options])
+
+
+def _given(
+    coordinator: str | None, processes: int | None, process: int | None
+) -> tuple[str | None, int, int]:
+    if coordinator is None and processes is None and process is None:
+        found = {name: os.environ.get(variable) for name, variable in ENVIRONMENT.items()}
+        if found["coordinator"] is not None:
+            coordinator = found["coordinator"]
+            processes, process = (int(found[n] or -1) for n in ("processes", "process"))
+    processes = 1 if processes is None else processes
+    if processes < 1:
+        raise ValueError(f"processes = {processes}: must be at least 1")
+    if processes == 1:
+        return None, 1, 0
+    if coordinator is None:
+        raise ValueError("coordinator = None: must be HOST:PORT of process 0, the same everywhere")
+    if process is None or not 0 <= process < processes:
+        raise ValueError(f"process = {process}: must be from 0 to {processes - 1}, each once")
+    return coordinator, processes, process
+
+
+def _address(coordinator: str) -> tuple[str, int]:
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"coordinator = {coordinator!r}: must be HOST:PORT, as 192.168.1.10:8476")
+    return host.strip("[]"), int(port)
+
+
+def _own_address(host: str, port: int) -> str:
+    """The address of this machine that the coordinator sees; nothing is sent to find it."""
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(where)
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise ValueError(
+            f"coordinator = {host}:{port}: must be an address that this machine reaches ({error})"
+        ) from None
+
+
+def _listen_at(address: str) -> None:
+    """Lets collectives listen at this address: gloo would take what the host's name resolves to,
+    which on many machines is a loopback address that others can't reach."""
+    from jax._src import distributed, xla_bridge
+    from jax._src.lib import _jax
+
+    def client() -> Any:
+        return xla_bridge.make_cpu_client(
+            collectives=_jax.make_gloo_tcp_collectives(
+                distributed_client=distributed.global_state.client, hostname=address
+            )
+        )
+
+    xla_bridge.register_backend_factory("cpu", client, priority=0, fail_quietly=False)
+
+
+def _installed() -> list[str]:
+    found = []
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.version(name)
+            found.append(name)
+    return found
+
+
+def _client() -> Any:
+    """The coordinator's store; None in a process that is alone."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
+
+
+def _place() -> tuple[int, int]:
+    """(this process, processes), without touching a device."""
+    from jax._src import distributed
+
+    state = distributed.global_state
+    return (0, 1) if state.client is None else (state.process_id, state.num_processes)
+
+
+def collect(name: str, value: Any, *, timeout: int = 300) -> list[Any]:
+    """A value of each process, known to all, as JSON keeps it: integers of any size are exact.
+
+    Args:
+      name: what it is; all processes must ask for the same names, each as often as the others.
+      value: JSON values.
+      timeout: seconds to wait for the others.
+
+    Returns:
+      The values in the order of the processes.
+
+    Raises:
+      RuntimeError: if a process does not say it in time: it names the process.
+
+    Example:
+      >>> collect("points", 2**40)
+      [1099511627776]
+    """
+    text = json.dumps(value)
+    process, count = _place()
+    client = _client()
+    if client is None:
+        return [json.loads(text)]
+    turn = _calls[name] = _calls.get(name, -1) + 1
+    client.key_value_set(f"sparse_jax/{name}/{turn}/{process}", text)
+    found = []
+    for other in range(count):
+        try:
+            key = f"sparse_jax/{name}/{turn}/{other}"
+            found.append(json.loads(client.blocking_key_value_get(key, 1000 * timeout)))
+        except jax.errors.JaxRuntimeError as error:
+            raise RuntimeError(
+                f"process {other} of {count} did not tell its {name!r} in {timeout} s: it has "
+                f"ended, stands still, or runs something else; look at what it prints ({error})"
+            ) from None
+    return found
+
+
+def agree(name: str, value: Any, *, timeout: int = 300) -> None:
+    """Refuses to go on where processes differ.
+
+    Args:
+      name: what is compared.
+      value: JSON values.
+      timeout: seconds to wait for the others.
+
+    Raises:
+      ValueError: if another process has another value: it names the process and both values.
+      RuntimeError: if a process does not say it in time.
+
+    Example:
+      >>> agree("seed", 0)
+    """
+    found = collect(name, value, timeout=timeout)
+    for other, theirs in enumerate(found):
+        if theirs != found[0]:
+            mine, their = _difference(found[0], theirs)
+            raise ValueError(
+                f"{name} = {their} on process {other}, {mine} on process 0: must be the same on "
+                "all; start them with the same versions, arguments and data"
+            )
+
+
+def _difference(one: Any, other: Any) -> tuple[str, str]:
+    """What differs of two values, at most."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one.keys() | other.keys()):
+            if one.get(key) != other.get(key):
+                return f"{key} {one.get(key)}", f"{key} {other.get(key)}"
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = [pair for pair in zip(one, other, strict=True) if pair[0] != pair[1]]
+        return _difference(*pairs[0])
+    return json.dumps(one)[:200], json.dumps(other)[:200]
+
+
+def barrier(name: str, *, timeout: int = 300) -> None:
+    """Waits until all processes are here.
+
+    Args:
+      name: of the place in the program, the same on all.
+      timeout: seconds.
+
+    Raises:
+      RuntimeError: if one does not come in time.
+
+    Example:
+      >>> barrier("saved")
+    """
+    collect(f"barrier {name}", None, timeout=timeout)
+
+
+def whole(array: jax.Array) -> np.ndarray:
+    """All of an array that lies on the devices of many processes, on each of them."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+@contextlib.contextmanager
+def hard_exit() -> Iterator[None]:
+    """Ends the process at once where something fails, if there are others.
+
+    A process that ends as Python does waits minutes for the others, which wait for it: as soon as
+    its connections are closed, they fail too and end.
+
+    Example:
+      >>> with hard_exit():
+      ...     pass
+    """
+    process, count = _place()
+    try:
+        yield
+    except BaseException as error:
+        process, count = _place()
+        if count == 1 or (isinstance(error, SystemExit) and not error.code):
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            print(f"process {process}: interrupted", file=sys.stderr)
+        elif isinstance(error, ValueError | OSError | RuntimeError):
+            print(f"error: process {process} of {count}: {error}", file=sys.stderr)
+        elif not isinstance(error, SystemExit):
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)
