@@ -1,8 +1,8 @@
 """The index: documents, search, feedback and the disk, under one lock.
 
 On disk it is a directory: a snapshot, a log of what happened since, and a manifest that names both.
-Every change is in the log, on the disk, before it is made in memory and acknowledged; loading reads
-the snapshot and repeats the log. `save` writes a new snapshot and changes the manifest in one step.
+Every change is in the log, on the disk, before it is made and acknowledged; loading reads the
+snapshot and repeats the log. `save` writes a new snapshot and changes the manifest in one step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sparse_jax.search import snapshot
+from sparse_jax.search import snapshot, taught
 from sparse_jax.search.documents import (
     Document,
     check_distinct,
@@ -36,7 +36,6 @@ __all__ = ["Index"]
 
 class Index:
     """An index in memory, and on disk once `save` was given a path. Made by `fit` and `load`.
-
     Its methods may be called from several threads.
 
     Example:
@@ -63,6 +62,7 @@ class Index:
         self._journal: Journal | None = None
         self._lock = threading.RLock()
         self._events = [brief(record) for record in records]  # since the snapshot
+        self._made = len(records)  # as many as these, unless making one failed
 
     _documents = property(lambda self: self._state.documents)
     _engine = property(lambda self: self._state.engine)
@@ -176,8 +176,8 @@ class Index:
     def insert(self, documents: Iterable[Document]) -> None:
         """Adds documents, found at once, and scored as if they had been there from the start.
 
-        It trains nothing. Where the network knows less than half of the documents then, the next
-        search lays it anew first; `refresh` does so before.
+        It trains nothing. Where the network knows less than half of them then, the next search lays
+        it anew first; `refresh` does so before.
 
         Args:
           documents: any number, of ids that aren't taken.
@@ -225,8 +225,7 @@ class Index:
     def refresh(self) -> bool:
         """Lays the network anew now, where the next search would have to do so; see `state`.
 
-        That takes as long as `fit` of all the documents, and as all feedback took. `load` repeats
-        it until the index is saved.
+        That takes as long as `fit`, and as all feedback took; `load` repeats it until `save`.
 
         Returns:
           Whether it was due.
@@ -310,8 +309,7 @@ class Index:
             if self._path is None:
                 raise ValueError("undo needs an index on disk: call save(path) before the feedback")
             open_ = feedback_in_force(self._events)
-            if event is None and open_:
-                event = open_[-1]
+            event = open_[-1] if event is None and open_ else event
             if event is None or event not in open_:
                 what = "no feedback" if event is None else f"no feedback with number {event}"
                 raise ValueError(f"{what} since the last save is left to undo; open: {open_}")
@@ -350,16 +348,19 @@ class Index:
                 raise
             if stays is not None:
                 self._lock_file = None
+            self._events, self._made = [], 0
             self.close()
             self._path, self._lock_file, self._journal = target, taken, journal
-            self._events, self._read_only = [], False
+            self._read_only = False
             self._state.is_settled = False  # it may be due, and can be laid anew from now on
             snapshot.clean(target)
 
     def close(self) -> None:
-        """Closes the log and lets others write. The index can still be searched."""
+        """Closes the log and lets others write; the index can still be searched."""
         with self._lock:
             if self._journal is not None:
+                if self._made == len(self._events):
+                    taught.keep(self._state, self._events, self._journal.path)
                 self._journal.close()
                 self._journal, self._read_only = None, True
             if self._lock_file is not None:
@@ -372,12 +373,17 @@ class Index:
             raise ValueError("this index is read only: load it with read_only=False to change it")
         if self._journal is not None:
             self._journal.append(record)
+        number = len(self._events)
         self._events.append(brief(record))
         if record["do"] == "undo":
-            self._rebuild()
+            assert self._path is not None
+            self._state, log = snapshot.read(self._path)
+            self._state.replay(read_journal(log)[0])  # all but what is undone
+            self._made = number
         else:
             self._state.apply(record)
-        return len(self._events) - 1
+        self._made += self._made == number
+        return number
 
     def _settle(self) -> bool:
         """Does what is due before scoring, unless the disk is full: a change, logged as one."""
@@ -387,12 +393,6 @@ class Index:
                 is_new = self._do({"do": "refresh"}) >= 0
         self._state.settle()
         return is_new
-
-    def _rebuild(self) -> None:
-        """Loads the snapshot and repeats all events but those undone."""
-        assert self._path is not None
-        self._state, log = snapshot.read(self._path)
-        self._state.replay(read_journal(log)[0])
 
     def _result(self, number: int, score: float, query: str) -> Result:
         found = self._documents.item(number)

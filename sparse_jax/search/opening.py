@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from sparse_jax.search import snapshot
+from sparse_jax.search import snapshot, taught
 from sparse_jax.search.config import Config
 from sparse_jax.search.documents import Document, check_documents
 from sparse_jax.search.index import Index
@@ -89,7 +89,7 @@ def _open(place: Path, *, read_only: bool) -> Index:
     try:
         state, log = snapshot.read(place)
         records = read_journal(log)[0] if log.exists() else []
-        state.replay(records)
+        state.replay(records, done=taught.restore(state, records, log) if records else 0)
         index = Index(state, path=place, lock_file=taken, records=records)
         if not read_only:
             index._journal = Journal(log)

@@ -30,7 +30,7 @@ from sparse_jax.search.parameters import Stored
 from sparse_jax.search.state import State
 from sparse_jax.text.postings import Postings
 
-__all__ = ["check", "clean", "is_current", "read", "write"]
+__all__ = ["check", "clean", "is_current", "memory", "read", "remember", "write"]
 
 FORMAT = 3
 _STORED = Stored._fields[2:]  # those that are arrays
@@ -110,11 +110,7 @@ def _write_state(folder: Path, state: State) -> None:
         "engine": dataclasses.asdict(engine.config),
         "feedback_config": dataclasses.asdict(learner.config),
         "trained": engine.trained,
-        "pristine": engine.pristine,
-        "feedback": state.feedback,
-        "count": learner.count,
-        "base": None if learner.base is None else [item.text for item in learner.base],
-        "events": [item.text for item in learner.events],
+        **_settings(state),
     }
     _write(folder / "settings.json", json.dumps(settings, ensure_ascii=False).encode())
     stored, idf = engine.pack(), engine.deep_idf
@@ -130,10 +126,50 @@ def _write_state(folder: Path, state: State) -> None:
         "deep_idf.values": idf[rest],
         **{f"wide.{k}": arrays.narrow(v) for k, v in engine.wide.arrays().items()},
         **{f"bm25.{k}": arrays.narrow(v) for k, v in engine.bm25.arrays().items()},
+        **_remembered(learner),
+    }
+    arrays.write(folder, found)
+
+
+def _settings(state: State) -> dict[str, Any]:
+    """What lessons change, beside arrays."""
+    learner = state.learner
+    return {
+        "pristine": state.engine.pristine,
+        "feedback": state.feedback,
+        "count": learner.count,
+        "base": None if learner.base is None else [item.text for item in learner.base],
+        "events": [item.text for item in learner.events],
+    }
+
+
+def _remembered(learner: Learner) -> dict[str, np.ndarray]:
+    return {
         **_items("base", learner.base or [], learner.config),
         **_items("events", learner.events, learner.config),
     }
-    arrays.write(folder, found)
+
+
+def memory(state: State) -> dict[str, np.ndarray]:
+    """What lessons left behind them beside the network's rows, as arrays: see `remember`."""
+    text = json.dumps(_settings(state), ensure_ascii=False).encode()
+    return {"settings": np.frombuffer(text, np.uint8), **_remembered(state.learner)}
+
+
+def remember(state: State, settings: dict[str, Any], found: dict[str, np.ndarray]) -> None:
+    """Takes over what lessons left: the other way round of `memory`.
+
+    Raises:
+      KeyError, TypeError, ValueError: if something is missing or doesn't fit; nothing is changed.
+    """
+    kept: dict[str, list[Item] | None] = {"base": None, "events": []}
+    for name in kept:
+        if settings[name] is not None:
+            columns = [found[f"{name}.{f}"] for f in ("candidates", "lexical", "targets")]
+            kept[name] = [Item(t, *row) for t, *row in zip(settings[name], *columns, strict=True)]
+    state.engine.pristine, state.feedback = settings["pristine"], list(settings["feedback"])
+    state.learner.count, state.learner.base = settings["count"], kept["base"]
+    state.learner.events = kept["events"] or []
 
 
 def read(path: Path) -> tuple[State, Path]:
@@ -155,8 +191,10 @@ def read(path: Path) -> tuple[State, Path]:
 def clean(path: Path) -> None:
     """Removes what the manifest doesn't name: older snapshots, and those cut short."""
     manifest = check(path)
+    number = _number(path / manifest["log"])
+    keep = (manifest["snapshot"], manifest["log"], f"taught-{number}")
     for found in path.iterdir():
-        if _number(found) and found.name not in (manifest["snapshot"], manifest["log"]):
+        if _number(found) and found.name not in keep:
             _remove(found)
 
 
@@ -171,7 +209,7 @@ def _remove(path: Path) -> None:
 
 def _number(path: Path) -> int:
     kind, _, number = path.name.partition("-")
-    return int(number) if kind in ("snapshot", "log") and number.isdigit() else 0
+    return int(number) if kind in ("snapshot", "log", "taught") and number.isdigit() else 0
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -202,7 +240,7 @@ def _read(folder: Path) -> State:
     engine = Engine(config)
     engine.deep_idf = np.full(config.num_features, found["deep_idf.others"], np.float32)
     engine.deep_idf[found["deep_idf.ids"]] = found["deep_idf.values"]
-    engine.trained, engine.pristine = settings["trained"], settings["pristine"]
+    engine.trained = settings["trained"]
     for name in ("wide", "bm25"):
         parts = {k.partition(".")[2]: v for k, v in found.items() if k.startswith(f"{name}.")}
         old = getattr(engine, name)
@@ -212,16 +250,12 @@ def _read(folder: Path) -> State:
         config.seed, config.num_features, *(found[f"network.{n}"] for n in _STORED)
     )
     learner = Learner(engine, FeedbackConfig(**settings["feedback_config"]))
-    learner.count = settings["count"]
-    for name in ("base", "events"):
-        if settings[name] is not None:
-            columns = [found[f"{name}.{f}"] for f in ("candidates", "lexical", "targets")]
-            items = [Item(t, *row) for t, *row in zip(settings[name], *columns, strict=True)]
-            setattr(learner, name, items)
     counts = len(lines), documents.digests.size, engine.num_documents, len(engine.stored.output)
     if len(set(counts)) > 1:
         raise ValueError(
             f"{counts[0]} documents, {counts[1]} digests, {counts[2]} in the postings, "
             f"{counts[3]} in the network"
         )
-    return State(documents, engine, learner, feedback=settings["feedback"], known=found["known"])
+    state = State(documents, engine, learner, known=found["known"])
+    remember(state, settings, found)
+    return state

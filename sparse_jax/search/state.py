@@ -102,15 +102,15 @@ class State:
             case other:
                 raise ValueError(f"the log holds {other!r}, which this version doesn't know")
 
-    def replay(self, records: Sequence[dict[str, Any]]) -> None:
-        """Makes the changes of a log, but those undone.
+    def replay(self, records: Sequence[dict[str, Any]], *, done: int = 0) -> None:
+        """Makes the changes of a log, but those undone, and those that are `done` already.
 
         What was learned before the last `refresh` is learned then, not twice.
         """
         undone = {record["event"] for record in records if record["do"] == "undo"}
         last = max((n for n, r in enumerate(records) if r["do"] == "refresh"), default=-1)
         for number, record in enumerate(records):
-            skipped = record["do"] == "undo" or number in undone
+            skipped = number < done or record["do"] == "undo" or number in undone
             if not skipped and (record["do"] != "refresh" or number == last):
                 self.apply(record, learn=number > last)
 
