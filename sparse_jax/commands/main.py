@@ -32,6 +32,11 @@ COMMANDS = {
     "lm evaluate": Command("lm.evaluate", "perplexity of a text under a kept model", "lm"),
     "lm generate": Command("lm.generate", "write on from a prompt", "lm"),
     "lm preference": Command("preference", "tune a language model by preferences", "lm"),
+    "recommend train": Command("recommend.train", "train a recommender on histories of users"),
+    "recommend predict": Command("recommend.predict", "the next items of users"),
+    "recommend evaluate": Command("recommend.evaluate", "a kept recommender on held-out items"),
+    "recommend related": Command("recommend.related", "what goes with an item"),
+    "recommend update": Command("recommend.update", "teach it new events, users and items"),
     "search": Command("search", "an index of your documents that learns from you", "search"),
     "summarize": Command("summarize", "summaries of texts, extracted or written", "summarize"),
     "serve": Command("serve", "a kept model or index as a page or JSON service", "search"),
@@ -98,7 +103,7 @@ def _run(name: str, rest: list[str]) -> int:
 def _usage(group: str | None) -> str:
     shown = {n: c for n, c in COMMANDS.items() if group is None or n.split()[0] == group}
     lines = [f"usage: sparse-jax {group or 'COMMAND'} ... [--help]", ""]
-    lines += [f"  sparse-jax {name:<14} {command.about}" for name, command in shown.items()]
+    lines += [f"  sparse-jax {name:<18} {command.about}" for name, command in shown.items()]
     return "\n".join(lines)
 
 

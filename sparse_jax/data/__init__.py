@@ -17,6 +17,12 @@ from sparse_jax.data.csr import from_csr as from_csr
 from sparse_jax.data.csr import to_csr as to_csr
 from sparse_jax.data.csr import with_sizes as with_sizes
 from sparse_jax.data.errors import FormatError as FormatError
+from sparse_jax.data.event_files import read_histories as read_histories
+from sparse_jax.data.histories import Histories as Histories
+from sparse_jax.data.histories import leave_one_out as leave_one_out
+from sparse_jax.data.histories import of_events as of_events
+from sparse_jax.data.histories import of_lists as of_lists
+from sparse_jax.data.histories import split_at as split_at
 from sparse_jax.data.jsonl import read_jsonl as read_jsonl
 from sparse_jax.data.names import read_names as read_names
 from sparse_jax.data.prefetch import prefetch as prefetch

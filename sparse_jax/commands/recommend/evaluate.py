@@ -1,0 +1,64 @@
+"""A kept recommender on histories whose last items it was not trained on.
+
+    sparse-jax recommend train events.csv --model MODEL --hold-out last
+    sparse-jax recommend evaluate MODEL events.csv
+
+Each user's last item, or the first one after a moment, is ranked among all items.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from sparse_jax import recommend
+from sparse_jax.commands.parsing import Parser
+from sparse_jax.commands.recommend import options
+from sparse_jax.commands.report import tell
+from sparse_jax.runtime.allocator import keep_freed_memory
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="directory of a kept model")
+    add("file", metavar="FILE", help="histories or events; - reads standard input")
+    add("--with-seen", action="store_true", help="rank what the user took before, too")
+    add("--json", metavar="FILE", help="write the figures here, too")
+    options.add_hold_out(parser, "last")
+    options.add_reading(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    args = parse_args(argv)
+    keep_freed_memory()
+    try:
+        model = recommend.load(args.model)
+        held_out = options.split(options.read(args.file, args), args.hold_out)
+        figures = recommend.evaluate(
+            model, held_out.contexts, held_out.targets, exclude_seen=not args.with_seen
+        )
+        recommend.predict(model, held_out.contexts, k=10)  # compiles
+        started = time.perf_counter()
+        recommend.predict(model, held_out.contexts, k=10, exclude_seen=not args.with_seen)
+        seconds = time.perf_counter() - started
+        figures["predict_us"] = 1e6 * seconds / held_out.contexts.num_users
+        options.print_figures(figures)
+        print(f"  {'predicting':<21} {figures['predict_us']:,.0f} µs a user")
+        tell(figures, args.json)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except (ImportError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Teach a kept recommender new events, users and items, without training it anew.
+
+    sparse-jax recommend update MODEL today.csv
+
+FILE holds the new events alone. The model is replaced once all is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from sparse_jax import recommend
+from sparse_jax.commands.parsing import Parser
+from sparse_jax.commands.recommend import options
+from sparse_jax.runtime.allocator import keep_freed_memory
+from sparse_jax.runtime.lock import locked
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("model", metavar="MODEL", help="directory of a kept model")
+    parser.add_argument("file", metavar="FILE", help="new events; - reads standard input")
+    options.add_reading(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    args = parse_args(argv)
+    keep_freed_memory()
+    try:
+        before = recommend.load(args.model)
+        with locked(args.model):
+            events = options.read(args.file, args)
+            started = time.perf_counter()
+            model = recommend.update(before, events)
+            seconds = time.perf_counter() - started
+            recommend.save(model, args.model)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except (ImportError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{len(events.items):,} events in {seconds:.2f} s: "
+        f"{model.recent.num_users - before.recent.num_users:,} new users, "
+        f"{model.num_items - before.num_items:,} new items; kept in {args.model}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

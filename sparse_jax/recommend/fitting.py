@@ -1,0 +1,155 @@
+"""Training of a whole recommender."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_jax.data.histories import Histories, Split
+from sparse_jax.recommend import mixing, pairs, training
+from sparse_jax.recommend.model import Mix, Model
+from sparse_jax.recommend.presets import PRESETS, Preset, Progress, silent
+from sparse_jax.runtime.interrupt import Interrupt
+
+RECENT = 50
+"""Last events of a user that a model keeps, for `update`."""
+_HELD = 2000  # users whose last event chooses the mix, at most
+_SHARE = 10  # of the users, at most one in so many
+_HELD_CELLS = 1 << 28  # scores that choosing looks at, at most, for each mix tried
+
+
+def fit(
+    histories: Histories,
+    *,
+    preset: str = "fast",
+    seed: int = 0,
+    interrupt: Interrupt | None = None,
+    progress: Progress = silent,
+) -> Model:
+    """Learns from histories what a user takes next.
+
+    The last event of a tenth of the users is held out to choose how the parts are mixed. The
+    transitions, and the closed form, are then counted anew with all events; encoders are not
+    trained again.
+
+    Args:
+        histories: of n users, as `data.read_histories` reads them; users of one event only count
+            for what is popular.
+        preset: "linear": transitions alone, in seconds; "fast": with an encoder; "best": with the
+            closed form, where the items are few enough, and several encoders.
+        seed: of what is held out, and of the encoders.
+        interrupt: stops training of encoders early.
+        progress: hears how far it is.
+
+    Returns:
+        A `Model`.
+
+    Raises:
+        ValueError: an unknown preset, a negative seed, no user with two events, or items that a
+            model was said not to know.
+
+    Example:
+        >>> from sparse_jax import data, recommend
+        >>> histories = data.of_lists([["tea", "milk", "egg"], ["tea", "milk"], ["egg", "tea"]] * 9)
+        >>> fit(histories, preset="linear")
+        <recommend.Model of 3 items: 4 pairs, 0 encoders>
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset = {preset!r}: must be one of {', '.join(PRESETS)}")
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed = {seed}: must be from 0 to 2147483647")
+    if not (histories.lengths >= 2).any():
+        raise ValueError(
+            f"histories = {histories.num_users} users, none of two events: must have some to learn "
+            "what follows what; check the column of users"
+        )
+    if (histories.items < 0).any():
+        raise ValueError("histories hold items of no id: must be as read; read the file again")
+    chosen, started = PRESETS[preset], time.perf_counter()
+    held_out = _hold_out(histories, seed)
+    encoders = tuple(
+        training.train(
+            held_out.train,
+            preset=chosen,
+            seed=seed + number,
+            interrupt=interrupt,
+            progress=progress,
+            stage=f"encoder {number + 1} of {chosen.encoders}",
+        )
+        for number in range(chosen.encoders)
+    )
+    model = _assemble(held_out.train, encoders, chosen, preset, seed)
+    if len(held_out.targets):
+        progress("mix", 0, 1, "")
+        model = mixing.choose(model, held_out)
+    model = _counted(model, histories, chosen)
+    seconds = time.perf_counter() - started
+    return dataclasses.replace(model, notes={"train_seconds": round(seconds, 3)})
+
+
+def _hold_out(histories: Histories, seed: int) -> Split:
+    """The last events of some users of three events or more, and all else to train on."""
+    able = np.flatnonzero(histories.lengths >= 3)
+    most = min(_HELD, histories.num_users // _SHARE, _HELD_CELLS // histories.num_items)
+    users = np.sort(np.random.default_rng(seed).permutation(able)[:most])
+    kept = np.ones(len(histories.items), bool)
+    last = histories.offsets[users + 1] - 1
+    kept[last] = False
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+    train = dataclasses.replace(
+        histories,
+        offsets=before[histories.offsets],
+        items=histories.items[kept],
+        times=None if histories.times is None else histories.times[kept],
+    )
+    return Split(train, train.take(users), histories.items[last], 0)
+
+
+def _assemble(
+    histories: Histories, encoders: tuple[Any, ...], chosen: Preset, preset: str, seed: int
+) -> Model:
+    """A model before its mix is chosen."""
+    count = max(len(encoders), 1)
+    output = np.zeros((histories.num_items, 0), np.float32)
+    if encoders:
+        output = np.concatenate([np.asarray(e["items"]) for e in encoders], axis=1)
+    bias = sum((np.asarray(e["bias"]) for e in encoders), np.zeros(histories.num_items, np.float32))
+    none = pairs.from_matrix(pairs.count(histories.take(np.zeros(0, np.int64))))
+    model = Model(
+        counts=none,
+        closed=None,
+        pairs=none,
+        popularity=np.zeros(histories.num_items, np.float32),
+        encoders=jax.tree.map(jnp.asarray, encoders),
+        output=output,
+        bias=(bias / np.float32(count)).astype(np.float32),
+        mix=Mix(weight=3.0, decay=0.7, closed=0.0),
+        shape=chosen.shape,
+        recent=histories,
+        preset=preset,
+        seed=seed,
+        notes={},
+    )
+    return _counted(model, histories, chosen)
+
+
+def _counted(model: Model, histories: Histories, chosen: Preset) -> Model:
+    """The model with transitions, closed form and popularity of these histories."""
+    counts = pairs.from_matrix(pairs.count(histories))
+    closed = pairs.closed_form(histories) if histories.num_items <= chosen.max_closed else None
+    popularity = np.bincount(histories.items, minlength=histories.num_items).astype(np.float32)
+    starts = np.maximum(histories.offsets[:-1], histories.offsets[1:] - RECENT)
+    return dataclasses.replace(
+        model,
+        counts=counts,
+        closed=closed,
+        pairs=pairs.mixed(counts, closed, model.mix),
+        popularity=popularity,
+        bias=model.bias if model.encoders else mixing.log_popularity(popularity),
+        recent=histories.cut(starts, histories.offsets[1:]),
+    )

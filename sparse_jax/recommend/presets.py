@@ -1,0 +1,37 @@
+"""Named ways to train a recommender."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from sparse_jax.recommend.model import Shape
+
+Progress = Callable[[str, int, int, str], None]
+"""progress(stage, done, total, note): called now and then."""
+
+
+def silent(stage: str, done: int, total: int, note: str) -> None:
+    """Says nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """What is trained, and how long."""
+
+    encoders: int  # of different seeds, whose scores are averaged
+    shape: Shape = dataclasses.field(default_factory=Shape)
+    epochs: int = 0  # times that each history is seen
+    max_steps: int = 20_000  # of one encoder, whatever the epochs
+    batch_size: int = 128
+    active: int = 2048  # items that a step's softmax is over
+    learning_rate: float = 3e-3
+    dropout: float = 0.5
+    max_closed: int = 0  # items up to which the closed form is solved
+
+
+PRESETS = {
+    "linear": Preset(encoders=0),
+    "fast": Preset(encoders=1, epochs=20),
+    "best": Preset(encoders=2, epochs=30, max_closed=20_000),
+}

@@ -1,0 +1,111 @@
+"""New events, new users and new items, without training anew."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse
+
+from sparse_jax.data.histories import Histories, in_order
+from sparse_jax.data.xmc import offsets_of
+from sparse_jax.recommend import mixing, pairs
+from sparse_jax.recommend.fitting import RECENT
+from sparse_jax.recommend.inference import renumbered
+from sparse_jax.recommend.model import Model
+
+
+def update(model: Model, histories: Histories) -> Model:
+    """A model that knows further events, too.
+
+    They are counted as if they had been there from the start: a user that the model knows by name
+    goes on where they were, as far as their last 50 events are kept; other users are new. New items
+    stand behind the others, whose ids stay. What an encoder knows of a new item is the mean of what
+    it knows of those that come just before and after it, by their counts; nothing else in encoders,
+    mix or closed form changes.
+
+    Args:
+        model: of `recommend.fit` or `recommend.load`; it stays as it is.
+        histories: the new events alone, in order of time.
+
+    Returns:
+        A `Model`.
+
+    Raises:
+        ValueError: if there are no events.
+
+    Example:
+        >>> from sparse_jax import data, recommend
+        >>> histories = data.of_lists([["tea", "milk", "egg"], ["tea", "milk"], ["egg", "tea"]] * 9)
+        >>> model = recommend.fit(histories, preset="linear")
+        >>> events = data.of_lists([["egg", "salt"]] * 20, users=[f"new{n}" for n in range(20)])
+        >>> model = update(model, events)
+        >>> model.names(recommend.predict(model, [["egg"]], k=1).items[0])
+        ['salt']
+    """
+    if not len(histories.items):
+        raise ValueError("histories = no events: must have some; give the file of the new ones")
+    before = model.num_items
+    known = set(model.item_names)
+    names = model.item_names + in_order(n for n in histories.item_names if n not in known)
+    places = {name: place for place, name in enumerate(names)}
+    number = np.fromiter((places[n] for n in histories.item_names), np.int32, histories.num_items)
+    new = renumbered(histories, number, names)
+    joined, first_new = _joined(model.recent, new, names)
+    counts = pairs.to_matrix(model.counts, len(names)) + pairs.count(joined, first_new)
+    counts = scipy.sparse.csr_array(counts)
+    popularity = np.bincount(new.items, minlength=len(names)).astype(np.float32)
+    popularity[:before] += model.popularity
+    grown = _with_rows(model, counts, len(names))
+    counted = pairs.from_matrix(counts)
+    starts = np.maximum(joined.offsets[:-1], joined.offsets[1:] - RECENT)
+    return dataclasses.replace(
+        grown,
+        counts=counted,
+        pairs=pairs.mixed(counted, model.closed, model.mix),
+        popularity=popularity,
+        bias=grown.bias if model.encoders else mixing.log_popularity(popularity),
+        recent=joined.cut(starts, joined.offsets[1:]),
+        notes=model.notes | {"updates": model.notes.get("updates", 0) + 1},
+    )
+
+
+def _joined(
+    recent: Histories, new: Histories, names: tuple[str, ...]
+) -> tuple[Histories, np.ndarray]:
+    """(all users with what is kept of them and what is new, where the new begins in each)."""
+    places = {name: place for place, name in enumerate(recent.user_names)}
+    fresh = [name for name in new.user_names if name not in places]
+    users = recent.user_names + tuple(fresh)
+    places |= {name: len(recent.user_names) + i for i, name in enumerate(fresh)}
+    of_new = np.fromiter((places[name] for name in new.user_names), np.int64, new.num_users)
+    old_users = np.repeat(np.arange(recent.num_users), recent.lengths)
+    new_users = np.repeat(of_new, new.lengths)
+    owners = np.concatenate([old_users, new_users])
+    order = np.argsort(owners, kind="stable")  # old events stay before new ones
+    items = np.concatenate([recent.items, new.items])[order]
+    counts = np.bincount(owners, minlength=len(users))
+    first_new = np.bincount(old_users, minlength=len(users))
+    return Histories(offsets_of(counts), items, names, users), first_new
+
+
+def _with_rows(model: Model, counts: scipy.sparse.csr_array, num_items: int) -> Model:
+    """The model with rows for new items in the encoders' tables and in their output."""
+    before = model.num_items
+    if num_items == before or not model.encoders:
+        return model
+    beside = (counts + counts.T)[before:, :before]
+    total = np.maximum(beside.sum(axis=1), 1e-12)
+
+    def grown(table: np.ndarray) -> np.ndarray:
+        table = np.asarray(table, np.float32)
+        mean = (beside @ table) / (total[:, None] if table.ndim == 2 else total)
+        return np.concatenate([table, mean.astype(np.float32)])
+
+    encoders = tuple(
+        part | {"items": grown(part["items"]), "bias": grown(part["bias"])}
+        for part in model.encoders
+    )
+    return dataclasses.replace(
+        model, encoders=encoders, output=grown(model.output), bias=grown(model.bias)
+    )
