@@ -391,13 +391,21 @@ def optimizers_work_on_the_slots_of_their_shard() -> None:
         np.testing.assert_allclose(whole(found, table.dealing), array, rtol=1e-4, atol=1e-5)
 
 
-def main(names: list[str]) -> None:
+def start(devices: int) -> None:
+    """As `conftest` sets JAX up, with this many devices, compiled fast."""
+    jax.config.update("jax_num_cpu_devices", devices)
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def main(checks: dict[str, Callable[[], None]], names: list[str]) -> None:
     """Runs the checks; prints what each of them raised, as JSON."""
     raised = {}
-    for name in names or list(CHECKS):
+    for name in names or list(checks):
         RNG.bit_generator.state = START  # each check has its numbers, whichever ran before
         try:
-            CHECKS[name]()
+            checks[name]()
             raised[name] = ""
         except BaseException:
             raised[name] = traceback.format_exc()
@@ -405,8 +413,5 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", SHARDS)
-    jax.config.update("jax_numpy_dtype_promotion", "strict")
-    jax.config.update("jax_numpy_rank_promotion", "raise")
-    jax.config.update("jax_disable_most_optimizations", True)
-    main(sys.argv[1:])
+    start(SHARDS)
+    main(CHECKS, sys.argv[1:])
