@@ -100,7 +100,7 @@ def weighted(table: Table, weights: np.ndarray) -> Table:
         weights: float32 [labels], at least 0.
 
     Returns:
-        A table that notes weights other than 1, which training doesn't take.
+        A table that notes weights other than 1.
     """
     kept = weights != 0
     points = table.points
@@ -115,8 +115,9 @@ def weighted(table: Table, weights: np.ndarray) -> Table:
     if np.all(weights == 1):
         return dataclasses.replace(table, points=points)
     note = (
-        f"labels have weights from {weights.min():g} to {weights.max():g}: training takes every "
-        "label as 1; they are kept in `label_weights`, and labels of weight 0 are left out"
+        f"labels have weights from {weights.min():g} to {weights.max():g}: they are kept in "
+        "`label_weights`, which training takes for how far each holds, those above 1 as 1; labels "
+        "of weight 0 are left out, and measures count every other one as 1"
     )
     return dataclasses.replace(
         table, points=points, label_weights=weights, notes=(*table.notes, note)

@@ -17,17 +17,18 @@ from sparse_jax.data import XmcData
 from sparse_jax.data.weighting import Weighting
 from sparse_jax.data.weighting import apply as apply_weighting
 from sparse_jax.data.weighting import fit as weighting_of
-from sparse_jax.data.xmc import fingerprint
 from sparse_jax.ops.label_tree import LabelTree, Svm
 from sparse_jax.runtime import checkpoint
 from sparse_jax.runtime.interrupt import Interrupt
-from sparse_jax.xmc import accounting, label_tree, memory, mixing, network, seen, wide
+from sparse_jax.xmc import accounting, label_tree, memory, mixing, network, seen, soft_labels, wide
 from sparse_jax.xmc.model import About, Model, network_parts, over_all
 from sparse_jax.xmc.network_run import NetworkRun, Options
 from sparse_jax.xmc.presets import PRESETS, Preset
 from sparse_jax.xmc.progress import Progress, silent
+from sparse_jax.xmc.soft_labels import Weighted
 
 NETWORKS = 2  # that differ by their first weights; in float32 only while they learn
+_HELD_OUT = 1 << 20  # the draw of held-out points' labels: no pass of training
 LITTLE = 4.0  # a weight beside which a network says so little that a second one changes nothing
 
 
@@ -39,6 +40,7 @@ def fit(
     weighting: str = "auto",
     label_names: Sequence[str] | None = None,
     feature_names: Sequence[str] | None = None,
+    label_weights: np.ndarray | None = None,
     checkpoint_directory: str | None = None,
     resume: bool = False,
     interrupt: Interrupt | None = None,
@@ -59,6 +61,8 @@ def fit(
         at the values; see `data.weighting`.
       label_names: [N], for people; kept with the model.
       feature_names: [F], the word of each feature; with them a model can be asked about texts.
+      label_weights: float32 [labels], above 0, one for each of `points.label_ids`: a label of
+        weight .3 counts as .3 of a yes and .7 of a no; above 1, and None, as 1: see `soft_labels`.
       checkpoint_directory: where what is finished is saved on the way, for `resume`.
       resume: goes on from there; the same data and arguments give the same bits as one run.
       interrupt: ends the training early, at a time limit or Ctrl-C; the model is what there is.
@@ -85,8 +89,10 @@ def fit(
     interrupt = interrupt or Interrupt()
     started = time.perf_counter()
     chosen = weighting_of(points, weighting)
-    weighted = apply_weighting(chosen, points)
-    held_out, rest = _hold_out(weighted, recipe.held_out, seed)
+    weights = soft_labels.check(points, label_weights)
+    whole = Weighted(apply_weighting(chosen, points), weights)
+    held, rest = _hold_out(whole, recipe.held_out, seed)
+    held_out = held.draw(seed, _HELD_OUT)
     job = _Job(recipe, seed, checkpoint_directory, resume, interrupt, progress, on_network)
     about = About(
         num_features=points.num_features,
@@ -101,20 +107,20 @@ def fit(
     counts: dict[str, Any] = {}
     with interrupt:
         if recipe.visits:
-            linear = _fit_wide(job, rest, counts)
+            _, linear = _fit_wide_twice(job, rest, rest, counts)
             trees = _fit_trees(job, [rest], counts)
             model = assemble(idf, linear, trees, kept, about)
             if not interrupt.ended:
                 model = _with_networks(job, model, rest, held_out, counts)
             model = mixing.calibrate(model, held_out)
         else:
-            model = _fit_linear(job, idf, weighted, rest, held_out, kept, about, counts)
+            model = _fit_linear(job, idf, whole, rest, held_out, kept, about, counts)
     seconds = time.perf_counter() - started
     notes = {
         "points": points.num_points,
         "train_seconds": round(seconds, 3),
         **({"stopped_early": True} if interrupt.ended else {}),
-        **accounting.whole_training(counts, rest),
+        **accounting.whole_training(counts, rest.points),
     }
     about = dataclasses.replace(model.about, notes=notes)
     return dataclasses.replace(model, about=about)
@@ -147,8 +153,8 @@ def assemble(
 def _fit_linear(
     job: _Job,
     idf: jax.Array | None,
-    points: XmcData,
-    rest: XmcData,
+    points: Weighted,
+    rest: Weighted,
     held_out: XmcData,
     kept: memory.Memory,
     about: About,
@@ -210,31 +216,27 @@ def _check(
     return PRESETS[preset]
 
 
-def _hold_out(points: XmcData, most: int, seed: int) -> tuple[XmcData, XmcData]:
+def _hold_out(points: Weighted, most: int, seed: int) -> tuple[Weighted, Weighted]:
     """(held-out points, the rest): at most a twentieth is held out, none of fewer than 40."""
-    order = np.random.default_rng(seed).permutation(points.num_points)
-    count = min(most, -(-points.num_points // 20)) if points.num_points >= 40 else 0
+    size = points.points.num_points
+    order = np.random.default_rng(seed).permutation(size)
+    count = min(most, -(-size // 20)) if size >= 40 else 0
     return points.take(np.sort(order[:count])), points.take(np.sort(order[count:]))
 
 
-def _fit_wide(job: _Job, points: XmcData, counts: dict[str, Any]) -> wide.WideModel:
-    """The wide part, by one set of points."""
-    return _fit_wide_twice(job, points, points, counts)[1]
-
-
 def _fit_wide_twice(
-    job: _Job, points: XmcData, early: XmcData, counts: dict[str, Any]
+    job: _Job, points: Weighted, early: Weighted, counts: dict[str, Any]
 ) -> tuple[wide.WideModel, wide.WideModel]:
     """(the wide part before its last epoch, trained on `early` alone; after one on all points)."""
-    model = wide.zeros(points, min_share=job.preset.min_share)
-    epochs, done = job.preset.epochs(points, model), 0
+    model = wide.zeros(points.points, min_share=job.preset.min_share)
+    epochs, done = job.preset.epochs(points.points, model), 0
     counts["wide"] = (epochs, np.diff(np.asarray(model.offsets)))
     directory = job.place("wide")
     fixed = {
         "seed": job.seed,
         "preset": job.preset.about,
         "epochs": epochs,
-        "data": None if directory is None else fingerprint(points),
+        "data": None if directory is None else soft_labels.fingerprint(*points),
     }
     if job.resume and directory is not None:
         saved = checkpoint.read_extra(directory)
@@ -246,10 +248,10 @@ def _fit_wide_twice(
         (before, model), extra = found
         done = extra["epoch"]
         job.progress("wide", done, epochs, f"resumed at epoch {done} of {epochs}")
-    plans = ((early, range(epochs - 1)), (points, (epochs - 1,)))
+    plans = ((early.points, range(epochs - 1)), (points.points, (epochs - 1,)))
     capacity = wide.plan(plans, seed=job.seed)
 
-    def run(points: XmcData, model: wide.WideModel, first: int, last: int) -> wide.WideModel:
+    def run(points: Weighted, model: wide.WideModel, first: int, last: int) -> wide.WideModel:
         def save(model: wide.WideModel, epoch: int) -> None:
             assert directory is not None
             pair = (model if epoch < epochs else before, model)
@@ -257,10 +259,11 @@ def _fit_wide_twice(
             checkpoint.save(directory, pair, step=epoch, extra=extra, keep=1)
 
         return wide.fit(
-            points,
+            points.points,
             model,
             epochs=epochs,
             seed=job.seed,
+            label_weights=points.weights,
             first_epoch=first,
             last_epoch=last,
             capacity=capacity,
@@ -278,12 +281,12 @@ def _fit_wide_twice(
     return before, model
 
 
-def _fit_trees(job: _Job, points: list[XmcData], counts: dict[str, Any]) -> list[LabelTree]:
+def _fit_trees(job: _Job, points: list[Weighted], counts: dict[str, Any]) -> list[LabelTree]:
     """Trees that differ by their seed, two at a time: much of the work is one thread's.
 
     The first learns from the first set of points, the others from the last.
     """
-    count = job.preset.trees(points[-1])
+    count = job.preset.trees(points[-1].points)
     tallies: list[list[float]] = [[] for _ in range(count)]
     done = 0
 
@@ -291,7 +294,7 @@ def _fit_trees(job: _Job, points: list[XmcData], counts: dict[str, Any]) -> list
         if job.interrupt.ended:
             return None
         return label_tree.fit(
-            points[0] if number == 0 else points[-1],
+            (points[0] if number == 0 else points[-1]).draw(job.seed, number),
             seed=10 * job.seed + number,
             tally=tallies[number],
         )
@@ -308,7 +311,7 @@ def _fit_trees(job: _Job, points: list[XmcData], counts: dict[str, Any]) -> list
 
 
 def _with_networks(
-    job: _Job, model: Model, points: XmcData, held_out: XmcData, counts: dict[str, Any]
+    job: _Job, model: Model, rest: Weighted, held_out: XmcData, counts: dict[str, Any]
 ) -> Model:
     """The model with weights that held-out points choose, and networks where they help."""
     if not held_out.num_points:
@@ -316,6 +319,7 @@ def _with_networks(
     if model.trees:
         model = mixing.choose_tree_weight(model, held_out)
     options = Options(seed=job.seed)
+    points = rest.points
     present = seen.few(points)
     points = points if present is None else seen.numbered(points, present)
     steps = job.preset.steps(points.num_points, options.batch_size)
@@ -324,7 +328,8 @@ def _with_networks(
     for number in range(NETWORKS):
         directory = job.place(f"network{number}")
         if run is None:
-            run = NetworkRun(options, points, steps=steps, directory=directory)
+            more: dict[str, Any] = {"steps": steps, "directory": directory}
+            run = NetworkRun(options, points, label_weights=rest.weights, **more)
         else:
             run = run.again(number, directory=directory)
         if job.resume and directory is not None and run.resume():

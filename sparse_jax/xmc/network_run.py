@@ -14,14 +14,13 @@ import numpy as np
 import optax
 
 from sparse_jax import data
-from sparse_jax.data.xmc import fingerprint
 from sparse_jax.optim import fused, rates
 from sparse_jax.retrieval import hashing, schedules
 from sparse_jax.retrieval.index import IndexConfig
 from sparse_jax.runtime import checkpoint, loop
 from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.runtime.machine import sha256
-from sparse_jax.xmc import accounting, inference, network
+from sparse_jax.xmc import accounting, inference, network, soft_labels
 from sparse_jax.xmc import step as training
 from sparse_jax.xmc.negatives import STRATEGIES
 from sparse_jax.xmc.progress import Progress, silent
@@ -98,6 +97,7 @@ class NetworkRun:
     Args:
       options: what it is.
       points: weighted training points.
+      label_weights: float32 [labels] of them: see `soft_labels`; None for ones.
       steps: to take, rather than whole epochs.
       directory: where checkpoints go, after each epoch and at the end; None keeps none.
       save_every: steps between further checkpoints.
@@ -110,11 +110,13 @@ class NetworkRun:
         options: Options,
         points: data.XmcData,
         *,
+        label_weights: np.ndarray | None = None,
         steps: int | None = None,
         directory: str | None = None,
         save_every: int | None = None,
     ) -> None:
         self.options, self.points = options, points
+        self.label_weights = soft_labels.check(points, label_weights)
         self.directory, self.save_every = directory, save_every
         self.steps_per_epoch = data.num_batches(points.num_points, options.batch_size)
         self.total_steps = self.steps_per_epoch * options.epochs if steps is None else steps
@@ -181,7 +183,9 @@ class NetworkRun:
         epoch, start = divmod(first, self.steps_per_epoch)
         while True:
             yield from data.batches(
-                self.points,
+                soft_labels.draw(
+                    self.points, self.label_weights, seed=self.options.seed, number=epoch
+                ),
                 self.options.batch_size,
                 seed=self.options.seed,
                 epoch=epoch,
@@ -195,11 +199,15 @@ class NetworkRun:
         assert self.directory is not None
         extra = {
             "options": dataclasses.asdict(self.options),
-            "data": fingerprint(self.points),
+            "data": self._data(),
             "clock": self.clock.record(),
             "history": self.history,
         }
         checkpoint.save(self.directory, state, step=self.clock.step, extra=extra)
+
+    def _data(self) -> str:
+        """What tells these points from others."""
+        return soft_labels.fingerprint(self.points, self.label_weights)
 
     def resume(self) -> bool:
         """Takes up the last checkpoint; whether there was one.
@@ -214,7 +222,7 @@ class NetworkRun:
         was = saved.get("options")
         if isinstance(was, dict):
             was = {**was, "data": saved.get("data")}
-        here = {**dataclasses.asdict(self.options), "data": fingerprint(self.points)}
+        here = {**dataclasses.asdict(self.options), "data": self._data()}
         checkpoint.check_same_run(self.directory, was, here)
         found = checkpoint.restore(self.directory, self.state)
         assert found is not None

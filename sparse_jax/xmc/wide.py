@@ -28,6 +28,7 @@ from sparse_jax.ops.fixed_order import weighted_total
 from sparse_jax.ops.wide import Entries, co_occurring, wide_scores, wide_step
 from sparse_jax.runtime import loop
 from sparse_jax.runtime.interrupt import Interrupt
+from sparse_jax.xmc import soft_labels
 from sparse_jax.xmc.progress import Progress, silent
 
 _FIRST_BIAS = -1.0  # the margin: labels without evidence stay there
@@ -278,6 +279,7 @@ def fit(
     *,
     epochs: int,
     seed: int = 0,
+    label_weights: np.ndarray | None = None,
     learning_rate: float = LEARNING_RATE,
     first_epoch: int = 0,
     last_epoch: int | None = None,
@@ -295,6 +297,7 @@ def fit(
       model: of `zeros`, or where an earlier run stopped; donated.
       epochs: of the whole training.
       seed: of the order of the points.
+      label_weights: float32 [labels] of the points: see `soft_labels`; None for ones.
       learning_rate: at the start.
       first_epoch: epochs done already.
       last_epoch: stop when so many are done; None: `epochs`.
@@ -320,8 +323,9 @@ def fit(
         epoch, start = divmod(first, per_epoch)
         for number in range(epoch, epochs):
             done = number * per_epoch + start
+            shown = soft_labels.draw(points, label_weights, seed=seed, number=number)
             for batch in batches(
-                points, BATCH, seed=seed, epoch=number, capacity=capacity, start=start
+                shown, BATCH, seed=seed, epoch=number, capacity=capacity, start=start
             ):
                 yield batch, np.float32(learning_rate * (1 - done / total))
                 done += 1

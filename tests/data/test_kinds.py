@@ -139,7 +139,7 @@ def test_weights_of_labels_are_kept_and_told_and_zero_is_no_label(tmp_path, kind
             b'{"title": "x"}\n{"title": "y"}\n{"title": "z"}\n',
         ],
     }[kind]
-    with pytest.warns(UserWarning, match="training takes every label as 1"):
+    with pytest.warns(UserWarning, match="which training takes for how far each holds"):
         table = data.read(write_files(tmp_path, contents))
     assert table.kind == kind
     assert table.points.label_offsets.tolist() == [0, 2, 2, 3]

@@ -102,7 +102,7 @@ def _run(args: argparse.Namespace) -> int:
             check_writable(place)
     table, test_table = load(args)
     train, test = table.points, None if test_table is None else test_table.points
-    names = {"label_names": table.label_names, "feature_names": table.feature_names}
+    names: Names = {"label_names": table.label_names, "feature_names": table.feature_names}
     held = "" if test is None else f"{test.num_points:,} test points, "
     print(
         f"{train.num_points:,} training points, {held}{train.num_features:,} features, "
@@ -114,9 +114,9 @@ def _run(args: argparse.Namespace) -> int:
     interrupt = Interrupt(args.max_seconds if args.preset else None)
     with interrupt, Bars() as bars:
         if args.preset:
-            model, history, costs = _fit_preset(args, train, names, interrupt, bars)
+            model, history, costs = _fit_preset(args, table, names, interrupt, bars)
         else:
-            model, history, costs = _fit_network(args, train, names, interrupt, bars)
+            model, history, costs = _fit_network(args, table, names, interrupt, bars)
     about = dataclasses.replace(
         model.about, notes=model.about.notes | reading.columns_note(args, table)
     )
@@ -152,14 +152,15 @@ Names = dict[str, tuple[str, ...] | None]
 
 def _fit_preset(
     args: argparse.Namespace,
-    train: data.XmcData,
+    table: data.Table,
     names: Names,
     interrupt: Interrupt,
     bars: Bars,
 ) -> Fitted:
     runs: list[NetworkRun] = []
     model = xmc.fit(
-        train,
+        table.points,
+        label_weights=table.label_weights,
         preset=args.preset,
         seed=args.seed,
         weighting=args.weighting,
@@ -188,15 +189,17 @@ def _fit_preset(
 
 def _fit_network(
     args: argparse.Namespace,
-    train: data.XmcData,
+    table: data.Table,
     names: Names,
     interrupt: Interrupt,
     bars: Bars,
 ) -> Fitted:
+    train = table.points
     chosen = weighting.fit(train, args.weighting)
     run = NetworkRun(
         options.network_options(args),
         weighting.apply(chosen, train),
+        label_weights=table.label_weights,
         directory=args.checkpoint,
         save_every=args.save_every,
     )

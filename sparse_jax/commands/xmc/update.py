@@ -70,6 +70,8 @@ def _run(args: argparse.Namespace) -> int:
     model = xmc.load(args.model)
     table = reading.read(args.file, args, model=model)
     table = naming.for_update(args.file, table, model, args.labels, args.vocabulary)
+    if table.label_weights is not None:
+        print("warning: an update takes every label as 1, whatever its weight", file=sys.stderr)
     started = time.perf_counter()
     interrupt = Interrupt()
     with Bars() as bars:
