@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 
 import numpy as np
 
-from sparse_jax.data.xmc import MAX_SIZE, XmcData, offsets_of, unchecked
-from sparse_jax.text.features import Tokens, normalize, tokenize
+from sparse_jax.data.xmc import MAX_SIZE, XmcData, unchecked
+from sparse_jax.ops import text_features
+from sparse_jax.text.features import normalize
 
-_AT_ONCE = 1 << 14  # texts tokenized at a time
+_WORDS = text_features.Options(True, False, 0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,19 +83,14 @@ class Vocabulary:
         most = MAX_SIZE if max_features is None else max_features
         if not 1 <= most <= MAX_SIZE:
             raise ValueError(f"max_features = {most}: must be from 1 to {MAX_SIZE}, or None")
-        counts: dict[str, int] = {}
-        for tokens in _tokens(texts):
-            _, types, _ = _count(tokens)
-            found = np.bincount(types, minlength=len(tokens.words))
-            for word, count in zip(tokens.words, found.tolist(), strict=True):
-                counts[word] = counts.get(word, 0) + count
-        ranked = sorted((-count, word) for word, count in counts.items() if count >= min_count)
-        if not ranked:
+        given = _listed(texts)
+        found, _ = text_features.fit_vocabulary(given, _WORDS, min_count, most, normalize)
+        if not found.names:
             raise ValueError(
                 f"min_count = {min_count}: must be reached by some word; give more texts or a "
                 "lower count"
             )
-        return cls(tuple(word for _, word in ranked[:most]))
+        return cls(found.names)
 
     @property
     def num_features(self) -> int:
@@ -119,20 +114,20 @@ class Vocabulary:
             >>> Vocabulary(("red", "apple")).transform(["apple red apple"]).feature_values.tolist()
             [1.0, 2.0]
         """
-        counts, ids, values = [], [], []
-        for tokens in _tokens(texts):
-            known = np.fromiter(
-                (self._ids.get(word, -1) for word in tokens.words), np.int64, len(tokens.words)
-            )
-            row, found, count = _count(tokens, known)
-            counts.append(np.bincount(row, minlength=tokens.offsets.size - 1))
-            ids.append(found)
-            values.append(count)
-        offsets = offsets_of(np.concatenate([np.zeros(0, np.int64), *counts]))
+        names = list(self._ids)
+        keys, ids = text_features.word_keys(names), np.fromiter(self._ids.values(), np.int32)
+        offsets, found, values = text_features.count_known(_listed(texts), _WORDS, keys, normalize)
+        if np.any(ids[1:] < ids[:-1]):  # the places of names aren't in order of the ids
+            found = ids[found]
+            rows = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
+            order = np.lexsort((found, rows))
+            found, values = found[order], values[order]
+        else:
+            found = ids[found]
         return unchecked(
             offsets,
-            np.concatenate([np.zeros(0, np.int32), *ids]).astype(np.int32),
-            np.concatenate([np.zeros(0, np.float32), *values]).astype(np.float32),
+            found,
+            values,
             np.zeros_like(offsets),
             np.zeros(0, np.int32),
             self.num_features,
@@ -140,23 +135,7 @@ class Vocabulary:
         )
 
 
-def _tokens(texts: Iterable[str]) -> Iterator[Tokens]:
+def _listed(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
         raise TypeError("texts = one string: must be several; put it into a list")
-    rest = iter(texts)
-    while some := list(islice(rest, _AT_ONCE)):
-        yield tokenize(some)
-
-
-def _count(
-    tokens: Tokens, ids: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows, ids and counts of the distinct (text, id) pairs, in order; ids below 0 are left out.
-
-    The ids are those of the distinct words; without, their numbers.
-    """
-    rows = np.repeat(np.arange(tokens.offsets.size - 1), np.diff(tokens.offsets))
-    found = tokens.types.astype(np.int64) if ids is None else ids[tokens.types]
-    known = found >= 0
-    keys, counts = np.unique(rows[known] << 32 | found[known], return_counts=True)
-    return keys >> 32, keys & 0xFFFFFFFF, counts
+    return list(texts)

@@ -94,6 +94,13 @@ def fit_vocabulary(
     return Found(keys, frequencies, names), Counts(*counts)
 
 
+def word_keys(words: Sequence[str]) -> np.ndarray:
+    """Keys of words as `normalize` leaves them: uint64 [words]."""
+    buffer = np.frombuffer(b" " + b"".join(word.encode() + b" " for word in words), np.uint8)
+    spaces = np.flatnonzero(buffer == _SPACE)
+    return mix64(_hash_bytes(buffer, spaces[:-1] + 1, spaces[1:]) + _WORD)
+
+
 def _prepare(texts: Sequence[str], normalize: Callable[[str], str]) -> tuple[str, ...]:
     """Texts for C++, which folds ASCII alone: other words are normalized here.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import pickle
+import random
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def dense(points: XmcData) -> np.ndarray:
     return out
 
 
-def test_against_loops(monkeypatch):
+def test_against_loops():
     vocabulary = Vocabulary.fit(TEXTS, min_count=1)
     split = [normalize(text).split() for text in TEXTS]
     assert set(vocabulary.words) == {word for words in split for word in words}
@@ -38,8 +40,7 @@ def test_against_loops(monkeypatch):
     assert_same(XmcData(**vars(points)), points)
     for row in range(len(TEXTS)):
         assert (np.diff(points.take([row]).feature_ids) > 0).all()
-    # However many texts are split at a time.
-    monkeypatch.setattr("sparse_jax.data.vocabulary._AT_ONCE", 2)
+    # Of texts that come one by one, too.
     assert Vocabulary.fit(iter(TEXTS), min_count=1) == vocabulary
     assert_same(vocabulary.transform(iter(TEXTS)), points)
 
@@ -99,3 +100,23 @@ def test_wrong_arguments():
         Vocabulary.fit(["red"], max_features=0)
     with pytest.raises(ValueError, match="min_count = 2: must be reached by some word"):
         Vocabulary.fit(["red", "green"])
+
+
+def test_words_are_counted_as_by_splitting_each_text(kernels):
+    rng = random.Random(0)
+    signs = "ab Éßж中文ｱ́ि\u200b\u00ad-_.'’\n\tİıΣς\U0001f600क्षी٣²ﬁ\ud800"
+    texts = ["".join(rng.choices(signs, k=rng.randrange(30))) for _ in range(800)]
+    split = [normalize(text).split() for text in texts]
+    often = collections.Counter(word for words in split for word in set(words))
+    ranked = sorted(often, key=lambda word: (-often[word], word))
+    assert Vocabulary.fit(texts, min_count=1).words == tuple(ranked)
+    assert Vocabulary.fit(texts).words == tuple(w for w in ranked if often[w] > 1)
+    # Ids that descend, names that are no words, and one by which another word is meant.
+    names = (*ranked[::-2], "two words", "ÀÀ", "!")
+    points = Vocabulary(names).transform(texts)
+    for row, words in enumerate(split):
+        found = collections.Counter(w for w in words if w in names or w == "aa")
+        right = sorted((names.index(w if w in names else "ÀÀ"), n) for w, n in found.items())
+        part = slice(*points.feature_offsets[row : row + 2])
+        values = points.feature_values[part].tolist()
+        assert list(zip(points.feature_ids[part].tolist(), values, strict=True)) == right
