@@ -36,6 +36,7 @@ COMMANDS = {
     "recommend predict": Command("recommend.predict", "the next items of users"),
     "recommend evaluate": Command("recommend.evaluate", "a kept recommender on held-out items"),
     "recommend related": Command("recommend.related", "what goes with an item"),
+    "recommend compare": Command("recommend.compare", "it and its peers on the same histories"),
     "recommend update": Command("recommend.update", "teach it new events, users and items"),
     "search": Command("search", "an index of your documents that learns from you", "search"),
     "summarize": Command("summarize", "summaries of texts, extracted or written", "summarize"),

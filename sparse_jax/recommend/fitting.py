@@ -71,7 +71,7 @@ def fit(
     if (histories.items < 0).any():
         raise ValueError("histories hold items of no id: must be as read; read the file again")
     chosen, started = PRESETS[preset], time.perf_counter()
-    held_out = _hold_out(histories, seed)
+    held_out = hold_out(histories, seed)
     encoders = tuple(
         training.train(
             held_out.train,
@@ -92,8 +92,16 @@ def fit(
     return dataclasses.replace(model, notes={"train_seconds": round(seconds, 3)})
 
 
-def _hold_out(histories: Histories, seed: int) -> Split:
-    """The last events of some users of three events or more, and all else to train on."""
+def hold_out(histories: Histories, seed: int) -> Split:
+    """The last events of some users of three events or more, and all else to train on.
+
+    Args:
+        histories: of n users.
+        seed: of who it is: a tenth, at most 2,000.
+
+    Returns:
+        A `Split`; contexts and targets are those users'.
+    """
     able = np.flatnonzero(histories.lengths >= 3)
     most = min(_HELD, histories.num_users // _SHARE, _HELD_CELLS // histories.num_items)
     users = np.sort(np.random.default_rng(seed).permutation(able)[:most])

@@ -26,12 +26,12 @@ class Preset:
     batch_size: int = 128
     active: int = 2048  # items that a step's softmax is over
     learning_rate: float = 3e-3
-    dropout: float = 0.5
+    dropout: float = 0.3
     max_closed: int = 0  # items up to which the closed form is solved
 
 
 PRESETS = {
     "linear": Preset(encoders=0),
-    "fast": Preset(encoders=1, epochs=20),
-    "best": Preset(encoders=2, epochs=30, max_closed=20_000),
+    "fast": Preset(encoders=1, epochs=15),
+    "best": Preset(encoders=2, epochs=15, max_closed=20_000),
 }

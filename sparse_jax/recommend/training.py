@@ -75,7 +75,7 @@ def train(
     outcome = loop.train(
         (params, tx.init(params), key),
         step,
-        functools.partial(_batches, rows, size, seed),
+        functools.partial(batches, rows, size, seed),
         steps=steps,
         interrupt=interrupt,
         look=lambda look: progress(stage, look.step, steps, f"loss {look.metrics['loss']:.3f}"),
@@ -92,8 +92,15 @@ def _max_targets(rows: np.ndarray, size: int) -> int:
     return min(-(-int(room + 1) // 64) * 64, size * (rows.shape[1] - 1))
 
 
-def _batches(rows: np.ndarray, size: int, seed: int, start: int) -> Iterator[np.ndarray]:
-    """Batches without end, each epoch in an order of its own."""
+def batches(rows: np.ndarray, size: int, seed: int, start: int) -> Iterator[np.ndarray]:
+    """Batches without end, each epoch in an order of its own.
+
+    Args:
+        rows: int32 [W, L + 1].
+        size: B, at most W; the last rows of an epoch that fill no batch are left out.
+        seed: of the orders.
+        start: steps that are done.
+    """
     each = len(rows) // size
     epoch = start // each
     while True:

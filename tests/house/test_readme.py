@@ -26,7 +26,10 @@ from sparse_jax.commands import main as command_line
 
 ROOT = Path(__file__).resolve().parents[2]
 # The other pages of docs/ report measurements, and hold no code to try.
-PAGES = ("README.md", *(f"docs/{n}.md" for n in ("index", "classify", "search", "faq")))
+PAGES = (
+    "README.md",
+    *(f"docs/{n}.md" for n in ("index", "classify", "recommend", "search", "faq")),
+)
 PAGES += ("docs/memory-and-threads.md",)
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 README = TEXTS["README.md"]
@@ -124,6 +127,10 @@ def write_files(folder: Path) -> None:
     pairs = [{"text": f"Tool {n % 5} is a tool.", "title": f"tool {n % 5}"} for n in range(20)]
     for name, rows in (("documents.jsonl", documents), ("pairs.jsonl", pairs)):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    events = [f"{user},{'tea milk egg salt'.split()[at]}" for user in range(40) for at in range(4)]
+    dated = [f"{row},2024-{4 + n % 3:02}-{1 + n % 28:02}" for n, row in enumerate(events)]
+    for name, rows in (("events.csv", dated), ("today.csv", ["new,tea,2024-08-01"])):
+        (folder / name).write_text("\n".join(["user,item,time", *rows]) + "\n")
     (folder / "notes.txt").write_text("Cats purr. Cats and dogs play. It rains.")
 
 

@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_model(split, whole, monkeypatch):
 
 def test_held_out_events_are_of_some_users_and_not_trained_on():
     histories = chains()
-    held_out = fitting._hold_out(histories, 0)
+    held_out = fitting.hold_out(histories, 0)
     assert len(held_out.targets) == histories.num_users // 10
     assert len(held_out.train.items) == len(histories.items) - len(held_out.targets)
     user = held_out.contexts.user_names[0]

@@ -50,6 +50,13 @@ def _open_index(path: Path) -> Served:
     return SearchIndex(search.load(path))
 
 
+def _open_recommender(path: Path) -> Served:
+    from sparse_jax import recommend
+    from sparse_jax.commands.serve.recommender import Recommender
+
+    return Recommender(recommend.load(path))
+
+
 class Kind(NamedTuple):
     """A kind of model, and how one is opened."""
 
@@ -59,6 +66,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "xmc": Kind("a classifier, of `sparse-jax xmc train`", _open_classifier),
+    "recommend": Kind("a recommender, of `sparse-jax recommend train`", _open_recommender),
     "search": Kind("an index, of `sparse-jax search index`", _open_index),
 }
 """By the kind that `model.json` names; an index has a manifest of its own."""

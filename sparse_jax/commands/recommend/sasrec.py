@@ -1,0 +1,115 @@
+"""SASRec with the softmax over all items, in plain JAX and Optax: a peer.
+
+It is the encoder of `recommend` with two blocks, trained on the same positions, but each step
+computes all items' scores and moves all of their rows, by Adam. The weights of the epoch that
+ranks the last items of 2,000 users best are kept; these items are not trained on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sparse_jax import layers
+from sparse_jax.data.histories import Histories
+from sparse_jax.optim import rowwise
+from sparse_jax.recommend import encoder, training
+from sparse_jax.recommend.evaluation import Scorer, evaluate_scores
+from sparse_jax.recommend.fitting import hold_out
+from sparse_jax.recommend.model import Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How it is trained; chosen on Beauty's last items but one."""
+
+    shape: Shape = dataclasses.field(default_factory=lambda: Shape(blocks=2))
+    epochs: int = 30
+    patience: int = 5  # epochs without a better one that end it
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    dropout: float = 0.4
+
+
+def fit(histories: Histories, seed: int, options: Options | None = None) -> Scorer:
+    """A scorer, trained.
+
+    Args:
+      histories: of n users.
+      seed: of weights, batches and dropout.
+      options: how it is trained; None for the defaults.
+    """
+    options = Options() if options is None else options
+    held_out = hold_out(histories, seed)
+    rows = training.windows(held_out.train, options.shape.length)
+    size = min(options.batch_size, len(rows))
+    steps = len(rows) // size
+    key, first = jax.random.split(jax.random.key(seed))
+    params = encoder.init(first, histories.num_items, shape=options.shape)
+    tx = rowwise(optax.adam(options.learning_rate, b2=0.98))  # of whole arrays: plain Adam
+    state, best, best_params, waited = tx.init(params), -1.0, params, 0
+    popularity = np.zeros(histories.num_items)
+    step = _make_step(tx, options)
+    batches = training.batches(rows, size, seed, 0)
+    for _ in range(options.epochs):
+        for _ in range(steps):
+            key, drawn = jax.random.split(key)
+            params, state, _ = step(params, state, next(batches), drawn)
+        found = 0.0
+        if len(held_out.targets):
+            found = evaluate_scores(
+                _scorer(params, options),
+                held_out.contexts,
+                held_out.targets,
+                popularity=popularity,
+                ks=(10,),
+            )["ndcg@10"]
+        waited += 1
+        if found > best:
+            best, best_params, waited = found, jax.tree.map(np.asarray, params), 0
+        if waited >= options.patience:
+            break
+    return _scorer(best_params, options)
+
+
+def _make_step(tx: optax.GradientTransformation, options: Options) -> Any:
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params: Any, state: Any, rows: jax.Array, key: jax.Array) -> tuple[Any, Any, Any]:
+        value, grads = layers.value_and_grad(_loss)(params, rows, key, options)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    return step
+
+
+def _loss(params: Any, rows: jax.Array, key: jax.Array, options: Options) -> jax.Array:
+    """Mean softmax loss over all items."""
+    inputs, targets = rows[:, :-1], rows[:, 1:]
+    hidden = encoder.encode(params, inputs, shape=options.shape, key=key, dropout=options.dropout)
+    logits = jnp.einsum("bld,nd->bln", hidden, params["items"]) + params["bias"][None, None]
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(targets, 0))
+    learned = (inputs >= 0) & (targets >= 0)
+    total = jnp.sum(jnp.where(learned, losses, jnp.float32(0)))
+    return total / jnp.maximum(learned.sum(dtype=jnp.float32), jnp.float32(1))
+
+
+def _scorer(params: Any, options: Options) -> Scorer:
+    arrays = jax.tree.map(jnp.asarray, params)
+
+    def score(part: Histories) -> np.ndarray:
+        inputs = encoder.last_events(part, options.shape.length, part.num_users)
+        return np.asarray(_scores(arrays, inputs, shape=options.shape))
+
+    return score
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def _scores(params: Any, inputs: jax.Array, *, shape: Shape) -> jax.Array:
+    hidden = encoder.encode(params, inputs, shape=shape, dropout=0.0)[:, -1]
+    return hidden @ params["items"].T + params["bias"][None]
