@@ -103,7 +103,7 @@ std::vector<sparse_jax::Text> TextsOf(const nb::tuple& texts) {
   found.reserve(texts.size());
   for (size_t i = 0; i < texts.size(); ++i) {
     Py_ssize_t size = 0;
-    const char* data = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(texts.ptr(), Py_ssize_t(i)), &size);
+    const char* data = PyUnicode_AsUTF8AndSize(nb::object(texts[i]).ptr(), &size);
     if (!data) throw nb::python_error();
     if (size >= (Py_ssize_t(1) << 30)) throw nb::value_error("a text is longer than 2^30 bytes");
     found.push_back({data, int64_t(size)});
