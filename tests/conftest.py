@@ -18,8 +18,10 @@ from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
 
 import pytest
+import threads
 
 ROOT = Path(__file__).resolve().parent.parent
+_MOST_COMPILED = 2_000_000_000  # bytes; then it begins anew
 
 
 def _choose_copy() -> None:
@@ -46,14 +48,19 @@ def _share_a_folder() -> Path:
     """A folder for this session, its workers and what they start; what they compile lies in it.
 
     Most of the suite's time would go into compiling the same programs again, in each process and
-    after each `jax.clear_caches`. With JAX_COMPILATION_CACHE_DIR set, the next session has them,
-    too; only leave the number of threads as it is (see `threads.environment`).
+    after each `jax.clear_caches`. The next session has them too: they lie in build/, by the kind of
+    processor and the number of cores, for which JAX doesn't ask (see `threads.environment`).
     """
     if "SPARSE_JAX_SESSION" not in os.environ:
         os.environ["SPARSE_JAX_SESSION"] = tempfile.mkdtemp(prefix="sparse_jax-tests-")
         atexit.register(shutil.rmtree, os.environ["SPARSE_JAX_SESSION"], ignore_errors=True)
+        compiled = ROOT / "build" / "compiled"
+        if sum(file.stat().st_size for file in compiled.rglob("*-cache")) > _MOST_COMPILED:
+            shutil.rmtree(compiled, ignore_errors=True)
     folder = Path(os.environ["SPARSE_JAX_SESSION"])
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
+    kept = ROOT / "build" / "compiled" / threads.kind_of_machine()
+    compiled = kept if os.access(ROOT, os.W_OK) else folder / "compiled"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     return folder
@@ -64,7 +71,6 @@ _SESSION = _share_a_folder()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
-import threads  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -83,7 +89,13 @@ _WHY_NO_KERNELS = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, lest a worker end with them alone."""
+    """Files with slow tests come first, lest a worker end with them alone.
+
+    Programs run with several numbers of threads are slow ones: each number is a process of its own.
+    """
+    for item in items:
+        if item.get_closest_marker("threads"):
+            item.add_marker("slow")
     first = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in first)
 
@@ -103,7 +115,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
     """Workers of `-n auto`: the cores that this process may use, not those of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return threads.cores()
 
 
 @pytest.fixture(scope="module")

@@ -148,6 +148,7 @@ def test_evaluate_pairs(tmp_path, capsys):
     assert 0.8 < results["bm25_ndcg@10"] < 1 and 0.8 < results["ndcg@10"] < 1
 
 
+@pytest.mark.slow
 def test_evaluate_feedback(tmp_path, capsys):
     data = write(tmp_path / "m.jsonl", medical())
     code, out, err = run(
@@ -167,6 +168,7 @@ def test_evaluate_feedback(tmp_path, capsys):
     assert results["upvote"]["untouched_queries"] == 12
 
 
+@pytest.mark.slow
 def test_a_life_of_an_index(tmp_path, capsys):
     place = tmp_path / "my index"
     rows = [{"id": r["id"], "text": r["text"], "metadata": {"n": i}} for i, r in enumerate(ROWS)]

@@ -212,6 +212,7 @@ print("fine")
 """
 
 
+@pytest.mark.slow
 def test_an_index_lives_under_x64():
     done = subprocess.run([sys.executable, "-c", X64], capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "fine", done.stderr

@@ -271,6 +271,7 @@ def save_failing(source: Path, root: Path, number: int, new: bool) -> tuple[int,
     return calls, failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("new", [False, True])
 def test_a_save_that_fails_anywhere_loses_no_change(small_index, tmp_path, new):
     """Not one made before it, nor one acknowledged after it; the next save succeeds."""
@@ -282,6 +283,7 @@ def test_a_save_that_fails_anywhere_loses_no_change(small_index, tmp_path, new):
     assert fails > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [False, True])
 def test_a_process_killed_at_any_write_of_a_save_leaves_a_whole_index(small_index, tmp_path, power):
     place, copies = tmp_path / "i", tmp_path / "copies"

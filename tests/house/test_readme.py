@@ -195,6 +195,7 @@ def ask(server: Any, arguments: list[str]) -> None:
     assert answer.status == 200, answer.body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "heading"), sections())
 def test_a_page_runs(page, heading, tmp_path, monkeypatch, capsys):
     if heading in NEEDS:

@@ -97,6 +97,7 @@ np.testing.assert_allclose(value, given["value"], rtol=1e-5)
 """
 
 
+@pytest.mark.slow
 def test_exported_without_kernels_it_runs_without_the_package(tmp_path, monkeypatch):
     pytest.importorskip("flatbuffers", reason="jax.export needs it to serialize")
     monkeypatch.setattr(ffi, "AVAILABLE", False)  # as SPARSE_JAX_PURE=1 does
