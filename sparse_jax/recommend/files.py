@@ -81,6 +81,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         bias=arrays["bias"],
         mix=Mix(**config["mix"]),
         shape=Shape(**config["shape"]),
+        window=config["window"],
         recent=recent,
         preset=config["preset"],
         seed=config["seed"],
@@ -109,6 +110,7 @@ def _to_saved(model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
     config = {
         "mix": model.mix._asdict(),
         "shape": vars(model.shape),
+        "window": model.window,
         "preset": model.preset,
         "seed": model.seed,
         "notes": model.notes,

@@ -34,8 +34,7 @@ def fit(
     """Learns from histories what a user takes next.
 
     The last event of a tenth of the users is held out to choose how the parts are mixed. The
-    transitions, and the closed form, are then counted anew with all events; encoders are not
-    trained again.
+    transitions are then counted anew with all events; encoders and the closed form stay.
 
     Args:
         histories: of n users, as `data.read_histories` reads them; users of one event only count
@@ -87,7 +86,7 @@ def fit(
     if len(held_out.targets):
         progress("mix", 0, 1, "")
         model = mixing.choose(model, held_out)
-    model = _counted(model, histories, chosen)
+    model = _counted(model, histories)
     seconds = time.perf_counter() - started
     return dataclasses.replace(model, notes={"train_seconds": round(seconds, 3)})
 
@@ -127,10 +126,11 @@ def _assemble(
     if encoders:
         output = np.concatenate([np.asarray(e["items"]) for e in encoders], axis=1)
     bias = sum((np.asarray(e["bias"]) for e in encoders), np.zeros(histories.num_items, np.float32))
-    none = pairs.from_matrix(pairs.count(histories.take(np.zeros(0, np.int64))))
+    none = pairs.from_matrix(pairs.count(histories.take(np.zeros(0, np.int64)), window=1))
+    closed = pairs.closed_form(histories) if histories.num_items <= chosen.max_closed else None
     model = Model(
         counts=none,
-        closed=None,
+        closed=closed,
         pairs=none,
         popularity=np.zeros(histories.num_items, np.float32),
         encoders=jax.tree.map(jnp.asarray, encoders),
@@ -138,25 +138,24 @@ def _assemble(
         bias=(bias / np.float32(count)).astype(np.float32),
         mix=Mix(weight=3.0, decay=0.7, closed=0.0),
         shape=chosen.shape,
+        window=pairs.window_of(len(histories.items)),
         recent=histories,
         preset=preset,
         seed=seed,
         notes={},
     )
-    return _counted(model, histories, chosen)
+    return _counted(model, histories)
 
 
-def _counted(model: Model, histories: Histories, chosen: Preset) -> Model:
-    """The model with transitions, closed form and popularity of these histories."""
-    counts = pairs.from_matrix(pairs.count(histories))
-    closed = pairs.closed_form(histories) if histories.num_items <= chosen.max_closed else None
+def _counted(model: Model, histories: Histories) -> Model:
+    """The model with transitions and popularity of these histories."""
+    counts = pairs.from_matrix(pairs.count(histories, window=model.window))
     popularity = np.bincount(histories.items, minlength=histories.num_items).astype(np.float32)
     starts = np.maximum(histories.offsets[:-1], histories.offsets[1:] - RECENT)
     return dataclasses.replace(
         model,
         counts=counts,
-        closed=closed,
-        pairs=pairs.mixed(counts, closed, model.mix),
+        pairs=pairs.mixed(counts, model.closed, model.mix),
         popularity=popularity,
         bias=model.bias if model.encoders else mixing.log_popularity(popularity),
         recent=histories.cut(starts, histories.offsets[1:]),

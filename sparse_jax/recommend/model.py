@@ -57,6 +57,7 @@ class Model:
     bias: np.ndarray  # float32 [N]
     mix: Mix
     shape: Shape
+    window: int  # events between two items of a transition, at most
     recent: Histories  # the last events of each user, for `update`
     preset: str
     seed: int

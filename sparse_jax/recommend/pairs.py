@@ -24,18 +24,31 @@ from sparse_jax.data.histories import Histories
 from sparse_jax.data.xmc import offsets_of
 from sparse_jax.recommend.model import Mix, Pairs
 
-WINDOW = 20
-"""Events between two items of a transition, at most."""
+_WINDOW = 20  # events between two items of a transition, at most
+_COUNTED = 200_000_000  # pairs that are counted, at most: many events have a shorter window
 _SHARPNESS = 10.0  # of the logarithm of a transition's weight
 _KEPT = 256  # pairs of an item that prediction reads, at most
 _RIDGE = 100.0  # of the closed form
 
 
-def count(histories: Histories, first_new: np.ndarray | None = None) -> scipy.sparse.csr_array:
+def window_of(num_events: int) -> int:
+    """How far apart the items of a transition may be: 20 events, 3 where there are very many.
+
+    Example:
+        >>> window_of(200_000), window_of(50_000_000)
+        (20, 4)
+    """
+    return min(_WINDOW, max(3, _COUNTED // max(num_events, 1)))
+
+
+def count(
+    histories: Histories, *, window: int, first_new: np.ndarray | None = None
+) -> scipy.sparse.csr_array:
     """Transitions of histories, each at distance d for 1/√d.
 
     Args:
         histories: of n users, N items.
+        window: events between two items, at most.
         first_new: int [n], the event of each user, from 0, from which on events are counted as
             the later of a pair; None for all.
 
@@ -47,7 +60,7 @@ def count(histories: Histories, first_new: np.ndarray | None = None) -> scipy.sp
     new = np.ones(len(users), bool) if first_new is None else places >= first_new[users]
     shape = (histories.num_items, histories.num_items)
     total = scipy.sparse.csr_array(shape, dtype=np.float64)
-    for distance in range(1, min(WINDOW, int(histories.lengths.max(initial=0)) - 1) + 1):
+    for distance in range(1, min(window, int(histories.lengths.max(initial=0)) - 1) + 1):
         later = np.flatnonzero((places >= distance) & new)
         pair = histories.items[later - distance], histories.items[later]
         weights = np.full(len(later), distance**-0.5)

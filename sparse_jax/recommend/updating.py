@@ -52,7 +52,9 @@ def update(model: Model, histories: Histories) -> Model:
     number = np.fromiter((places[n] for n in histories.item_names), np.int32, histories.num_items)
     new = renumbered(histories, number, names)
     joined, first_new = _joined(model.recent, new, names)
-    counts = pairs.to_matrix(model.counts, len(names)) + pairs.count(joined, first_new)
+    counts = pairs.to_matrix(model.counts, len(names)) + pairs.count(
+        joined, window=model.window, first_new=first_new
+    )
     counts = scipy.sparse.csr_array(counts)
     popularity = np.bincount(new.items, minlength=len(names)).astype(np.float32)
     popularity[:before] += model.popularity

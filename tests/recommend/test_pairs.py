@@ -18,13 +18,13 @@ def test_counts_are_those_of_a_loop():
         for j in range(len(items)):
             for i in range(j):
                 expected[items[i], items[j]] += (j - i) ** -0.5
-    np.testing.assert_allclose(pairs.count(histories).toarray(), expected)
+    np.testing.assert_allclose(pairs.count(histories, window=20).toarray(), expected)
 
 
 def test_counts_stop_at_the_window():
     items = [f"i{n:03}" for n in range(30)]
-    counts = pairs.count(data.of_lists([items])).toarray()
-    assert counts[0, pairs.WINDOW] > 0 and counts[0, pairs.WINDOW + 1] == 0
+    counts = pairs.count(data.of_lists([items]), window=20).toarray()
+    assert counts[0, 20] > 0 and counts[0, 21] == 0
 
 
 def test_closed_form_is_ease():
@@ -41,7 +41,7 @@ def test_closed_form_is_ease():
 
 def test_the_largest_pairs_are_kept(monkeypatch):
     monkeypatch.setattr(pairs, "_KEPT", 2)
-    counts = pairs.from_matrix(pairs.count(chains()))
+    counts = pairs.from_matrix(pairs.count(chains(), window=20))
     kept = pairs.to_matrix(pairs.mixed(counts, None, Mix(1, 0.5, 0))).toarray()
     every = pairs.scaled(pairs.to_matrix(counts)).toarray()
     assert ((kept > 0).sum(axis=1) == 2).all()
