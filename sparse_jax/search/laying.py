@@ -27,7 +27,7 @@ def train(
     values: Values,
     *,
     order: np.ndarray,
-    seen: np.ndarray,
+    kept: np.ndarray,
     config: Config,
 ) -> jax.Array:
     """An embedding trained on pieces of documents.
@@ -37,11 +37,11 @@ def train(
       hasher: of the documents in the order in which training sees them.
       values: of features.
       order: int64 [documents], that order.
-      seen: bool [num_features]: what the documents hold.
+      kept: bool [num_features]: features whose rows stay as training leaves them.
       config: of the index.
 
     Returns:
-      float32 [num_features, d]; rows that training had no use for are as `network.drawn` has them.
+      float32 [num_features, d]; all other rows are as `network.drawn` has them.
     """
     first = _first(config)
     rows = np.concatenate([np.asarray(r) for _, r in _encodings(first.embedding, features, values)])
@@ -49,8 +49,7 @@ def train(
         first, output=jnp.asarray(rows[order])
     )  # `order` leaves padding out
     trained = cold.fit(start, hasher, values, config=config)
-    again = _first(config).embedding  # the other was donated
-    return network.keep_moved(trained.embedding, again, jnp.asarray(seen), seed=config.seed)
+    return network.keep(trained.embedding, kept, seed=config.seed)
 
 
 def _first(config: Config) -> Network:

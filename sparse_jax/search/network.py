@@ -30,7 +30,7 @@ from sparse_jax.layers import active, losses
 from sparse_jax.optim import rates
 from sparse_jax.rows import RowSparse, embedding_bag, set_rows, take_rows, unique_ids
 from sparse_jax.search import draw, fusion
-from sparse_jax.search.parameters import Network, Stored
+from sparse_jax.search.parameters import Network, Stored, narrow, widen
 
 __all__ = [
     "Bags",
@@ -42,7 +42,7 @@ __all__ = [
     "hidden",
     "init",
     "join_bags",
-    "keep_moved",
+    "keep",
     "learn",
     "pack",
     "pad_bags",
@@ -101,9 +101,10 @@ def unpack(stored: Stored) -> Network:
     """Parameters as arrays of JAX's own."""
     dim = stored.rows.shape[1]
     embedding = drawn(seed=stored.seed, num_features=stored.num_features, dim=dim)
-    for ids, rows in ((stored.ids, stored.rows), (stored.taught_ids, stored.taught_rows)):
-        if ids.size:
-            embedding = _put(embedding, ids, rows.astype(np.float32))
+    if stored.ids.size:
+        embedding = _put(embedding, stored.ids, widen(stored.rows, stored.scales, slice(None)))
+    if stored.taught_ids.size:
+        embedding = _put(embedding, stored.taught_ids, stored.taught_rows)
     gain = jnp.zeros(stored.num_features, jnp.float32)
     return Network(
         embedding,
@@ -124,14 +125,14 @@ def pack(network: Network, *, seed: int, documents: int) -> Stored:
     changed = embedding != np.asarray(drawn(seed=seed, num_features=num_features, dim=dim))
     ids = np.flatnonzero(changed.any(axis=1)).astype(np.int32)
     rows, gain_ids = embedding[ids], np.flatnonzero(gain)
-    with np.errstate(over="ignore"):
-        half = rows.astype(np.float16)
-    exact = (half == rows).all(axis=1)
+    levels, scales = narrow(rows)
+    exact = (widen(levels, scales, slice(None)) == rows).all(axis=1)
     return Stored(
         seed,
         num_features,
         ids[exact],
-        half[exact],
+        levels[exact],
+        scales[exact],
         ids[~exact],
         rows[~exact],
         gain_ids.astype(np.int32),
@@ -140,25 +141,24 @@ def pack(network: Network, *, seed: int, documents: int) -> Stored:
     )
 
 
-def keep_moved(trained: jax.Array, first: jax.Array, seen: jax.Array, *, seed: int) -> jax.Array:
-    """A trained embedding, rounded to half precision; its other rows are as they were drawn.
+def keep(trained: jax.Array, kept: np.ndarray, *, seed: int) -> jax.Array:
+    """A trained embedding in eight bits a value; rows that aren't kept are as they were drawn.
 
     Rounding changes no ranking that was measured, and what is scored is what is kept on disk.
 
     Args:
       trained: float32 [num_features, d].
-      first: float32 [num_features, d], what training began with.
-      seen: bool [num_features], features of documents, whose rows stay even where none moved.
+      kept: bool [num_features].
       seed: of the draw.
 
     Returns:
       float32 [num_features, d].
     """
     num_features, dim = trained.shape
-    moved = seen | jnp.any(trained != first, axis=1)
-    half = trained.astype(jnp.float16).astype(jnp.float32)
-    rows = jnp.where(jnp.isfinite(half), half, trained)
-    return jnp.where(moved[:, None], rows, drawn(seed=seed, num_features=num_features, dim=dim))
+    ids = np.flatnonzero(kept).astype(np.int32)
+    rows = widen(*narrow(np.asarray(trained)[ids]), slice(None))
+    start = drawn(seed=seed, num_features=num_features, dim=dim)
+    return _put(start, ids, rows) if ids.size else start
 
 
 def pad_bags(ids: np.ndarray, values: np.ndarray, rows: np.ndarray, texts: int) -> Bags:

@@ -12,7 +12,10 @@ import numpy as np
 
 from sparse_jax.search import draw
 
-__all__ = ["Network", "Stored"]
+__all__ = ["Network", "Stored", "narrow", "widen"]
+
+_LEVELS = 127
+_KEPT_BITS = np.int32(-1 << 13)  # of a scale: few enough that its products are exact
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Stored(NamedTuple):
     seed: int
     num_features: int
     ids: np.ndarray  # int32 [m], ascending: rows of the embedding that aren't as they were drawn
-    rows: np.ndarray  # float16 [m, d], as training leaves them
+    rows: np.ndarray  # int8 [m, d], as training leaves them; float16 in indexes of format 3
+    scales: np.ndarray  # float32 [m], by which they are multiplied
     taught_ids: np.ndarray  # int32 [t], ascending: further ones, which feedback moved
     taught_rows: np.ndarray  # float32 [t, d]
     gain_ids: np.ndarray  # int32 [g], ascending
@@ -47,18 +51,21 @@ class Stored(NamedTuple):
     def fresh(cls, *, seed: int, num_features: int, dim: int) -> Stored:
         """As they are before any document."""
         none, rows = np.zeros(0, np.int32), np.zeros((0, dim), np.float32)
-        half, gains = rows.astype(np.float16), np.zeros(0, np.float32)
-        return cls(seed, num_features, none, half, none, rows, none, gains, rows)
+        narrow, floats = rows.astype(np.int8), np.zeros(0, np.float32)
+        return cls(seed, num_features, none, narrow, floats, none, rows, none, floats, rows)
 
     def embedding_rows(self, ids: np.ndarray) -> np.ndarray:
         """Rows of the embedding: float32 [n, d] of ids int [n]."""
         out = np.empty((ids.size, self.rows.shape[1]), np.float32)
         drawn = np.ones(ids.size, np.bool_)
-        for have, rows in ((self.ids, self.rows), (self.taught_ids, self.taught_rows)):
+        for have, rows, scales in (
+            (self.ids, self.rows, self.scales),
+            (self.taught_ids, self.taught_rows, None),
+        ):
             if not have.size:
                 continue
             at, found = _find(have, ids)
-            out[found] = rows[at[found]]
+            out[found] = rows[at[found]] if scales is None else widen(rows, scales, at[found])
             drawn &= ~found
         if drawn.any():  # few: documents have most words that are asked for
             out[drawn] = draw.rows(self.seed, ids[drawn], out.shape[1])
@@ -70,6 +77,33 @@ class Stored(NamedTuple):
         at, found = _find(self.gain_ids, ids)
         out[found] = self.gain_values[at[found]]
         return out
+
+
+def narrow(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in eight bits, each with a scale of its own.
+
+    What `widen` makes of them comes back from here, bit for bit: the largest value of a row is 127
+    times its scale.
+
+    Args:
+      rows: float32 [m, d], finite.
+
+    Returns:
+      int8 [m, d] and float32 [m].
+
+    Example:
+      >>> narrow(np.float32([[0.5, -0.25], [0, 0]]))[0].tolist()
+      [[127, -63], [0, 0]]
+    """
+    scales = np.abs(rows).max(axis=1, initial=0) / np.float32(_LEVELS)
+    scales = (scales.view(np.int32) & _KEPT_BITS).view(np.float32)
+    levels = np.rint(rows / np.where(scales > 0, scales, 1)[:, None])
+    return np.clip(levels, -_LEVELS, _LEVELS).astype(np.int8), scales
+
+
+def widen(rows: np.ndarray, scales: np.ndarray, at: np.ndarray | slice) -> np.ndarray:
+    """Rows that `narrow` made: float32 [n, d] of those asked for."""
+    return rows[at].astype(np.float32) * scales[at][:, None]
 
 
 def _find(have: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

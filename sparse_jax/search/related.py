@@ -62,7 +62,7 @@ def related(
         query = _query(engine, [index.get(id) for id in wanted])
         rows = engine.output
         mean = rows[numbers].mean(axis=0)
-        deep = rows @ (mean / np.float32(max(float(np.linalg.norm(mean)), 1e-6)))
+        deep = engine.dots(mean / np.float32(max(float(np.linalg.norm(mean)), 1e-6)))
         scores = fusion.fuse(engine.lexical(query), deep, weight=engine.config.deep_weight)
         allowed = store.matching(where).copy()
         allowed[numbers] = False

@@ -28,11 +28,12 @@ from sparse_jax.search.feedback import FeedbackConfig, Item, Learner
 from sparse_jax.search.journal import Journal
 from sparse_jax.search.parameters import Stored
 from sparse_jax.search.state import State
-from sparse_jax.text.postings import Postings
+from sparse_jax.text.postings import Postings, inverse_document_frequency
 
 __all__ = ["check", "clean", "is_current", "memory", "read", "remember", "write"]
 
-FORMAT = 3
+FORMAT = 4
+_READ = (3, 4)  # rows of the network had 16 bits, and all weights of its bag were written
 _STORED = Stored._fields[2:]  # those that are arrays
 
 
@@ -51,9 +52,9 @@ def check(path: Path) -> dict[str, Any]:
         names = manifest["snapshot"], manifest["log"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{place} is damaged ({error}): restore it from a backup") from None
-    if found != FORMAT:
+    if found not in _READ:
         raise ValueError(
-            f"{path} has format {found}, this version reads {FORMAT}: rebuild the index from its "
+            f"{path} has format {found}, this version reads {_READ}: rebuild the index from its "
             f"documents in an empty directory (they are in {names[0]}/documents.jsonl, one a line, "
             f"and later ones in {names[1]}), and give feedback again"
         )
@@ -114,21 +115,29 @@ def _write_state(folder: Path, state: State) -> None:
     }
     _write(folder / "settings.json", json.dumps(settings, ensure_ascii=False).encode())
     stored, idf = engine.pack(), engine.deep_idf
-    base = float(np.max(idf, initial=0))  # that of features no document has
-    rest = np.flatnonzero(idf != np.float32(base)).astype(np.int32)
+    is_of_all = np.array_equal(idf, _idf(engine))  # what it was laid on is what there is
     found = {
         "lines": np.cumsum([0, *map(len, lines)], dtype=np.int64),
         "digests": documents.digests,
         "known": state.known,
         **{f"network.{name}": getattr(stored, name) for name in _STORED},
-        "deep_idf.others": np.array(base, np.float32),
-        "deep_idf.ids": rest,
-        "deep_idf.values": idf[rest],
+        **({} if is_of_all else _sparse(idf)),
         **{f"wide.{k}": arrays.narrow(v) for k, v in engine.wide.arrays().items()},
         **{f"bm25.{k}": arrays.narrow(v) for k, v in engine.bm25.arrays().items()},
         **_remembered(learner),
     }
     arrays.write(folder, found)
+
+
+def _idf(engine: Engine) -> np.ndarray:
+    return inverse_document_frequency(engine.wide.document_frequency, engine.wide.num_alive)
+
+
+def _sparse(idf: np.ndarray) -> dict[str, np.ndarray]:
+    """Weights of features: that of those no document has, and all others."""
+    base = np.max(idf, initial=0)
+    rest = np.flatnonzero(idf != base).astype(np.int32)
+    return {"deep_idf.others": base, "deep_idf.ids": rest, "deep_idf.values": idf[rest]}
 
 
 def _settings(state: State) -> dict[str, Any]:
@@ -238,14 +247,18 @@ def _read(folder: Path) -> State:
     fields = settings["engine"]
     config = Config(**{**fields, "kind_weights": tuple(fields["kind_weights"])})
     engine = Engine(config)
-    engine.deep_idf = np.full(config.num_features, found["deep_idf.others"], np.float32)
-    engine.deep_idf[found["deep_idf.ids"]] = found["deep_idf.values"]
     engine.trained = settings["trained"]
     for name in ("wide", "bm25"):
         parts = {k.partition(".")[2]: v for k, v in found.items() if k.startswith(f"{name}.")}
         old = getattr(engine, name)
         new = Postings.restore(config.num_features, parts, k1=old.k1, b=old.b)
         setattr(engine, name, new)
+    if "deep_idf.others" in found:
+        engine.deep_idf = np.full(config.num_features, found["deep_idf.others"], np.float32)
+        engine.deep_idf[found["deep_idf.ids"]] = found["deep_idf.values"]
+    else:
+        engine.deep_idf = _idf(engine)
+    found.setdefault("network.scales", np.ones(len(found["network.ids"]), np.float32))
     engine.stored = Stored(
         config.seed, config.num_features, *(found[f"network.{n}"] for n in _STORED)
     )

@@ -122,6 +122,7 @@ def _apply(state: State, found: dict[str, np.ndarray]) -> None:
     output = np.array(old.output)
     output[found["output_ids"]] = found["output_rows"]
     gains = found["gain_ids"], found["gain_values"]
-    stored = Stored(old.seed, old.num_features, old.ids, old.rows, union, rows, *gains, output)
+    kept = old.seed, old.num_features, old.ids, old.rows, old.scales
+    stored = Stored(*kept, union, rows, *gains, output)
     snapshot.remember(state, json.loads(found["settings"].tobytes()), found)
     state.engine.stored, state.known = stored, found["known"]
