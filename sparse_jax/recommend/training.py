@@ -71,7 +71,7 @@ def train(
     if not len(rows):
         return params
     tx = rowwise(optax.adam(cosine(preset.learning_rate, steps=steps), b2=0.99))
-    step = _make_step(tx, preset, _max_targets(rows, size))
+    step = _make_step(tx, preset, max_targets(rows, size))
     outcome = loop.train(
         (params, tx.init(params), key),
         step,
@@ -84,8 +84,13 @@ def train(
     return trained
 
 
-def _max_targets(rows: np.ndarray, size: int) -> int:
-    """Positions of a batch that hold a target, with room for four deviations."""
+def max_targets(rows: np.ndarray, size: int) -> int:
+    """Positions of a batch that hold a target, with room for four deviations.
+
+    Args:
+        rows: int32 [W, L + 1].
+        size: B.
+    """
     counts = (rows[:, 1:] >= 0).sum(axis=1)
     counts -= rows[:, 0] < 0
     room = size * counts.mean() + 4 * counts.std() * size**0.5
@@ -110,12 +115,12 @@ def batches(rows: np.ndarray, size: int, seed: int, start: int) -> Iterator[np.n
         epoch, start = epoch + 1, (epoch + 1) * each
 
 
-def _make_step(tx: optax.GradientTransformation, preset: Preset, max_targets: int) -> Any:
+def _make_step(tx: optax.GradientTransformation, preset: Preset, most: int) -> Any:
     loss = functools.partial(
         encoder.loss,
         shape=preset.shape,
         dropout=preset.dropout,
-        max_targets=max_targets,
+        max_targets=most,
         active_size=preset.active,
     )
 

@@ -120,3 +120,24 @@ def test_progress_and_interrupt(split, monkeypatch):
         progress=lambda stage, *_: stages.append(stage),
     )
     assert stages == ["mix"]
+
+
+BITS = """
+import hashlib
+from sparse_jax import data, recommend
+from sparse_jax.recommend import presets
+from sparse_jax.recommend.model import Shape
+
+shape = Shape(width=8, length=6)
+presets.PRESETS["fast"] = presets.Preset(1, shape, epochs=2, batch_size=16, active=16)
+rows = [[f"i{(7 * n + step * (1 + n % 3)) % 30}" for step in range(3 + n % 9)] for n in range(90)]
+model = recommend.fit(data.of_lists(rows))
+found = recommend.predict(model, rows, k=5)
+arrays = [model.output, model.bias, *model.pairs, *found]
+print(hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest())
+"""
+
+
+@pytest.mark.threads(BITS, counts=(1, 2))
+def test_threads_make_no_difference(printed):
+    assert printed[1] == printed[2] != ""

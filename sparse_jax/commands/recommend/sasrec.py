@@ -55,7 +55,7 @@ def fit(histories: Histories, seed: int, options: Options | None = None) -> Scor
     tx = rowwise(optax.adam(options.learning_rate, b2=0.98))  # of whole arrays: plain Adam
     state, best, best_params, waited = tx.init(params), -1.0, params, 0
     popularity = np.zeros(histories.num_items)
-    step = _make_step(tx, options)
+    step = _make_step(tx, options, training.max_targets(rows, size))
     batches = training.batches(rows, size, seed, 0)
     for _ in range(options.epochs):
         for _ in range(steps):
@@ -78,25 +78,33 @@ def fit(histories: Histories, seed: int, options: Options | None = None) -> Scor
     return _scorer(best_params, options)
 
 
-def _make_step(tx: optax.GradientTransformation, options: Options) -> Any:
+def _make_step(tx: optax.GradientTransformation, options: Options, max_targets: int) -> Any:
+    loss = functools.partial(_loss, options=options, max_targets=max_targets)
+
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def step(params: Any, state: Any, rows: jax.Array, key: jax.Array) -> tuple[Any, Any, Any]:
-        value, grads = layers.value_and_grad(_loss)(params, rows, key, options)
+        value, grads = layers.value_and_grad(loss)(params, rows, key)
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state, value
 
     return step
 
 
-def _loss(params: Any, rows: jax.Array, key: jax.Array, options: Options) -> jax.Array:
-    """Mean softmax loss over all items."""
-    inputs, targets = rows[:, :-1], rows[:, 1:]
+def _loss(
+    params: Any, rows: jax.Array, key: jax.Array, *, options: Options, max_targets: int
+) -> jax.Array:
+    """Mean softmax loss over all items, of the positions that have a next one."""
+    inputs, targets = rows[:, :-1], rows[:, 1:].reshape(-1)
     hidden = encoder.encode(params, inputs, shape=options.shape, key=key, dropout=options.dropout)
-    logits = jnp.einsum("bld,nd->bln", hidden, params["items"]) + params["bias"][None, None]
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(targets, 0))
-    learned = (inputs >= 0) & (targets >= 0)
-    total = jnp.sum(jnp.where(learned, losses, jnp.float32(0)))
-    return total / jnp.maximum(learned.sum(dtype=jnp.float32), jnp.float32(1))
+    learned = (inputs.reshape(-1) >= 0) & (targets >= 0)
+    (places,) = jnp.nonzero(learned, size=max_targets, fill_value=-1)
+    hidden = hidden.reshape(-1, options.shape.width)[places]
+    logits = hidden @ params["items"].T + params["bias"][None]
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        logits, jnp.maximum(targets[places], 0)
+    )
+    total = jnp.sum(jnp.where(places >= 0, losses, jnp.float32(0)))
+    return total / jnp.maximum((places >= 0).sum(dtype=jnp.float32), jnp.float32(1))
 
 
 def _scorer(params: Any, options: Options) -> Scorer:
