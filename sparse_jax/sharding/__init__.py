@@ -10,6 +10,7 @@ how sums are ordered: the same shards give the same bits on one machine and on m
 
 from sparse_jax.sharding import parts
 from sparse_jax.sharding import processes as processes
+from sparse_jax.sharding import saves as saves
 from sparse_jax.sharding import traffic as traffic
 from sparse_jax.sharding.placing import AXIS as AXIS
 from sparse_jax.sharding.placing import Dealing as Dealing

@@ -28,6 +28,9 @@ ENVIRONMENT = {
 }
 """What `sparse-jax launch` sets."""
 
+LOST = 75
+"""Exit status of a process that ends because another one did."""
+
 _HEARTBEAT = 30  # seconds until a process that is gone, and was in no collective, is missed
 _PACKAGES = ("jax", "jaxlib", "numpy", "sparse_jax")
 _calls: dict[str, int] = {}  # how often each name was used, to tell the uses apart
@@ -293,12 +296,18 @@ def hard_exit() -> Iterator[None]:
         process, count = _place()
         if count == 1 or (isinstance(error, SystemExit) and not error.code):
             raise
+        status = 1
         if isinstance(error, KeyboardInterrupt):
             print(f"process {process}: interrupted", file=sys.stderr)
+            status = 130
+        elif "Gloo" in str(error):
+            what = f"another process has ended, or can't be reached ({str(error)[:300]})"
+            print(f"error: process {process} of {count}: {what}", file=sys.stderr)
+            status = LOST
         elif isinstance(error, ValueError | OSError | RuntimeError):
             print(f"error: process {process} of {count}: {error}", file=sys.stderr)
         elif not isinstance(error, SystemExit):
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+        os._exit(status)

@@ -304,3 +304,22 @@ def bytes_sent(config: Config, *, batch_size: int, entries: int, labels: int) ->
     words = 3 * entries + 4 * batch_size * d + d + 2 * labels + batch_size
     words += 4 * shards * batch_size + 4
     return 4 * words * (shards - 1)
+
+
+def dealings(tx: optax.GradientTransformation, config: Config) -> State:
+    """Which of a state's arrays are split, and how: a `Dealing`, or None."""
+    by_name = {
+        "embedding": config.features,
+        "hidden_bias": None,
+        "output": config.labels,
+        "output_bias": config.labels,
+    }
+    shapes = jax.eval_shape(lambda: _first(tx, config, jnp.int32(0)))
+    slots = optax.tree_utils.tree_map_params(
+        tx,
+        lambda _, name: by_name[name],
+        shapes.opt_state,
+        {name: name for name in by_name},
+        transform_non_params=lambda _: None,
+    )
+    return State(None, dict(by_name), slots)  # type: ignore[arg-type]
