@@ -23,6 +23,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "xmc train": Command("xmc.train", "train a classifier over many labels, and keep it"),
+    "xmc train-sharded": Command("xmc.train_sharded", "the same on many processes or machines"),
     "xmc predict": Command("xmc.predict", "the best labels of new points or texts"),
     "xmc evaluate": Command("xmc.evaluate", "a kept classifier on a test file"),
     "xmc update": Command("xmc.update", "teach a kept classifier new points and new labels"),
@@ -40,6 +41,7 @@ COMMANDS = {
     "recommend update": Command("recommend.update", "teach it new events, users and items"),
     "search": Command("search", "an index of your documents that learns from you", "search"),
     "summarize": Command("summarize", "summaries of texts, extracted or written", "summarize"),
+    "launch": Command("launch", "processes of one run on this machine, ended together"),
     "serve": Command("serve", "a kept model or index as a page or JSON service", "search"),
 }
 GROUPS = sorted({name.split()[0] for name in COMMANDS if " " in name})
