@@ -30,7 +30,10 @@ PAGES = (
     "README.md",
     *(f"docs/{n}.md" for n in ("index", "classify", "recommend", "search", "faq")),
 )
-PAGES += ("docs/memory-and-threads.md",)
+PAGES += (
+    "docs/memory-and-threads.md",
+    "docs/many-machines.md",
+)
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 README = TEXTS["README.md"]
 NEEDS = {"Search": "bm25s", "Summaries": "bm25s", "A language model": "tokenizers"}
@@ -39,6 +42,8 @@ NEEDS |= dict.fromkeys(("Index and ask", "Teach it", "In Python"), "bm25s")
 # Commands that are read by their parsers and not run, and why.
 PARSED = {
     "scripts/train_xmc.py": "a minute of training",
+    "launch": "starts processes of minutes; tests/commands/test_train_sharded.py runs it",
+    "xmc train-sharded": "waits for the other machine",
     "serve": "runs until it is stopped; curl's lines ask a server of our own",
     "lm train": "half an hour",
     "lm evaluate": "needs what `lm train` trains",
