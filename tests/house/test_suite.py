@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,3 +92,16 @@ def test_ci_runs_rooms_without_kernels_and_the_browser():
     for room in ("ops", "rows", "retrieval", "layers", "optim", "data", "xmc"):
         assert f"tests/{room}" in pure
     assert "SPARSE_JAX_REQUIRE_BROWSER=1" in ci
+
+
+def test_ci_installs_the_wheel_and_runs_the_newest_jax():
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert ci.index("auditwheel repair") < ci.index(
+        'CC=false CXX=false pip install --quiet "$wheel'
+    )
+    assert "\nscripts/ci-newest\n" in ci
+    for name in ("ci-newest", "ci-matrix", "ci-python", "ci-arm64", "release"):
+        script = ROOT / "scripts" / name
+        assert script.stat().st_mode & 0o111, name
+        done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
