@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import os
 import warnings
@@ -121,7 +122,15 @@ def read_sources(sources: Sequence[Source], kind: Kind, options: Options) -> Tab
             sources[1].name,
             f"is a second file: kind {kind.name} is read from one; leave this one out",
         )
-    return kind.read(tuple(sources), options)
+    table = kind.read(tuple(sources), options)
+    is_whole = kind.sized or kind.name == "text" or bool(table.columns)  # and may be of no rows
+    if not table.points.num_points and not is_whole:
+        raise FormatError(
+            sources[0].name,
+            "line 1: no line holds a point, only comments or nothing; give the file that holds the "
+            "points",
+        )
+    return table
 
 
 def check_options(kind: Kind, options: Options) -> None:
@@ -198,7 +207,7 @@ def find(sources: Sequence[Source], kind: str | None, options: Options) -> Kind:
             raise ValueError(f"kind = {kind!r}: must be one of files, since {first.name} is one")
     else:
         found = recognise(first, options, files=len(sources))
-    if not first.content.strip() and kind != "text":
+    if not first.content.removeprefix(codecs.BOM_UTF8).strip() and kind != "text":
         raise FormatError(
             first.name, "line 1: the file is empty; give the file that holds the points"
         )

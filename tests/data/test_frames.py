@@ -56,6 +56,33 @@ def test_tables_in_memory_of_every_library_give_the_same():
         assert table.columns == ("text", "labels", "other")
 
 
+def test_several_tables_by_name_are_told_apart():
+    """As `load_dataset` gives them where no split is asked for."""
+
+    class DatasetDict(dict):
+        pass
+
+    splits = DatasetDict(train=stand_in({"text": ["a"], "label": ["x"]}), test=stand_in({}))
+    with pytest.raises(ValueError, match=r"DatasetDict of train, test: .* source\['train'\]"):
+        data.read(splits)
+    assert data.read(splits["train"]).label_names == ("x",)
+
+
+def test_tables_of_hugging_face():
+    datasets = pytest.importorskip("datasets")
+    named = datasets.ClassLabel(names=["food", "thing"])
+    kinds = {"text": datasets.Value("string"), "labels": datasets.Sequence(named)}
+    columns = {"text": ["red apple", None, "fast car"], "labels": [[0, 1], [], [1]]}
+    table = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    for given in (table, table.with_format("numpy"), table.to_iterable_dataset()):
+        found = data.read(given)
+        assert found.label_names == ("food", "thing") and found.texts[1] == ""
+        assert found.points.label_ids.tolist() == [0, 1, 1]
+    assert data.read(table.select([2, 0])).texts == ("fast car", "red apple")
+    with pytest.raises(ValueError, match="must be one table"):
+        data.read(datasets.DatasetDict({"train": table}))
+
+
 def test_numbers_and_gaps_in_columns_of_labels():
     for frame in frames({"text": ["a", "b", "c"], "label": [3.0, None, 10.0]}):
         table = data.read(frame)

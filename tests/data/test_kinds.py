@@ -332,3 +332,19 @@ def test_nothing_is_unpickled(tmp_path):
     )
     with pytest.raises(data.FormatError, match="no sparse matrix"):
         data.read(write_files(tmp_path, [file.getvalue()]))
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n\n", b"", b" \n"])
+def test_a_file_of_nothing_is_an_error(tmp_path, content):
+    path = write_files(tmp_path, [content])
+    with pytest.raises(data.XmcFormatError, match="line 1: the file is empty; give the file"):
+        data.read(path)
+    for kind in ("svmlight", "fasttext", "libmultilabel", "jsonl", "raw", "xmc", "csv"):
+        with pytest.raises(data.XmcFormatError, match=r"file is empty|no line holds a point"):
+            data.read(path, kind)
+
+
+def test_comments_alone_are_no_points(tmp_path):
+    path = write_files(tmp_path, [b"# made by hand\n\n# with nothing below\n"])
+    with pytest.raises(data.XmcFormatError, match="no line holds a point, only comments"):
+        data.read(path, "svmlight")

@@ -122,6 +122,11 @@ def _read_frame(given: tuple[Any, ...], options: Options) -> Table:
     names = _columns_of(frame)
     if names is None:
         raise TypeError(f"source = {type(frame).__name__}: must be a table with named columns")
+    if isinstance(frame, Mapping) and any(hasattr(x, "column_names") for x in frame.values()):
+        raise ValueError(
+            f"source = {type(frame).__name__} of {', '.join(names)}: must be one table; give one "
+            f"of them, such as source[{names[0]!r}]"
+        )
     texts, labels = columns.chosen(type(frame).__name__, names, options)
     return _of_frame("frame", type(frame).__name__, frame, names, texts, labels, options)
 
