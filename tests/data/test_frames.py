@@ -100,6 +100,11 @@ def test_numbered_labels_of_datasets_have_their_names():
         labels=types.SimpleNamespace(feature=names),
     )
     assert data.read(many).points.label_ids.tolist() == [1, 0]
+    many = stand_in(  # as with_format("numpy") has them
+        {"text": [np.str_("a"), np.str_("b")], "labels": [np.array([1, 0]), np.zeros(0, int)]},
+        labels=types.SimpleNamespace(feature=names),
+    )
+    assert data.read(many).points.label_ids.tolist() == [1, 0]
     wrong = stand_in({"text": ["a"], "label": [2]}, label=names)
     with pytest.raises(ValueError, match="label = 2: must be below 2"):
         data.read(wrong)

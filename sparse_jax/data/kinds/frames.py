@@ -102,7 +102,8 @@ def _cells(frame: Any, name: str) -> list[Any]:
     for method in ("to_pylist", "to_list", "tolist"):
         if hasattr(column, method):
             return list(getattr(column, method)())
-    return list(column)
+    # `datasets` may give arrays of NumPy or Torch in place of lists.
+    return [cell.tolist() if hasattr(cell, "tolist") else cell for cell in column]
 
 
 def _label_names(frame: Any, name: str) -> Sequence[str] | None:
