@@ -75,25 +75,22 @@ def _forward(
     logits = jax.lax.dot_general(everyone, weights, (((1,), (1,)), ((), ()))) + bias[None, :]
     places = logits.shape[1]
     kept = (positions >= 0) & (positions < places)
-    column = jnp.where(kept, positions, places)
-    targets = jnp.zeros(logits.shape, logits.dtype)
-    targets = targets.at[label_rows, column].add(jnp.float32(1), mode="drop")
-    shares = targets / jnp.maximum(label_counts.astype(jnp.float32), jnp.float32(1))[:, None]
-    here = jnp.max(logits, axis=1)
-    tops = jax.lax.all_gather(here, AXIS)
+    at = (label_rows, jnp.where(kept, positions, places))
+    here = logits.at[at].get(mode="fill", fill_value=0)
+    share = jnp.float32(1) / jnp.maximum(label_counts, 1).astype(jnp.float32)[label_rows]
+    share = jnp.where(kept, share, jnp.float32(0))
     # A maximum of gathered numbers, on each shard: one of JAX's over shards would lose a NaN.
-    most = jnp.max(tops, axis=0)
+    most = jnp.max(jax.lax.all_gather(jnp.max(logits, axis=1), AXIS), axis=0)
     above = jnp.exp(logits - most[:, None])
-    differences = jnp.where(targets > 0, shares * (logits - most[:, None]), jnp.float32(0))
-    both = total(jnp.stack([jnp.sum(above, axis=1), jnp.sum(differences, axis=1)]))
+    labels = jnp.where(kept, share * (here - most[label_rows]), jnp.float32(0))
+    labels = jnp.zeros_like(most).at[label_rows].add(labels)
+    both = total(jnp.stack([jnp.sum(above, axis=1), labels]))
     some = label_counts > 0
     loss = jnp.where(some, jnp.log(both[0]) - both[1], jnp.float32(0))
-    grad = jnp.where(some[:, None], above / both[0][:, None] - shares, jnp.float32(0))
-    # The first shard with the largest logit, and its first place, decide; as argmax would.
-    best = jnp.argmax(logits, axis=1).astype(jnp.int32)
-    best_is_label = jnp.take_along_axis(targets, best[:, None], axis=1)[:, 0] > 0
-    first = jnp.argmax(tops, axis=0).astype(jnp.int32) == jax.lax.axis_index(AXIS)
-    hit = total((best_is_label & first).astype(jnp.int32)) > 0
+    grad = above * jnp.where(some, jnp.float32(1) / both[0], jnp.float32(0))[:, None]
+    grad = grad.at[at].add(-share, mode="drop")
+    best = (kept & (here >= most[label_rows])).astype(jnp.int32)
+    hit = total(jnp.zeros(some.shape, jnp.int32).at[label_rows].add(best)) > 0
     start = jax.lax.axis_index(AXIS) * jnp.int32(hidden.shape[0])
     own = HeadLoss(
         jax.lax.dynamic_slice_in_dim(loss, start, hidden.shape[0]),
