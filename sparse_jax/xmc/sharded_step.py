@@ -86,7 +86,7 @@ def active_here(active: int, shards: int, labels: int = 0) -> int:
 
     Example:
       >>> active_here(1024, 1), active_here(1024, 4)
-      (1024, 362)
+      (1024, 361)
     """
     mean = max(active - labels, 0) / shards
     return min(active, labels + int(np.ceil(mean + 6 * mean**0.5 + 9)))
