@@ -136,8 +136,8 @@ def _serve(served: Mapping[str, Served], host: str, port: int) -> int:
     listener = _listen(host, port)
     if not is_loopback(host):
         print(
-            f"warning: --host {host}: whoever reaches this machine can ask the model, and teach an "
-            "index; use 127.0.0.1 to keep it to yourself",
+            f"warning: --host {host}: whoever reaches this machine can ask the model, teach an "
+            "index and add to it; use 127.0.0.1 to keep it to yourself",
             file=sys.stderr,
         )
     shown = f"[{host}]" if ":" in host else host
