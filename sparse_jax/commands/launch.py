@@ -25,7 +25,9 @@ from typing import IO, Any
 from sparse_jax.commands.parsing import Parser
 
 _GRACE = 3.0  # seconds between asking to end and ending
-_LOST = 75  # the status of a process that ends because another one did: `sharding.processes.LOST`
+# How a process ends because another one did: `sharding.processes.LOST`, and JAX where a heartbeat
+# is missing.
+_BY_OTHERS = (75, -signal.SIGABRT)
 _SETTLE = 0.5  # seconds
 _LOOK = 0.05  # seconds between looks at the processes
 
@@ -156,25 +158,34 @@ def _watch(running: list[subprocess.Popen[str]]) -> int:
     """Waits until all have ended, or one has failed: its status."""
     while True:
         ended = [process.poll() for process in running]
-        failed = [number for number, status in enumerate(ended) if status not in (None, 0)]
-        if failed and all(ended[number] == _LOST for number in failed) and None in ended:
-            time.sleep(_SETTLE)  # whoever it lost is about to be seen
-            ended = [process.poll() for process in running]
-            failed = [number for number, status in enumerate(ended) if status not in (None, 0)]
-        # One that was killed, or failed on its own, made the others fail: it is the one to name.
-        failed.sort(key=lambda number: (ended[number] == _LOST, ended[number] > 0))  # type: ignore[operator]
-        if failed:
-            number, status = failed[0], ended[failed[0]]
-            assert status is not None
-            others = sum(status is None for status in ended)
+        if any(ended):
+            if set(ended) <= {None, 0, *_BY_OTHERS}:
+                time.sleep(_SETTLE)  # whoever they lost may be about to end
+                ended = [process.poll() for process in running]
+            number, how = _first_to_fail(ended)
+            others = ended.count(None) - (ended[number] is None)
             stops = f": stopping {others} more" if others else ""
-            how = f"was killed by {_signal(-status)}" if status < 0 else f"ended with {status}"
             who = f"process {number} of {len(running)} (pid {running[number].pid})"
             print(f"error: {who} {how}{stops}", file=sys.stderr, flush=True)
+            status = ended[number] or next(filter(None, ended))
             return status if status > 0 else 128 - status
         if all(status == 0 for status in ended):
             return 0
         time.sleep(_LOOK)
+
+
+def _first_to_fail(ended: list[int | None]) -> tuple[int, str]:
+    """The process that made the others fail, by the statuses of all, and what became of it."""
+    failed = [number for number, status in enumerate(ended) if status]
+    alone = [number for number in failed if ended[number] not in _BY_OTHERS]
+    if alone:
+        # One that was killed says no word itself: it comes first.
+        number = min(alone, key=lambda number: ended[number] or 0)
+        status = ended[number] or 0
+        return number, f"was killed by {_signal(-status)}" if status < 0 else f"ended with {status}"
+    if None in ended:
+        return ended.index(None), "does not answer the others and is stopped"
+    return failed[0], "lost the others"
 
 
 def _signal(number: int) -> str:

@@ -58,7 +58,13 @@ def gather_entries(
       TypeError: if ids or segments are not int32.
       ValueError: if they are not [E].
 
-    Example: see `embedding_bag`.
+    Example:
+      >>> from sparse_jax.sharding import mesh, on_shards
+      >>> def see(ids, segments):
+      ...     return gather_entries(ids, segments, jnp.ones(2), Dealing(9, 1), num_segments=1).slots
+      >>> run = on_shards(see, mesh(1), in_specs=jax.P(), out_specs=jax.P())
+      >>> run(jnp.asarray([7, -1], jnp.int32), jnp.zeros(2, jnp.int32)).tolist()
+      [7, -1]
     """
     check_ids("ids", ids)
     check_ids("segments", segments)

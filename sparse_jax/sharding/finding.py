@@ -122,7 +122,16 @@ def candidates(
     Returns:
       `Candidates` with ids [S·B, max_candidates], the same on all shards.
 
-    Example: see tests/sharding.
+    Example:
+      >>> from sparse_jax.sharding import mesh, on_shards
+      >>> config = IndexConfig(num_tables=8, num_bits=3, transform="none", max_candidates=2)
+      >>> def find(key, rows):
+      ...     tables = index.init(key, rows, config=config)
+      ...     return candidates(tables, rows[7:8], Dealing(100, 1), config=config)
+      >>> run = on_shards(find, mesh(1), in_specs=jax.P(), out_specs=jax.P())
+      >>> found = run(jax.random.key(1), jax.random.normal(jax.random.key(0), (100, 16)))
+      >>> int(found.ids[0, 0]), int(found.counts[0, 0])
+      (7, 8)
     """
     found = index.candidates(tables, gather(queries), config=config)
     ids = dealing.ids_of(jax.lax.axis_index(AXIS), found.ids)
@@ -172,7 +181,23 @@ def top_rows(
 
 
 def without_padding(bias: jax.Array, dealing: Dealing) -> jax.Array:
-    """This shard's bias [N / S], −∞ where no row of the table lies: such a row is never found."""
+    """The bias of this shard's rows, −∞ where no row of the table lies: that is never found.
+
+    Args:
+      bias: float32 [N / S].
+      dealing: of the rows.
+
+    Returns:
+      float32 [N / S].
+
+    Example:
+      >>> from sparse_jax.sharding import mesh, on_shards
+      >>> run = on_shards(
+      ...     lambda b: without_padding(b, Dealing(2, 1)), mesh(1), in_specs=jax.P(),
+      ...     out_specs=jax.P())
+      >>> run(jnp.zeros(2)).tolist()
+      [0.0, 0.0]
+    """
     slots = jnp.arange(dealing.per_shard, dtype=jnp.int32)
     real = dealing.ids_of(jax.lax.axis_index(AXIS), slots) >= 0
     return jnp.where(real, bias, -jnp.inf)
@@ -205,7 +230,17 @@ def search_quantized(
     Raises:
       ValueError: if shapes don't fit together, or a size is out of range.
 
-    Example: see tests/sharding.
+    Example:
+      >>> from sparse_jax.sharding import mesh, on_shards
+      >>> def find(rows):
+      ...     codes = quantized.fit(jax.random.key(1), rows, jnp.zeros(100), rows)
+      ...     return search_quantized(
+      ...         codes, rows[:2], rows, jnp.zeros(100), Dealing(100, 1), k=1, rescored=100)
+      >>> run = on_shards(find, mesh(1), in_specs=jax.P(), out_specs=jax.P())
+      >>> rows = jax.random.normal(jax.random.key(0), (100, 8))
+      >>> rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+      >>> run(rows).ids.tolist()
+      [[0], [1]]
     """
     bias = without_padding(bias, dealing)
     everyone = gather(queries)

@@ -283,7 +283,10 @@ def hard_exit() -> Iterator[None]:
     """Ends the process at once where something fails, if there are others.
 
     A process that ends as Python does waits minutes for the others, which wait for it: as soon as
-    its connections are closed, they fail too and end.
+    its connections are closed, they fail too and end, with the status 75.
+
+    Returns:
+      A context; around all that a process does, `initialize` included.
 
     Example:
       >>> with hard_exit():

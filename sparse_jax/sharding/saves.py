@@ -61,7 +61,13 @@ def save(
       OSError: if it can't be written; the checkpoints before stay.
       RuntimeError: if another process doesn't write its part.
 
-    Example: see `restore`.
+    Example:
+      >>> import tempfile
+      >>> from sparse_jax.sharding import mesh, shard_rows
+      >>> rows = shard_rows(np.ones(3, np.float32), mesh(1))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save(folder, rows.array, rows.dealing, step=7, extra={}).name
+      '000000007'
     """
     root = make_directory(directory)
     path = root / f"{step:09d}"
@@ -144,7 +150,13 @@ def restore(directory: str | Path, like: Any, dealings: Any, mesh: Mesh) -> Rest
 
 
 def last_step(directory: str | Path) -> int | None:
-    """The last checkpoint that all processes see; None if there is none. All of them call it.
+    """The last checkpoint that all processes see. All of them call it.
+
+    Args:
+      directory: as given to `save`.
+
+    Returns:
+      Its number; None if there is none.
 
     Example:
       >>> last_step("no/such/directory") is None
@@ -156,7 +168,13 @@ def last_step(directory: str | Path) -> int | None:
 
 
 def read_extra(directory: str | Path) -> dict[str, Any] | None:
-    """What `save` was given as `extra`, of the last checkpoint; None if there is none.
+    """What `save` was given as `extra`, of the last checkpoint. All processes call it.
+
+    Args:
+      directory: as given to `save`.
+
+    Returns:
+      JSON values; None if there is no checkpoint.
 
     Example:
       >>> read_extra("no/such/directory") is None

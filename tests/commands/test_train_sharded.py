@@ -130,7 +130,8 @@ def launched(count: int, code: str) -> tuple[int, float]:
         ("import time; print('hello'); time.sleep(60 * (P != 1)); sys.exit(3)", 3, "1 of 3"),
         # Those that only lost another one are not the ones to name.
         ("import time; time.sleep(.2 * (P == 2)); sys.exit(4 if P == 2 else 75)", 4, "2 of 3"),
-        ("import os; os.kill(os.getpid(), 9) if P == 2 else sys.exit(75)", 137, "by SIGKILL"),
+        ("import time; time.sleep(60) if P == 1 else os.abort()", 134, "process 1 of 3"),
+        ("os.kill(os.getpid(), 9) if P == 2 else sys.exit(75)", 137, "by SIGKILL"),
     ],
 )
 def test_the_launcher_watches(code: str, status: int, message: str, capfd: Any) -> None:
@@ -139,6 +140,8 @@ def test_the_launcher_watches(code: str, status: int, message: str, capfd: Any) 
     told = capfd.readouterr()
     assert found == status and seconds < 20
     assert message in told.err and ("error" in told.err) == bool(status)
+    if "abort" in code:
+        assert "does not answer the others and is stopped" in told.err
     if "hello" in code:
         assert "ended with 3: stopping 2 more" in told.err
 
