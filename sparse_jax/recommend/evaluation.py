@@ -80,11 +80,10 @@ def _asked(
             f"targets = {len(targets)} items: must be {histories.num_users}, one for each history"
         )
     known = aligned(model, histories)
-    places = {name: place for place, name in enumerate(model.item_names)}
     names = [
         histories.item_names[t] if isinstance(t, int | np.integer) else str(t) for t in targets
     ]
-    return known, np.fromiter((places.get(name, -1) for name in names), np.int64, len(names))
+    return known, np.fromiter((model.places.get(name, -1) for name in names), np.int64, len(names))
 
 
 def evaluate_scores(

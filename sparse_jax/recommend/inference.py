@@ -99,9 +99,8 @@ def aligned(model: Model, histories: Histories | Sequence[Sequence[Any]]) -> His
         histories = of_lists(histories)
     if histories.item_names is model.item_names:
         return histories
-    places = _places(model.item_names)
     number = np.fromiter(
-        (places.get(name, -1) for name in histories.item_names), np.int32, histories.num_items
+        (model.places.get(name, -1) for name in histories.item_names), np.int32, histories.num_items
     )
     return renumbered(histories, number, model.item_names)
 
@@ -119,11 +118,6 @@ def renumbered(histories: Histories, number: np.ndarray, names: tuple[str, ...])
     before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
     times = None if histories.times is None else histories.times[kept]
     return Histories(before[histories.offsets], items[kept], names, histories.user_names, times)
-
-
-@functools.lru_cache(maxsize=4)
-def _places(names: tuple[str, ...]) -> dict[str, int]:
-    return {name: place for place, name in enumerate(names)}
 
 
 def _best(model: Model, part: Histories, k: int, exclude_seen: bool) -> Predictions:
@@ -308,7 +302,7 @@ def related(model: Model, items: Sequence[Any], *, k: int = 10) -> Predictions:
     """
     if k < 1:
         raise ValueError(f"k = {k}: must be at least 1")
-    places = _places(model.item_names)
+    places = model.places
     found = Predictions(
         np.full((len(items), k), -1, np.int32), np.full((len(items), k), -np.inf, np.float32)
     )

@@ -11,6 +11,7 @@ orders only what no pair speaks for.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +77,11 @@ class Model:
     def num_items(self) -> int:
         """N."""
         return len(self.recent.item_names)
+
+    @functools.cached_property
+    def places(self) -> dict[str, int]:
+        """Ids of items by name."""
+        return {name: place for place, name in enumerate(self.item_names)}
 
     def nbytes(self) -> int:
         """Bytes of the arrays that prediction reads."""

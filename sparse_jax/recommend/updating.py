@@ -26,7 +26,8 @@ def update(model: Model, histories: Histories) -> Model:
 
     Args:
         model: of `recommend.fit` or `recommend.load`; it stays as it is.
-        histories: the new events alone, in order of time.
+        histories: the new events alone, in order of time, of users by the names that they have in
+            the model; numbers that `of_lists` gave would be taken for those of its own lists.
 
     Returns:
         A `Model`.
@@ -46,8 +47,7 @@ def update(model: Model, histories: Histories) -> Model:
     if not len(histories.items):
         raise ValueError("histories = no events: must have some; give the file of the new ones")
     before = model.num_items
-    known = set(model.item_names)
-    names = model.item_names + in_order(n for n in histories.item_names if n not in known)
+    names = model.item_names + in_order(n for n in histories.item_names if n not in model.places)
     places = {name: place for place, name in enumerate(names)}
     number = np.fromiter((places[n] for n in histories.item_names), np.int32, histories.num_items)
     new = renumbered(histories, number, names)

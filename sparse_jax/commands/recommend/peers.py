@@ -102,7 +102,8 @@ def als(histories: Histories, seed: int) -> Scorer:
     model = module.AlternatingLeastSquares(
         factors=_FACTORS, regularization=0.05, alpha=10, iterations=_ROUNDS, random_state=seed
     )
-    model.fit(seen(histories), show_progress=False)
+    with importlib.import_module("threadpoolctl").threadpool_limits(1, "blas"):  # as it asks for
+        model.fit(seen(histories), show_progress=False)
     items = np.asarray(model.item_factors)
 
     def score(part: Histories) -> np.ndarray:
