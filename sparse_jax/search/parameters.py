@@ -39,7 +39,7 @@ class Stored(NamedTuple):
     seed: int
     num_features: int
     ids: np.ndarray  # int32 [m], ascending: rows of the embedding that aren't as they were drawn
-    rows: np.ndarray  # int8 [m, d], as training leaves them; float16 in indexes of format 3
+    rows: np.ndarray  # int8 [m, d], as training leaves them
     scales: np.ndarray  # float32 [m], by which they are multiplied
     taught_ids: np.ndarray  # int32 [t], ascending: further ones, which feedback moved
     taught_rows: np.ndarray  # float32 [t, d]

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from sparse_jax.text.postings import Postings, inverse_document_frequency
 __all__ = ["check", "clean", "is_current", "memory", "read", "remember", "write"]
 
 FORMAT = 4
-_READ = (3, 4)  # rows of the network had 16 bits, and all weights of its bag were written
+_REBUILT = 3  # its features were hashed otherwise
 _STORED = Stored._fields[2:]  # those that are arrays
 
 
@@ -52,9 +53,9 @@ def check(path: Path) -> dict[str, Any]:
         names = manifest["snapshot"], manifest["log"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{place} is damaged ({error}): restore it from a backup") from None
-    if found not in _READ:
+    if found not in (FORMAT, _REBUILT):
         raise ValueError(
-            f"{path} has format {found}, this version reads {_READ}: rebuild the index from its "
+            f"{path} has format {found}, this version reads {FORMAT}: rebuild the index from its "
             f"documents in an empty directory (they are in {names[0]}/documents.jsonl, one a line, "
             f"and later ones in {names[1]}), and give feedback again"
         )
@@ -190,6 +191,8 @@ def read(path: Path) -> tuple[State, Path]:
     manifest = check(path)
     folder = path / manifest["snapshot"]
     try:
+        if manifest["format"] == _REBUILT:
+            return _rebuild(path, folder), path / manifest["log"]
         return _read(folder), path / manifest["log"]
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise ValueError(
@@ -239,13 +242,34 @@ def _items(name: str, items: Sequence[Item], config: FeedbackConfig) -> dict[str
     return out
 
 
+def _config(settings: dict[str, Any]) -> Config:
+    fields = settings["engine"]
+    return Config(**{**fields, "kind_weights": tuple(fields["kind_weights"])})
+
+
+def _rebuild(path: Path, folder: Path) -> State:
+    """The same documents and lessons, as if they were new."""
+    warnings.warn(
+        f"{path} has format {_REBUILT}: it is laid anew from its documents each time it is opened, "
+        "until it is saved: sparse-jax search save DIR",
+        stacklevel=5,
+    )
+    settings = json.loads((folder / "settings.json").read_bytes())
+    lines = Lines(folder / "documents.jsonl", np.load(folder / "lines.npy", allow_pickle=False))
+    living = [lines[number] for number in range(len(lines))]
+    state = State.fit(living, _config(settings))
+    state.feedback = settings["feedback"]
+    if state.feedback:
+        state.refresh()
+    return state
+
+
 def _read(folder: Path) -> State:
     settings = json.loads((folder / "settings.json").read_bytes())
     found = arrays.read(folder)
     lines = Lines(folder / "documents.jsonl", found["lines"])
     documents = Documents(lines, found["digests"])
-    fields = settings["engine"]
-    config = Config(**{**fields, "kind_weights": tuple(fields["kind_weights"])})
+    config = _config(settings)
     engine = Engine(config)
     engine.trained = settings["trained"]
     for name in ("wide", "bm25"):
@@ -258,7 +282,6 @@ def _read(folder: Path) -> State:
         engine.deep_idf[found["deep_idf.ids"]] = found["deep_idf.values"]
     else:
         engine.deep_idf = _idf(engine)
-    found.setdefault("network.scales", np.ones(len(found["network.ids"]), np.float32))
     engine.stored = Stored(
         config.seed, config.num_features, *(found[f"network.{n}"] for n in _STORED)
     )

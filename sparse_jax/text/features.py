@@ -18,6 +18,9 @@ import numpy as np
 __all__ = ["Features", "Hasher", "Tokens", "extract", "normalize", "pieces", "tokenize"]
 
 WORD, GRAM, PAIR = range(3)
+# Far apart: hashes of strings whose first letters are neighbours are, too, so that with small ones
+# the word bats would be the n-gram aats.
+_SALTS = np.array([0, 0xD1B54A32D192ED03, 0xA36A9465A325DA06], np.uint64)
 """Kinds of features."""
 
 _SPACE = 0x20
@@ -246,7 +249,7 @@ class Hasher:
         )
 
     def _reduce(self, hashes: np.ndarray, kind: int) -> np.ndarray:
-        return _mix(hashes + np.uint64(kind)) % np.uint64(self.num_features)
+        return _mix(hashes + _SALTS[kind]) % np.uint64(self.num_features)
 
 
 def _hash_words(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

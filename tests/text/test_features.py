@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_jax.text.features import extract, normalize, pieces, tokenize
+from sparse_jax.text.features import GRAM, PAIR, WORD, extract, normalize, pieces, tokenize
 
 
 @pytest.mark.parametrize(
@@ -121,3 +121,15 @@ def test_every_character_has_one_folding():
         word = normalize("a" + chr(code)).split()
         assert word[0][0] == "a"
         assert all(part[0].isalnum() for part in word)
+
+
+def test_kinds_do_not_meet():
+    """A word is no n-gram, nor a pair, whatever letters they begin with."""
+    letters = "abcdefghijklmnop"
+    words = [f"{a}{b}ts" for a in letters for b in letters]
+    # Within a word of its own each of them is an n-gram.
+    texts = [*words, *(f"x{word}x" for word in words), " ".join(words)]
+    found = extract(texts, num_features=2**31 - 1)
+    ids = [set(found.ids[found.kinds == kind].tolist()) for kind in (WORD, GRAM, PAIR)]
+    assert len(ids[0]) == 2 * len(words) and len(ids[2]) == len(words) - 1
+    assert not ids[0] & ids[1] and not ids[0] & ids[2] and not ids[1] & ids[2]
