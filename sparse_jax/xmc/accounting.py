@@ -90,11 +90,12 @@ def whole_training(counts: dict[str, Any], points: XmcData) -> dict[str, float]:
     The dense classifier has a weight for each pair of a feature and a label: a pass over the
     points takes, for every feature entry, a product and an update for each of the N labels. Ours
     count all parts: the wide part's weights that entries point to, every pass of every node of the
-    trees over its points, and the networks' steps.
+    trees over its points, centroids, and the networks' steps.
 
     Args:
       counts: of `fit`: "wide" (epochs, weights of each feature), "trees" (a list of the products
-        of one pass over each), "networks" (a list of `NetworkRun.costs`).
+        of one pass over each), "networks" (a list of `NetworkRun.costs`), "closed_form" (of
+        centroids).
       points: training points.
 
     Returns:
@@ -108,5 +109,5 @@ def whole_training(counts: dict[str, Any], points: XmcData) -> dict[str, float]:
     steps = sum(cost["steps"] * cost["madds_per_step"] for cost in networks)
     dense_steps = sum(cost["steps"] * cost["dense_madds_per_step"] for cost in networks)
     dense = 2.0 * epochs * entries * points.num_labels + dense_steps
-    total = wide + trees + steps
+    total = wide + trees + steps + counts.get("closed_form", 0.0)
     return {"madds": total, "dense_madds": dense, "madds_saved": 1 - total / max(dense, 1.0)}

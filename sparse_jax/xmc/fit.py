@@ -14,13 +14,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.data import XmcData
-from sparse_jax.data.weighting import Weighting
 from sparse_jax.data.weighting import apply as apply_weighting
 from sparse_jax.data.weighting import fit as weighting_of
 from sparse_jax.ops.label_tree import LabelTree, Svm
 from sparse_jax.runtime import checkpoint
 from sparse_jax.runtime.interrupt import Interrupt
-from sparse_jax.xmc import accounting, label_tree, memory, mixing, network, seen, soft_labels, wide
+from sparse_jax.xmc import (
+    accounting,
+    closed_form,
+    label_tree,
+    memory,
+    mixing,
+    network,
+    seen,
+    soft_labels,
+    wide,
+)
 from sparse_jax.xmc.model import About, Model, network_parts, over_all
 from sparse_jax.xmc.network_run import NetworkRun, Options
 from sparse_jax.xmc.presets import PRESETS, Preset
@@ -110,8 +119,11 @@ def fit(
             _, linear = _fit_wide_twice(job, rest, rest, counts)
             trees = _fit_trees(job, [rest], counts)
             model = assemble(idf, linear, trees, kept, about)
-            if not interrupt.ended:
+            if not interrupt.ended and held_out.num_points:
+                if trees:
+                    model = mixing.choose_tree_weight(model, held_out)
                 model = _with_networks(job, model, rest, held_out, counts)
+                model = closed_form.add(model, *_closed_form(job, model, rest, held_out, counts))
             model = mixing.calibrate(model, held_out)
         else:
             model = _fit_linear(job, idf, whole, rest, held_out, kept, about, counts)
@@ -167,8 +179,10 @@ def _fit_linear(
     """
     before, linear = _fit_wide_twice(job, points, rest, counts)
     trees = _fit_trees(job, [rest, points], counts)
-    curve = mixing.calibrate(assemble(idf, before, trees[:1], kept, about), held_out).mix.curve
-    model = assemble(idf, linear, trees, kept, about)
+    early = assemble(idf, before, trees[:1], kept, about)
+    parts, chosen = _closed_form(job, early, rest, held_out, counts)
+    curve = mixing.calibrate(closed_form.add(early, parts, chosen), held_out).mix.curve
+    model = closed_form.add(assemble(idf, linear, trees, kept, about), parts, chosen)
     return dataclasses.replace(model, mix=dataclasses.replace(model.mix, curve=curve))
 
 
@@ -310,14 +324,32 @@ def _fit_trees(job: _Job, points: list[Weighted], counts: dict[str, Any]) -> lis
     return trees
 
 
+def _closed_form(
+    job: _Job, model: Model, points: Weighted, held_out: XmcData, counts: dict[str, Any]
+) -> tuple[closed_form.Parts, dict[str, float]]:
+    """Parts that need no training, and how much held-out points say that each counts."""
+    if job.interrupt.ended:
+        return {}, {}
+    frequency = np.bincount(points.points.label_ids, minlength=model.num_labels)
+    known = frequency > 0
+    job.progress("closed form", 0, 1, "")
+    parts = closed_form.fit(
+        points,
+        centroids=bool(frequency.sum() < job.preset.rare * known.sum()),
+        label_names=model.about.label_names,
+        feature_names=model.about.feature_names,
+    )
+    chosen = closed_form.choose(model, parts, held_out, known)
+    counts["closed_form"] = closed_form.madds(points.points, parts)
+    said = ", ".join(f"{kind} {value:g}" for kind, value in chosen.items()) or "none helps"
+    job.progress("closed form", 1, 1, said)
+    return parts, chosen
+
+
 def _with_networks(
     job: _Job, model: Model, rest: Weighted, held_out: XmcData, counts: dict[str, Any]
 ) -> Model:
     """The model with weights that held-out points choose, and networks where they help."""
-    if not held_out.num_points:
-        return model
-    if model.trees:
-        model = mixing.choose_tree_weight(model, held_out)
     options = Options(seed=job.seed)
     points = rest.points
     present = seen.few(points)
@@ -351,45 +383,3 @@ def _with_networks(
         if job.interrupt.ended or not model.encoders or little:
             break
     return model
-
-
-def network_alone(
-    run: NetworkRun,
-    points: XmcData,
-    chosen: Weighting,
-    *,
-    label_names: Sequence[str] | None = None,
-    feature_names: Sequence[str] | None = None,
-) -> Model:
-    """A model of one network, without linear parts; its scores order but aren't calibrated.
-
-    Args:
-      run: trained.
-      points: its training points, as they are read.
-      chosen: how its points were weighted.
-      label_names: [N].
-      feature_names: [F].
-    """
-    params = run.state.params
-    about = About(
-        num_features=points.num_features,
-        num_labels=points.num_labels,
-        preset="network",
-        seed=run.options.seed,
-        label_names=None if label_names is None else tuple(label_names),
-        feature_names=None if feature_names is None else tuple(feature_names),
-        notes={"points": points.num_points, "calibrated": False},
-    )
-    linear = wide.zeros_like(
-        wide.WideModel(
-            jnp.zeros(points.num_features + 1, jnp.int32),
-            *[jnp.zeros(0, jnp.int32)] * 3,
-            *[jnp.zeros(points.num_labels, jnp.float32)] * 2,
-        )
-    )
-    idf = None if chosen.idf is None else jnp.asarray(chosen.idf)
-    model = assemble(idf, linear, (), memory.keep(points, seed=run.options.seed), about)
-    encoders = ({"embedding": params["embedding"], "hidden_bias": params["hidden_bias"]},)
-    return dataclasses.replace(
-        model, encoders=encoders, output=params["output"], output_bias=params["output_bias"]
-    )

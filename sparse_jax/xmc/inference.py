@@ -80,6 +80,19 @@ def hidden_of(model: Model, batch: Batch) -> jax.Array:
     return jnp.concatenate([encode(params, batch) * share for params in model.encoders], axis=1)
 
 
+_hidden_of = jax.jit(hidden_of)
+
+
+def hidden_of_all(model: Model, points: XmcData, *, batch_size: int = 256) -> np.ndarray:
+    """`hidden_of` every point of a weighted set, in order: float32 [n, T·d]."""
+    found = []
+    for start in range(0, points.num_points, batch_size):
+        rows = np.arange(start, min(start + batch_size, points.num_points))
+        hidden = _hidden_of(model, padded_batch(points, rows, batch_size))
+        found.append(np.asarray(hidden)[: rows.size])
+    return np.concatenate(found)
+
+
 def wide_part(model: Model) -> WidePart:
     """The wide part as prediction reads it."""
     wide = model.wide

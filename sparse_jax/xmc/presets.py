@@ -21,6 +21,7 @@ class Preset:
     min_share: float  # of `wide.zeros`
     max_trees: int
     tree_labels: int  # labels of points that trees may learn, which is what their time goes with
+    rare: float  # points of a label, in the mean, below which labels' centroids are tried
     held_out: int  # points, at most, that choose weights and calibrate; a twentieth of few
 
     def steps(self, num_points: int, batch_size: int) -> int:
@@ -47,6 +48,7 @@ PRESETS = {
         min_share=0.003,
         max_trees=3,
         tree_labels=800_000,
+        rare=5.0,
         held_out=600,
     ),
     "accurate": Preset(
@@ -57,6 +59,7 @@ PRESETS = {
         min_share=0.002,
         max_trees=4,
         tree_labels=1_700_000,
+        rare=np.inf,
         held_out=2000,
     ),
 }

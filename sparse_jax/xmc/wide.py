@@ -21,6 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp  # type: ignore[import-untyped]
 
 from sparse_jax.data import Batch, Capacity, XmcData, batches, num_batches, plan_capacity, prefetch
 from sparse_jax.data.xmc import with_values
@@ -216,6 +217,24 @@ def merge(model: WideModel, other: WideModel, labels: np.ndarray) -> WideModel:
         bias=jnp.asarray(bias),
         bias_slots=jnp.asarray(bias_slots),
     )
+
+
+def add_weights(model: WideModel, more: sp.csr_matrix) -> WideModel:
+    """The model with weights added: float32 [F, N], also to pairs that it hasn't had."""
+    matrix = sp.csr_matrix(more)
+    matrix.sort_indices()
+    offsets, label_ids = (np.asarray(x, np.int32) for x in (matrix.indptr, matrix.indices))
+    other = dataclasses.replace(
+        model, offsets=jnp.asarray(offsets), label_ids=jnp.asarray(label_ids)
+    )
+    model = add_pairs(model, other)
+    count = model.bias.size
+    at = np.searchsorted(
+        _rows(model) * count + np.asarray(model.label_ids), _rows(other) * count + label_ids
+    )
+    weights = np.array(model.weights)
+    weights[at] += matrix.data
+    return dataclasses.replace(model, weights=jnp.asarray(weights))
 
 
 def add_pairs(model: WideModel, other: WideModel) -> WideModel:

@@ -36,7 +36,7 @@ from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.runtime.lock import locked
 from sparse_jax.runtime.machine import peak_rss_bytes, sha256
 from sparse_jax.xmc import metrics
-from sparse_jax.xmc.fit import network_alone
+from sparse_jax.xmc.alone import network_alone
 from sparse_jax.xmc.network_run import NetworkRun
 
 

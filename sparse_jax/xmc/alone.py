@@ -1,0 +1,57 @@
+"""A model of one network, as `train --strategy` makes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from sparse_jax.data import XmcData
+from sparse_jax.data.weighting import Weighting
+from sparse_jax.xmc import memory, wide
+from sparse_jax.xmc.fit import assemble
+from sparse_jax.xmc.model import About, Model
+from sparse_jax.xmc.network_run import NetworkRun
+
+
+def network_alone(
+    run: NetworkRun,
+    points: XmcData,
+    chosen: Weighting,
+    *,
+    label_names: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
+) -> Model:
+    """A model of one network, without linear parts; its scores order but aren't calibrated.
+
+    Args:
+      run: trained.
+      points: its training points, as they are read.
+      chosen: how its points were weighted.
+      label_names: [N].
+      feature_names: [F].
+    """
+    params = run.state.params
+    about = About(
+        num_features=points.num_features,
+        num_labels=points.num_labels,
+        preset="network",
+        seed=run.options.seed,
+        label_names=None if label_names is None else tuple(label_names),
+        feature_names=None if feature_names is None else tuple(feature_names),
+        notes={"points": points.num_points, "calibrated": False},
+    )
+    linear = wide.zeros_like(
+        wide.WideModel(
+            jnp.zeros(points.num_features + 1, jnp.int32),
+            *[jnp.zeros(0, jnp.int32)] * 3,
+            *[jnp.zeros(points.num_labels, jnp.float32)] * 2,
+        )
+    )
+    idf = None if chosen.idf is None else jnp.asarray(chosen.idf)
+    model = assemble(idf, linear, (), memory.keep(points, seed=run.options.seed), about)
+    encoders = ({"embedding": params["embedding"], "hidden_bias": params["hidden_bias"]},)
+    return dataclasses.replace(
+        model, encoders=encoders, output=params["output"], output_bias=params["output_bias"]
+    )
