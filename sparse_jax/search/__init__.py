@@ -25,6 +25,7 @@ from sparse_jax.search.documents import MAX_QUERY as MAX_QUERY
 from sparse_jax.search.documents import Document
 from sparse_jax.search.index import Index
 from sparse_jax.search.journal import LockError as LockError
+from sparse_jax.search.listing import can_undo as can_undo
 from sparse_jax.search.listing import list_feedback as list_feedback
 from sparse_jax.search.listing import list_fields as list_fields
 from sparse_jax.search.listing import list_ids as list_ids

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_jax.search.index import Index
+from sparse_jax.search.state import feedback_in_force
 
-__all__ = ["Field", "list_feedback", "list_fields", "list_ids"]
+__all__ = ["Field", "can_undo", "list_feedback", "list_fields", "list_ids"]
 
 _MAX_SEEN = 20_000
 
@@ -60,6 +61,12 @@ def list_feedback(index: Index) -> list[dict[str, str]]:
     """
     with index._lock:
         return [dict(record) for record in index._state.feedback]
+
+
+def can_undo(index: Index) -> bool:
+    """Whether there is feedback since the last `Index.save`, which `save` would make final."""
+    with index._lock:
+        return bool(feedback_in_force(index._events))
 
 
 class Field(NamedTuple):

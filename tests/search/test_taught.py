@@ -13,6 +13,7 @@ import pytest
 from small_index import TINY, same, sample
 
 from sparse_jax import search
+from sparse_jax.commands import search as command
 from sparse_jax.search import state, taught
 
 WORDS = ("my favourite thing", "zorblax", "fonts of the east")
@@ -165,6 +166,21 @@ def test_other_changes_are_repeated(place, repeats):
     assert not taught.path_of(log(place)).exists()
     with search.load(place, read_only=True) as again:
         assert found(again) == right
+
+
+def test_adding_by_command_leaves_no_work_to_queries(place, tmp_path, repeats, capsys):
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"id": "new", "text": "hoverboards"}\n')
+    assert command.main(["index", str(place), str(more)]) == 0
+    repeats.clear()
+    with search.load(place) as index:
+        assert index.search("hoverboards", k=1)[0].id == "new" and repeats == []
+        index.upvote(WORDS[0], "libplank-doc")
+    more.write_text('{"id": "newer", "text": "ostriches"}\n')
+    assert command.main(["index", str(place), str(more)]) == 0
+    with search.load(place) as index:  # a lesson can still be taken back
+        assert index.search("ostriches", k=1)[0].id == "newer"
+        index.undo()
 
 
 def test_a_lesson_that_was_cut_short_is_not_kept(place, monkeypatch):

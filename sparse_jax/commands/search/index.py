@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
             else:
                 index.insert(found.documents)
             # Else each command that opens the index would do it again.
-            if index.refresh():
+            if index.refresh() or not search.can_undo(index):
                 index.save()
             count = len(index)
     else:

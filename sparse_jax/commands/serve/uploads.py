@@ -194,7 +194,7 @@ class Uploads:
             index.insert(found.documents)
         if not self._stopping.is_set():  # else the next start does it
             self._set(state="learning")
-            if index.refresh():
+            if index.refresh() or not search.can_undo(index):
                 index.save()
         return {"state": "done", "total": len(index), "report": found.report()[:_MAX_TOLD]}
 
