@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax.lm import bpe, keyvalue, model, training
+from sparse_jax.lm import bpe, keyvalue, model, sentences, training
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm.corpus import NO_RECORD, Record
 from sparse_jax.retrieval import index
@@ -38,6 +39,10 @@ class LanguageModel:
     def arrays(self) -> dict[str, Any]:
         """The arrays as one tree."""
         return {name: getattr(self, name) for name in _ARRAYS}
+
+    def score(self, texts: Iterable[str]) -> sentences.SentenceScores:
+        """Each of some sentences by itself: see `sentences.score`."""
+        return sentences.score(self, texts)
 
 
 _ARRAYS = ("params", "memory", "unigram", "popular", "lsh")

@@ -1,0 +1,49 @@
+"""Lines of text files and standard input, scored some at a time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import islice
+
+from tqdm import tqdm
+
+from sparse_jax import lm
+from sparse_jax.data import encoding, plain
+from sparse_jax.lm import sentences
+
+AT_ONCE = 512  # lines scored together
+
+
+def read(file: str) -> list[str]:
+    """The lines of a file, of which gzip is unpacked, or of standard input where it is "-".
+
+    Only a newline ends a line. Bytes that are no UTF-8 become U+FFFD, with a note.
+
+    Raises:
+      ValueError: if it is no text.
+      OSError: if it can't be read.
+    """
+    if file == "-":
+        found = plain.decode_text(encoding.unpack(sys.stdin.buffer.read()), "standard input")
+    else:
+        found = plain.read(file)
+    if found.replaced:
+        print(f"note: {file}: {found.replaced:,} bytes are no UTF-8: now U+FFFD", file=sys.stderr)
+    lines = found.text.split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise ValueError(f"{file}: no line to score; give text with one sentence a line")
+    return [line.removesuffix("\r") for line in lines]
+
+
+def scored(
+    model: lm.LanguageModel, lines: list[str]
+) -> Iterator[tuple[list[str], sentences.SentenceScores]]:
+    """The lines with their scores, some at a time, in order; a bar shows how far it is."""
+    rest = iter(lines)
+    with tqdm(total=len(lines), desc="lines", disable=None, dynamic_ncols=True) as bar:
+        while part := list(islice(rest, AT_ONCE)):
+            yield part, sentences.score(model, part)
+            bar.update(len(part))

@@ -1,0 +1,63 @@
+"""Perplexity of a text whose lines are sentences by themselves, with and without unknown words.
+
+    sparse-jax lm perplexity DIR sentences.txt
+
+`lm evaluate` takes files as running documents instead, where each line has those before it as
+context.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+
+from sparse_jax.commands.lm import lines
+from sparse_jax.commands.lm.models import load
+from sparse_jax.commands.report import tell
+from sparse_jax.lm.sentences import SentenceScores
+from sparse_jax.runtime.allocator import keep_freed_memory
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("directory", metavar="DIR", help="a model of lm train")
+    add("file", metavar="FILE", help="a sentence a line, .gz too; - for standard input")
+    add("--json", metavar="FILE", help="write the results here")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    args = parse_args(argv)
+    keep_freed_memory()
+    try:
+        given = lines.read(args.file)
+        model = load(args.directory)
+        parts = [scores for _, scores in lines.scored(model, given)]
+    except (ImportError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    scores = SentenceScores(*map(np.concatenate, zip(*parts, strict=True)))
+    results = {
+        "perplexity": scores.perplexity(),
+        "perplexity_of_known_tokens": scores.perplexity(unknown=False),
+        "log10_p": float(scores.log10_p.sum()),
+        "sentences": scores.tokens.size,
+        "tokens": int(scores.tokens.sum()),
+        "unknown_tokens": int(scores.unknown.sum()),
+    }
+    for name, value in results.items():
+        shown = f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
+        print(f"  {name:<28} {shown}")
+    tell(results, args.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Score each line of a text with a trained language model.
+
+    sparse-jax lm score DIR sentences.txt
+    some program | sparse-jax lm score DIR - --format jsonl
+
+A line is a sentence by itself. Columns: log10 of its probability with its end, the same without,
+tokens, unknown tokens, and the text. `lm perplexity` sums them up, `lm filter` keeps the best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import IO
+
+from sparse_jax.commands.lm import lines
+from sparse_jax.commands.lm.models import load
+from sparse_jax.lm.sentences import SentenceScores
+from sparse_jax.runtime.allocator import keep_freed_memory
+from sparse_jax.runtime.files import write_stream
+
+COLUMNS = ("log10", "log10_without_end", "tokens", "unknown", "text")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("directory", metavar="DIR", help="a model of lm train")
+    add("file", metavar="FILE", help="a sentence a line, .gz too; - for standard input")
+    add("--format", choices=("tsv", "jsonl"), default="tsv", help="of the output (%(default)s)")
+    add("--output", metavar="FILE", help="write here instead of to standard output")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    args = parse_args(argv)
+    keep_freed_memory()
+    try:
+        given = lines.read(args.file)
+        model = load(args.directory)
+
+        def write(file: IO[bytes]) -> None:
+            if args.format == "tsv":
+                file.write(("\t".join(COLUMNS) + "\n").encode())
+            for texts, scores in lines.scored(model, given):
+                file.write("".join(_rows(texts, scores, args.format)).encode())
+                file.flush()
+
+        if args.output:
+            write_stream(args.output, write)
+        else:
+            write(sys.stdout.buffer)
+    except (ImportError, OSError, ValueError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _rows(texts: list[str], scores: SentenceScores, form: str) -> list[str]:
+    found = []
+    whole, inner = scores.log10_p, scores.log10_p - scores.log10_end
+    for i, text in enumerate(texts):
+        figures = [round(float(whole[i]), 6), round(float(inner[i]), 6)]
+        row = [*figures, int(scores.tokens[i]), int(scores.unknown[i])]
+        if form == "tsv":
+            found.append("\t".join([*map(str, row), text.replace("\t", " ")]) + "\n")
+        else:
+            fields = dict(zip(COLUMNS, [*row, text], strict=True))
+            found.append(json.dumps(fields, ensure_ascii=False) + "\n")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

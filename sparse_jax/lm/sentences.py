@@ -1,0 +1,115 @@
+"""Scores of single sentences, as toolkits of n-gram models report them: log10, end and unknowns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_jax.lm import evaluate
+from sparse_jax.lm.batching import batches
+from sparse_jax.lm.text import DOCUMENT, UNKNOWN, Corpus, encode_corpus
+
+if TYPE_CHECKING:
+    from sparse_jax.lm.saved import LanguageModel
+
+__all__ = ["SentenceScores", "score"]
+
+_RUNS, _LENGTH = 16, 32
+
+
+class SentenceScores(NamedTuple):
+    """Of n sentences."""
+
+    log10_p: np.ndarray  # float64 [n], of all tokens, unknown ones and the end among them
+    log10_end: np.ndarray  # float64 [n], the end's part of it
+    log10_unknown: np.ndarray  # float64 [n], the unknown tokens' part of it
+    tokens: np.ndarray  # int64 [n], without the end
+    unknown: np.ndarray  # int64 [n], tokens that the vocabulary doesn't hold
+
+    def perplexity(self, *, unknown: bool = True) -> float:
+        """10 to minus the mean log10 of a token, ends counted; without unknown ones if so asked.
+
+        Example:
+          >>> one = np.array([-2.0]), np.array([-1.0]), np.array([0.0])
+          >>> SentenceScores(*one, np.array([1]), np.array([0])).perplexity()
+          10.0
+        """
+        total, count = self.log10_p.sum(), self.tokens.sum() + self.tokens.size
+        if not unknown:
+            total, count = total - self.log10_unknown.sum(), count - self.unknown.sum()
+        return evaluate.perplexity(float(-total * np.log(10) / max(count, 1)))
+
+
+def score(model: LanguageModel, sentences: Iterable[str]) -> SentenceScores:
+    """The exact score of each sentence by itself.
+
+    A sentence is a document of its own: no context before it, and an end behind it that is
+    predicted, too. Its tokens are the model's; an unknown word counts as the one token <unk> with
+    that token's probability.
+
+    Args:
+      model: of `lm.load`.
+      sentences: n texts; an empty one has its end alone.
+
+    Returns:
+      `SentenceScores`.
+
+    Raises:
+      TypeError: if sentences is one string.
+
+    Example:
+      >>> import jax
+      >>> from sparse_jax import lm
+      >>> words = lm.text.WordVocabulary.fit(["a b a b"], min_count=2)
+      >>> config = lm.model.Config(vocabulary=words.size, rows=0, hidden=8, inner=8)
+      >>> params, memory = lm.model.init(jax.random.key(0), config=config)
+      >>> unigram, popular = jnp.full(words.size, 1 / words.size), jnp.arange(4, dtype=jnp.int32)
+      >>> model = lm.LanguageModel(params, memory, unigram, popular, None, config, words)
+      >>> found = score(model, ["a b", "", "b c"])
+      >>> found.tokens.tolist(), found.unknown.tolist(), bool((found.log10_p < 0).all())
+      ([2, 0, 2], [0, 0, 1], True)
+
+    References:
+      Heafield, KenLM: Faster and smaller language model queries, 2011: what is reported.
+    """
+    if isinstance(sentences, str):
+        raise TypeError("sentences is a string: must be a list of them; put it into one")
+    texts = list(sentences)
+    if not texts:
+        return SentenceScores(*[np.zeros(0)] * 3, *[np.zeros(0, np.int64)] * 2)
+    corpus = encode_corpus(model.vocabulary, texts)
+    log10_p = _log_likelihood(model, corpus) / np.log(10)
+    ends = corpus.tokens == DOCUMENT
+    if ends.sum() != len(texts):  # a token of the text itself is no end
+        raise ValueError("sentences hold the end of a document as text: leave it out")
+    sentence = np.cumsum(ends) - ends
+    unknown = corpus.tokens == UNKNOWN
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(sentence, values, minlength=len(texts))
+
+    return SentenceScores(
+        log10_p=total(log10_p),
+        log10_end=log10_p[ends],
+        log10_unknown=total(np.where(unknown, log10_p, 0.0)),
+        tokens=np.bincount(sentence, minlength=len(texts)) - 1,
+        unknown=total(unknown).astype(np.int64),
+    )
+
+
+def _log_likelihood(model: LanguageModel, corpus: Corpus) -> np.ndarray:
+    """log p of each token of a corpus, in order: float64 [n]."""
+    found = []
+    for batch in batches(corpus, _RUNS, _LENGTH, model.config.history):
+        scores = evaluate.log_likelihood(
+            model.params,
+            model.memory,
+            *map(jnp.asarray, batch),
+            config=model.config,
+            lsh=model.lsh,
+        )
+        found.append(np.asarray(scores.log_p, np.float64)[batch.since >= 0])
+    return np.concatenate(found)
