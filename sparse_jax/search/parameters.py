@@ -93,7 +93,7 @@ def narrow(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Example:
       >>> narrow(np.float32([[0.5, -0.25], [0, 0]]))[0].tolist()
-      [[127, -63], [0, 0]]
+      [[127, -64], [0, 0]]
     """
     scales = np.abs(rows).max(axis=1, initial=0) / np.float32(_LEVELS)
     scales = (scales.view(np.int32) & _KEPT_BITS).view(np.float32)
