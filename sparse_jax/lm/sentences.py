@@ -34,7 +34,7 @@ class SentenceScores(NamedTuple):
 
         Example:
           >>> one = np.array([-2.0]), np.array([-1.0]), np.array([0.0])
-          >>> SentenceScores(*one, np.array([1]), np.array([0])).perplexity()
+          >>> round(SentenceScores(*one, np.array([1]), np.array([0])).perplexity(), 6)
           10.0
         """
         total, count = self.log10_p.sum(), self.tokens.sum() + self.tokens.size

@@ -42,7 +42,7 @@ def pairs(
       >>> found = pairs(["wind mill", "Mill"], ["mill", "wind"], np.array([1, 1]))
       >>> found["same"].toarray().tolist()
       [[0.0, 1.0], [0.0, 0.0]]
-      >>> found["part"].toarray().round(2).tolist()
+      >>> found["part"].toarray().astype(float).round(2).tolist()
       [[0.71, 1.0], [0.71, 0.0]]
     """
     labels = [name.casefold() for name in label_names]
