@@ -48,6 +48,8 @@ PARSED = {
     "lm train": "half an hour",
     "lm evaluate": "needs what `lm train` trains",
     "lm generate": "needs what `lm train` trains",
+    "lm score": "needs what `lm train` trains; tests/lm/test_sentences.py runs it",
+    "lm filter": "needs what `lm train` trains; tests/lm/test_sentences.py runs it",
     "lm preference": "needs what `lm train` trains",
 }
 
