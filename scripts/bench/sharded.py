@@ -24,6 +24,7 @@ import numpy as np
 
 from sparse_jax import data, sharding
 from sparse_jax.optim import fused
+from sparse_jax.runtime.machine import peak_rss_bytes
 from sparse_jax.xmc import sharded_step
 
 WARM_UP = 3  # steps
@@ -129,6 +130,7 @@ def child(args: argparse.Namespace) -> None:
             "bytes_sent": sent,
             "bytes_counted": counted / args.steps / shards,
             "share_of_dense": sent / dense if dense else 0.0,
+            "peak_rss_bytes": peak_rss_bytes(),
             "overflow": int(seen.overflow_active) + int(seen.overflow_features),
         }
         print(json.dumps(result), flush=True)

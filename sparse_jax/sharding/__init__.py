@@ -17,6 +17,7 @@ from sparse_jax.sharding.placing import Dealing as Dealing
 from sparse_jax.sharding.placing import Load as Load
 from sparse_jax.sharding.placing import ShardedRows as ShardedRows
 from sparse_jax.sharding.placing import gather_rows as gather_rows
+from sparse_jax.sharding.placing import gather_to_first as gather_to_first
 from sparse_jax.sharding.placing import imbalance as imbalance
 from sparse_jax.sharding.placing import mesh, shard_rows
 from sparse_jax.sharding.placing import on_shards as on_shards

@@ -28,6 +28,7 @@ By = Literal["range", "hash"]
 _WAYS = ("range", "hash")
 _TURNS = 3  # of the permutation; each mixes both halves of an id
 _SEED = 0x5EED
+_CHUNK = 1 << 15  # rows of a shard gathered at a time
 
 
 def mesh(shards: int | None = None) -> Mesh:
@@ -255,7 +256,7 @@ def _reader(table: Any) -> Callable[[np.ndarray], Any]:
 
 
 def gather_rows(rows: ShardedRows) -> np.ndarray:
-    """The whole table on every process, in order of id.
+    """The whole table on every process, in order of id. All processes call it.
 
     Args:
       rows: of `shard_rows`.
@@ -267,9 +268,47 @@ def gather_rows(rows: ShardedRows) -> np.ndarray:
       >>> gather_rows(shard_rows(np.arange(3, dtype=np.int32), mesh(1))).tolist()
       [0, 1, 2]
     """
-    whole = processes.whole(rows.array)
-    owners, slots = rows.dealing.place(jnp.arange(rows.dealing.num_rows, dtype=jnp.int32))
-    return whole[np.asarray(owners) * rows.dealing.per_shard + np.asarray(slots)]
+    found = gather_to_first(rows, everywhere=True)
+    assert found is not None
+    return found
+
+
+def gather_to_first(rows: ShardedRows, *, everywhere: bool = False) -> np.ndarray | None:
+    """The whole table on process 0, in order of id, some rows at a time. All processes call it.
+
+    Args:
+      rows: of `shard_rows`.
+      everywhere: on all processes.
+
+    Returns:
+      NumPy [N, ...]; None on the others.
+
+    Example:
+      >>> gather_to_first(shard_rows(np.arange(3, dtype=np.int32), mesh(1))).tolist()
+      [0, 1, 2]
+    """
+    array, dealing = rows.array, rows.dealing
+    size = min(_CHUNK, dealing.per_shard)
+
+    def some(mine: jax.Array, start: jax.Array) -> jax.Array:
+        return jax.lax.all_gather(jax.lax.dynamic_slice_in_dim(mine, start, size), AXIS)
+
+    specs = (PartitionSpec(AXIS), PartitionSpec())
+    take = jax.jit(
+        on_shards(some, array.sharding.mesh, in_specs=specs, out_specs=PartitionSpec())  # type: ignore[attr-defined]
+    )
+    found = None
+    if everywhere or jax.process_index() == 0:
+        found = np.empty((dealing.shards, dealing.per_shard, *array.shape[1:]), array.dtype)
+    for start in range(0, dealing.per_shard, size):
+        at = min(start, dealing.per_shard - size)  # the last begins early rather than reach over
+        piece = take(array, np.int32(at))
+        if found is not None:
+            found[:, at : at + size] = np.asarray(piece)
+    if found is None:
+        return None
+    owners, slots = dealing.place(jnp.arange(dealing.num_rows, dtype=jnp.int32))
+    return found[np.asarray(owners), np.asarray(slots)]
 
 
 class Load(NamedTuple):

@@ -13,7 +13,7 @@ from sparse_jax import data
 from sparse_jax.data.xmc import fingerprint
 from sparse_jax.optim import fused, rates
 from sparse_jax.runtime import checkpoint, loop
-from sparse_jax.sharding import ShardedRows, gather_rows, processes, saves
+from sparse_jax.sharding import ShardedRows, gather_to_first, processes, saves
 from sparse_jax.sharding import mesh as make_mesh
 from sparse_jax.xmc import memory, sharded_step, wide
 from sparse_jax.xmc.fit import assemble
@@ -170,17 +170,20 @@ class ShardedRun:
             labels=self.plan.capacity.labels,
         )
 
-    def model(self) -> Model:
-        """The model, whole on each process: as `xmc.load` reads it on one machine."""
+    def model(self) -> Model | None:
+        """The model on process 0, whole, as `xmc.load` reads it; None on the others, which help."""
         config, params = self.plan.config, self.state.params
-        whole = {
-            name: jnp.asarray(gather_rows(ShardedRows(params[name], dealing)))
+        tables = {
+            name: gather_to_first(ShardedRows(params[name], dealing))
             for name, dealing in (
                 ("embedding", config.features),
                 ("output", config.labels),
                 ("output_bias", config.labels),
             )
         }
+        whole = {name: jnp.asarray(table) for name, table in tables.items() if table is not None}
+        if not whole:
+            return None
         about = About(
             num_features=config.features.num_rows,
             num_labels=config.labels.num_rows,

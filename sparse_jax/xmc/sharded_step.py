@@ -26,6 +26,7 @@ from sparse_jax.sharding.reducing import gather
 from sparse_jax.xmc.network import Params, activate
 
 _EMBEDDING_SCALE = 0.1  # times d^(-1/2), as in `network`
+_BLOCK = 4096  # rows drawn at a time
 _TABLES = ("embedding", "output", "output_bias")
 _SPECS = {name: jax.P(AXIS) for name in _TABLES} | {"hidden_bias": jax.P()}
 
@@ -130,9 +131,21 @@ def _first(tx: optax.GradientTransformation, config: Config, shard: jax.Array) -
     scale, bound = _EMBEDDING_SCALE * config.hidden**-0.5, config.hidden**-0.5
 
     def draw(key: jax.Array, dealing: Dealing, one: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        ids = dealing.ids_of(shard, jnp.arange(dealing.per_shard, dtype=jnp.int32))
-        rows = jax.vmap(lambda i: one(jax.random.fold_in(key, jnp.maximum(i, 0))))(ids)
-        return jnp.where(ids[:, None] < 0, jnp.float32(0), rows)
+        block = min(_BLOCK, dealing.per_shard)
+
+        def row(i: jax.Array) -> jax.Array:
+            drawn = one(jax.random.fold_in(key, jnp.maximum(i, 0)))
+            return jnp.where(i < 0, jnp.float32(0), drawn)
+
+        def fill(number: jax.Array, table: jax.Array) -> jax.Array:
+            # The last block begins early enough to be whole, over rows of the one before.
+            start = jnp.minimum(number * block, dealing.per_shard - block)
+            ids = dealing.ids_of(shard, start + jnp.arange(block, dtype=jnp.int32))
+            return jax.lax.dynamic_update_slice_in_dim(table, jax.vmap(row)(ids), start, 0)
+
+        # Some at a time: the random bits of all rows would take as much as the table.
+        empty = jnp.zeros((dealing.per_shard, config.hidden), jnp.float32)
+        return jax.lax.fori_loop(0, -(-dealing.per_shard // block), fill, empty)
 
     def normal(key: jax.Array) -> jax.Array:
         return jax.random.normal(key, (config.hidden,), jnp.float32) * jnp.float32(scale)

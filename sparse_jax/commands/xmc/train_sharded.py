@@ -163,7 +163,7 @@ def _run(args: argparse.Namespace, options: Options, *, first: bool) -> int:
     else:
         run.fit()
     model = run.model()
-    if first:
+    if model is not None:
         if args.model:
             xmc.save(model, args.model)
             print(f"kept in {args.model}")
