@@ -17,7 +17,7 @@ class Histories:
 
     Attributes:
         offsets: int64 [n + 1], where the events of each user begin in `items`.
-        items: int32 [E], ids below N; -1 is an item that the model doesn't know.
+        items: int32 [E], ids below N.
         item_names: [N], by id.
         user_names: [n].
         times: float64 [E], seconds, ascending within a user; None where only the order is known.

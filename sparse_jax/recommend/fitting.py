@@ -49,8 +49,7 @@ def fit(
         A `Model`.
 
     Raises:
-        ValueError: an unknown preset, a negative seed, no user with two events, or items that a
-            model was said not to know.
+        ValueError: an unknown preset, a negative seed, or no user with two events.
 
     Example:
         >>> from sparse_jax import data, recommend
@@ -67,8 +66,6 @@ def fit(
             f"histories = {histories.num_users} users, none of two events: must have some to learn "
             "what follows what; check the column of users"
         )
-    if (histories.items < 0).any():
-        raise ValueError("histories hold items of no id: must be as read; read the file again")
     chosen, started = PRESETS[preset], time.perf_counter()
     held_out = hold_out(histories, seed)
     encoders = tuple(

@@ -21,6 +21,7 @@ from sparse_jax.recommend.pairs import to_matrix
 _READ = 30  # events that the pairs of a history are read of; older ones say next to nothing
 
 
+_WHOLE = 1 << 24  # scores of a batch that are computed whole beside an encoder; beyond, by a kernel
 _SPARE = 16  # items beyond k that are asked for at first, since some may have been seen
 
 
@@ -99,9 +100,9 @@ def aligned(model: Model, histories: Histories | Sequence[Sequence[Any]]) -> His
         histories = of_lists(histories)
     if histories.item_names is model.item_names:
         return histories
-    number = np.fromiter(
-        (model.places.get(name, -1) for name in histories.item_names), np.int32, histories.num_items
-    )
+    number = np.full(histories.num_items, -1, np.int32)
+    for item in np.unique(histories.items).tolist():  # of one user they are few
+        number[item] = model.places.get(histories.item_names[item], -1)
     return renumbered(histories, number, model.item_names)
 
 
@@ -143,6 +144,7 @@ def _filtered(
         shape=model.shape,
         size=size,
         k=min(_rounded(wanted), model.num_items),
+        whole=bool(model.encoders) and size * model.num_items <= _WHOLE,
     )
     scores, ids = (np.asarray(x)[: part.num_users] for x in found)
     return np.where(_seen(part, ids), -1, ids) if exclude_seen else ids, scores
@@ -242,10 +244,20 @@ def ready(model: Model) -> Ready:
     return found
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "size", "k"))
+@functools.partial(jax.jit, static_argnames=("shape", "size", "k", "whole"))
 def _topk(
-    arrays: Ready, entries: Entries, inputs: jax.Array, *, shape: Shape, size: int, k: int
+    arrays: Ready,
+    entries: Entries,
+    inputs: jax.Array,
+    *,
+    shape: Shape,
+    size: int,
+    k: int,
+    whole: bool,
 ) -> Any:
+    """(scores, ids) of the best k. One product of matrices is fast, and takes room for all."""
+    if whole:
+        return jax.lax.top_k(_scores(arrays, entries, inputs, shape=shape, size=size), k)
     layer = None
     if arrays.encoders:
         hidden = encoder.summaries(arrays.encoders, inputs, shape=shape)

@@ -53,6 +53,16 @@ def test_predictions_are_the_best_of_all_scores(model, split, k, exclude_seen):
         assert (found.scores[row, len(best) :] == -np.inf).all()
 
 
+def test_the_kernel_finds_what_all_scores_say(whole, split, monkeypatch):
+    """Where there are too many scores to compute them whole."""
+    part = split.contexts.take(np.arange(50))
+    first = recommend.predict(whole, part, k=7)
+    monkeypatch.setattr(inference, "_WHOLE", 0)
+    second = recommend.predict(whole, part, k=7)
+    np.testing.assert_array_equal(first.items, second.items)
+    np.testing.assert_allclose(first.scores, second.scores, rtol=1e-4)
+
+
 def test_a_user_who_saw_much_still_gets_a_whole_list(model):
     names = list(model.item_names)
     found = recommend.predict(model, [names[:30], names[:1]], k=10)
