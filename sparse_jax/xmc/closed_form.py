@@ -32,6 +32,7 @@ WEIGHTS = {  # tried for each part, for rows of unit length; the first that is l
 }
 _DIRECTION = 0.75  # of a centroid's length that is divided out: 1 favours labels of one point
 _SMALLEST = 0.02  # weights of a centroid below which a pair is left out, for unit rows
+_LONGEST = 1 << 15  # labels of a feature, beyond which it says little of each and costs much
 _CANDIDATES, _MORE = 300, 30  # labels of a point that are ranked: by the model, by each part
 _ROUNDS = 2  # over the parts
 
@@ -80,9 +81,10 @@ def centroids_of(given: Weighted) -> sp.csr_matrix:
     total = (y.T @ x).tocsr()
     lengths = np.sqrt(np.asarray(total.multiply(total).sum(axis=1)).ravel())
     total = sp.diags(np.maximum(lengths, 1e-9) ** -_DIRECTION) @ total
-    total.data[np.abs(total.data) < _SMALLEST] = 0
-    total.eliminate_zeros()
     found = sp.csr_matrix(total.T, dtype=np.float32)
+    lengths = np.diff(found.indptr)
+    found.data[np.repeat(lengths > _LONGEST, lengths) | (np.abs(found.data) < _SMALLEST)] = 0
+    found.eliminate_zeros()
     found.sort_indices()
     return found
 
