@@ -26,8 +26,8 @@ except metadata.PackageNotFoundError:  # a source tree that isn't installed
 
 # All is imported when it is first asked for: not even JAX is needed to query a search index.
 _ROOMS = frozenset(
-    ("data", "layers", "lm", "nn", "optim", "retrieval", "rows", "runtime", "search", "sklearn")
-) | frozenset(("summarize", "text", "xmc"))
+    ("data", "layers", "lm", "nn", "optim", "recommend", "retrieval", "rows", "runtime", "search")
+) | frozenset(("sharding", "sklearn", "summarize", "text", "xmc"))
 _FUNCTIONS = {
     "RowSparse": "rows",
     "add_rows": "rows",
@@ -45,10 +45,12 @@ __all__ = [
     "lm",
     "nn",
     "optim",
+    "recommend",
     "retrieval",
     "rows",
     "rowwise",
     "search",
+    "sharding",
     "sklearn",
     "summarize",
     "take_rows",

@@ -1,9 +1,9 @@
 """Reading, weighting and batching of sparse training data."""
 
-from sparse_jax.data import batching, weighting
-
-# Not listed in `__all__`, but kept under these names: most also stand in a module that is.
+# Not listed in `__all__`, but kept under these names.
+from sparse_jax.data import batching as batching
 from sparse_jax.data import features as features
+from sparse_jax.data import weighting as weighting
 from sparse_jax.data.batching import Batch as Batch
 from sparse_jax.data.batching import Capacity as Capacity
 from sparse_jax.data.batching import batches as batches
@@ -28,21 +28,17 @@ from sparse_jax.data.names import read_names as read_names
 from sparse_jax.data.prefetch import prefetch as prefetch
 from sparse_jax.data.reading import kinds as kinds
 from sparse_jax.data.reading import read, write
-from sparse_jax.data.tables import Table
+from sparse_jax.data.tables import Table as Table
 from sparse_jax.data.tfidf import apply_tfidf as apply_tfidf
 from sparse_jax.data.tfidf import fit_idf as fit_idf
-from sparse_jax.data.vocabulary import Vocabulary
+from sparse_jax.data.vocabulary import Vocabulary as Vocabulary
 from sparse_jax.data.xmc import XmcData
 from sparse_jax.data.xmc import XmcFormatError as XmcFormatError
 from sparse_jax.data.xmc import read_xmc as read_xmc
 from sparse_jax.data.xmc import write_xmc as write_xmc
 
 __all__ = [
-    "Table",
-    "Vocabulary",
     "XmcData",
-    "batching",
     "read",
-    "weighting",
     "write",
 ]

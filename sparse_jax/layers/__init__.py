@@ -1,8 +1,8 @@
 """What is computed on active rows: which rows, dense and sparse products, losses over them."""
 
-from sparse_jax.layers import active, losses
-
 # Not listed in `__all__`, but kept under these names.
+from sparse_jax.layers import active as active
+from sparse_jax.layers import losses as losses
 from sparse_jax.layers.compiling import check_donated as check_donated
 from sparse_jax.layers.compiling import export_checks as export_checks
 from sparse_jax.layers.dense import SparseActivation as SparseActivation
@@ -15,8 +15,6 @@ from sparse_jax.layers.reading import look_up as look_up
 from sparse_jax.layers.sampled_softmax import softmax_head
 
 __all__ = [
-    "active",
-    "losses",
     "softmax_head",
     "sparse_dense",
     "sparse_dense_init",

@@ -4,10 +4,10 @@
 from sparse_jax.optim import average as average
 from sparse_jax.optim import fused as fused
 from sparse_jax.optim import rates as rates
-from sparse_jax.optim import tree
+from sparse_jax.optim import tree as tree
 from sparse_jax.optim.rowwise import ElapsedState as ElapsedState
 from sparse_jax.optim.rowwise import apply_scaled as apply_scaled
 from sparse_jax.optim.rowwise import apply_updates
 from sparse_jax.optim.rowwise import rowwise as rowwise
 
-__all__ = ["apply_updates", "tree"]
+__all__ = ["apply_updates"]

@@ -1,5 +1,9 @@
 """Which rows a query should see: hashing, tables, indexes over them, exact and quantized search."""
 
-from sparse_jax.retrieval import hashing, index, quantized, schedules, tables, topk, tuner
+from sparse_jax.retrieval import hashing, index, quantized, tables, tuner
 
-__all__ = ["hashing", "index", "quantized", "schedules", "tables", "topk", "tuner"]
+# Not listed in `__all__`, but kept under these names.
+from sparse_jax.retrieval import schedules as schedules
+from sparse_jax.retrieval import topk as topk
+
+__all__ = ["hashing", "index", "quantized", "tables", "tuner"]

@@ -6,7 +6,8 @@ optimizer (see :mod:`sparse_jax.optim`) or of how the ids were found.
 """
 
 from sparse_jax.rows.bags import Combiner as Combiner
-from sparse_jax.rows.bags import embedding_bag, unique_ids
+from sparse_jax.rows.bags import embedding_bag
+from sparse_jax.rows.bags import unique_ids as unique_ids
 from sparse_jax.rows.sparse import RowSparse
 from sparse_jax.rows.tables import add_rows, take_rows
 from sparse_jax.rows.tables import check_ids as check_ids
@@ -19,5 +20,4 @@ __all__ = [
     "add_rows",
     "embedding_bag",
     "take_rows",
-    "unique_ids",
 ]

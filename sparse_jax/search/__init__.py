@@ -20,9 +20,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 # Not listed in `__all__`, but kept under these names: `X as X`.
-from sparse_jax.search.config import Config
+from sparse_jax.search.config import Config as Config
 from sparse_jax.search.documents import MAX_QUERY as MAX_QUERY
-from sparse_jax.search.documents import Document
+from sparse_jax.search.documents import Document as Document
 from sparse_jax.search.index import Index
 from sparse_jax.search.journal import LockError as LockError
 from sparse_jax.search.listing import can_undo as can_undo
@@ -36,7 +36,7 @@ from sparse_jax.search.result import Result as Result
 if TYPE_CHECKING:
     from sparse_jax.data import read_jsonl as read_jsonl
 
-__all__ = ["Config", "Document", "Index", "fit", "load"]
+__all__ = ["Index", "fit", "load"]
 
 
 def __getattr__(name: str) -> Any:

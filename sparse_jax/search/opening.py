@@ -34,7 +34,7 @@ def fit(documents: Iterable[Document], *, config: Config | None = None) -> Index
 
     Example:
       >>> docs = [Document("a", "red apples grow on trees"), Document("b", "cars need fuel")]
-      >>> index = fit(docs, config=Config(num_features=1 << 12, dim=8, cold_steps=2))
+      >>> index = fit(docs, config=Config(num_features=1 << 12, dim=32, cold_steps=2))
       >>> index.search("apple tree", k=1)[0].id
       'a'
     """

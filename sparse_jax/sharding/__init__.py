@@ -22,6 +22,6 @@ from sparse_jax.sharding.placing import imbalance as imbalance
 from sparse_jax.sharding.placing import mesh, shard_rows
 from sparse_jax.sharding.placing import on_shards as on_shards
 from sparse_jax.sharding.processes import hard_exit as hard_exit
-from sparse_jax.sharding.processes import initialize
+from sparse_jax.sharding.processes import initialize as initialize
 
-__all__ = ["initialize", "mesh", "parts", "shard_rows"]
+__all__ = ["mesh", "parts", "shard_rows"]

@@ -27,7 +27,7 @@ from sparse_jax.recommend.model import Shape
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How it is trained; chosen on Beauty's last items but one."""
+    """How it is trained; the usual sizes, not searched."""
 
     shape: Shape = dataclasses.field(default_factory=lambda: Shape(blocks=2))
     epochs: int = 30
