@@ -21,7 +21,7 @@ import scipy.sparse as sp  # type: ignore[import-untyped]
 
 from sparse_jax.data import XmcData
 from sparse_jax.xmc import inference, names, wide
-from sparse_jax.xmc.model import Model
+from sparse_jax.xmc.model import About, Model
 from sparse_jax.xmc.soft_labels import Weighted
 
 WEIGHTS = {  # tried for each part, for rows of unit length; the first that is level is taken
@@ -103,6 +103,27 @@ def features(points: XmcData) -> sp.csr_matrix:
         (points.feature_values, points.feature_ids, points.feature_offsets),
         shape=(points.num_points, points.num_features),
     )
+
+
+def names_of(about: About, labels: np.ndarray, points: XmcData) -> sp.csr_matrix:
+    """What names say of some labels, by the weights that `choose` found: float32 [F, N].
+
+    Args:
+      about: of the model; without names, or where they brought nothing, the result is empty.
+      labels: int [m], ascending.
+      points: weighted ones, which tell how rare a feature is.
+    """
+    chosen = about.notes.get("closed_form", {})
+    weights = {kind: chosen[kind] for kind in names.KINDS if kind in chosen}
+    shape = (about.num_features, about.num_labels)
+    if not weights or about.label_names is None or about.feature_names is None:
+        return sp.csr_matrix(shape, dtype=np.float32)
+    called = [about.label_names[label] for label in labels]
+    frequency = np.bincount(points.feature_ids, minlength=about.num_features)
+    parts = names.pairs(called, about.feature_names, frequency)
+    total = sum(np.float32(weight) * parts[kind] for kind, weight in weights.items())
+    found = sp.csr_matrix(total / wide.row_scale(points), dtype=np.float32)
+    return sp.csr_matrix((found.data, labels[found.indices], found.indptr), shape=shape)
 
 
 def choose(model: Model, parts: Parts, held_out: XmcData, known: np.ndarray) -> dict[str, float]:

@@ -132,6 +132,7 @@ def fit(
         "points": points.num_points,
         "train_seconds": round(seconds, 3),
         **({"stopped_early": True} if interrupt.ended else {}),
+        **({"closed_form": counts["chosen"]} if counts.get("chosen") else {}),
         **accounting.whole_training(counts, rest.points),
     }
     about = dataclasses.replace(model.about, notes=notes)
@@ -341,6 +342,7 @@ def _closed_form(
     )
     chosen = closed_form.choose(model, parts, held_out, known)
     counts["closed_form"] = closed_form.madds(points.points, parts)
+    counts["chosen"] = chosen
     said = ", ".join(f"{kind} {value:g}" for kind, value in chosen.items()) or "none helps"
     job.progress("closed form", 1, 1, said)
     return parts, chosen

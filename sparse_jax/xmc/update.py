@@ -13,14 +13,13 @@ import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax import data
 from sparse_jax.data import XmcData, weighting
 from sparse_jax.runtime.interrupt import Interrupt
-from sparse_jax.xmc import grow_tree, inference, label_tree, memory, wide
+from sparse_jax.xmc import closed_form, grow_tree, inference, label_tree, memory, wide
 from sparse_jax.xmc.model import Model
 from sparse_jax.xmc.presets import PRESETS
 from sparse_jax.xmc.progress import Progress, silent
@@ -96,6 +95,7 @@ def update(
             share = (seen + points.num_points) / weighted.num_points
             slope = max(float(model.mix.curve[1]) * float(model.mix.weight), 0.5)
             linear = _learn_labels(job, linear, alone, new, -0.5 * np.log(max(share, 1.0)) / slope)
+            linear = wide.add_weights(linear, closed_form.names_of(grown.about, new, weighted))
             trees = tuple(grow_tree.add_labels(t, own.result(), new, num_labels) for t in trees)
     linear = _learn_points(job, linear, points, kept, new, idf)
     order = np.lexsort((np.arange(num_labels), -np.asarray(linear.bias)))
@@ -248,7 +248,7 @@ def _with_rows(model: Model, points: XmcData, new: np.ndarray) -> Model:
     bias = np.full(model.num_labels, -np.inf, np.float32)
     output[:before] = np.asarray(model.output.astype(jnp.float32))
     bias[:before] = np.asarray(model.output_bias)
-    hidden = _hidden(model, points)
+    hidden = inference.hidden_of_all(model, points)
     rows = np.repeat(np.arange(points.num_points), np.diff(points.label_offsets))
     centre = hidden.mean(axis=0)
     known = points.label_ids < before
@@ -262,14 +262,3 @@ def _with_rows(model: Model, points: XmcData, new: np.ndarray) -> Model:
     return dataclasses.replace(
         model, output=jnp.asarray(output, model.output.dtype), output_bias=jnp.asarray(bias)
     )
-
-
-def _hidden(model: Model, points: XmcData, batch_size: int = 256) -> np.ndarray:
-    """The hidden vectors of all networks side by side, as prediction takes them: [n, T·d]."""
-    run = jax.jit(inference.hidden_of)
-    found = []
-    for start in range(0, points.num_points, batch_size):
-        rows = np.arange(start, min(start + batch_size, points.num_points))
-        batch = inference.padded_batch(points, rows, batch_size)
-        found.append(np.asarray(run(model, batch))[: rows.size])
-    return np.concatenate(found)

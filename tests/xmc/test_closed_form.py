@@ -228,3 +228,29 @@ def test_madds_of_centroids_are_counted():
     expected = ((x != 0).sum(axis=1) * y.sum(axis=1)).sum()
     assert closed_form.madds(points, {"centroid": sp.csr_matrix((1, 1))}) == expected
     assert closed_form.madds(points, {}) == 0
+
+
+def test_new_labels_are_known_by_their_names(monkeypatch):
+    """Points of 40 labels come later; by their names the model knows words that no point had."""
+    points = named_points(0, by_name=True, n=1200)
+    is_new = points.label_ids >= 160
+    first = dataclasses.replace(points.take(np.flatnonzero(~is_new)), num_labels=160)
+    model = xmc.fit(first, label_names=NAMES[:160], feature_names=NAMES)
+    notes = model.about.notes | {"closed_form": {"centroid": 0.2, "same": 1.0}}
+    model = dataclasses.replace(model, about=dataclasses.replace(model.about, notes=notes))
+    more = points.take(np.flatnonzero(is_new))
+    found = xmc.update(model, more, label_names=NAMES, feature_names=NAMES)
+    monkeypatch.setattr(closed_form, "names_of", lambda about, labels, points: none)
+    none = sp.csr_matrix((200, 200), dtype=np.float32)
+    plain = xmc.update(model, more, label_names=NAMES, feature_names=NAMES)
+    weights = [closed_form._as_matrix(m.wide).toarray() for m in (plain, found)]
+    same = np.eye(200, dtype=bool)
+    added = (weights[1] - weights[0])[same]
+    np.testing.assert_allclose(added, [0.0] * 160 + [1.0] * 40, atol=1e-5)
+
+
+def test_names_that_were_not_chosen_say_nothing():
+    points = named_points(0, by_name=False)
+    model = xmc.fit(points)
+    found = closed_form.names_of(model.about, np.arange(3), points)
+    assert found.shape == (200, 200) and not found.nnz
