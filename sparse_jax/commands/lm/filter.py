@@ -14,6 +14,7 @@ import sys
 
 import numpy as np
 
+from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.lm import lines
 from sparse_jax.commands.lm.models import load
 from sparse_jax.runtime.allocator import keep_freed_memory
@@ -22,12 +23,8 @@ from sparse_jax.runtime.files import write_stream
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = lines.parser(__doc__)
     add = parser.add_argument
-    add("directory", metavar="DIR", help="a model of lm train")
-    add("file", metavar="FILE", help="a sentence a line, .gz too; - for standard input")
     add("--keep", type=float, required=True, metavar="SHARE", help="of the lines, above 0, up to 1")
     add("--output", metavar="FILE", help="write here instead of to standard output")
     args = parser.parse_args(argv)
@@ -40,26 +37,24 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
     keep_freed_memory()
-    try:
-        given = lines.read(args.file)
-        model = load(args.directory)
-        mean = np.concatenate(
-            [scores.log10_p / (scores.tokens + 1) for _, scores in lines.scored(model, given)]
-        )
-        best = np.argsort(-mean, kind="stable")[: math.ceil(args.keep * len(given))]
-        content = "".join(given[i] + "\n" for i in np.sort(best)).encode()
-        if args.output:
-            write_stream(args.output, lambda file: file.write(content))
-        else:
-            sys.stdout.buffer.write(content)
-            sys.stdout.buffer.flush()
-    except (ImportError, OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(_run, args, closed_pipe=141)
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Reads lines, writes the likeliest."""
+    given = lines.read(args.file)
+    model = load(args.directory)
+    mean = np.concatenate(
+        [scores.log10_p / (scores.tokens + 1) for _, scores in lines.scored(model, given)]
+    )
+    best = np.argsort(-mean, kind="stable")[: math.ceil(args.keep * len(given))]
+    content = "".join(given[i] + "\n" for i in np.sort(best)).encode()
+    if args.output:
+        write_stream(args.output, lambda file: file.write(content))
+    else:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
     print(f"kept {best.size:,} of {len(given):,} lines", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

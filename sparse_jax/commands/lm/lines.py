@@ -1,7 +1,8 @@
-"""Lines of text files and standard input, scored some at a time."""
+"""Commands that score lines of text files and standard input, some at a time."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -13,6 +14,18 @@ from sparse_jax.data import encoding, plain
 from sparse_jax.lm import sentences
 
 AT_ONCE = 512  # lines scored together
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """Of a command that scores lines: its description, and DIR and FILE."""
+    found = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("directory", metavar="DIR", help="a model of lm train")
+    found.add_argument(
+        "file", metavar="FILE", help="a sentence a line, .gz too; - for standard input"
+    )
+    return found
 
 
 def read(file: str) -> list[str]:

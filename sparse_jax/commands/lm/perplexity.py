@@ -13,6 +13,7 @@ import sys
 
 import numpy as np
 
+from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.lm import lines
 from sparse_jax.commands.lm.models import load
 from sparse_jax.commands.report import tell
@@ -22,13 +23,8 @@ from sparse_jax.runtime.allocator import keep_freed_memory
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("directory", metavar="DIR", help="a model of lm train")
-    add("file", metavar="FILE", help="a sentence a line, .gz too; - for standard input")
-    add("--json", metavar="FILE", help="write the results here")
+    parser = lines.parser(__doc__)
+    parser.add_argument("--json", metavar="FILE", help="write the results here")
     return parser.parse_args(argv)
 
 
@@ -36,13 +32,14 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
     keep_freed_memory()
-    try:
-        given = lines.read(args.file)
-        model = load(args.directory)
-        parts = [scores for _, scores in lines.scored(model, given)]
-    except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(_run, args, closed_pipe=141)
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Reads lines, tells their figures."""
+    given = lines.read(args.file)
+    model = load(args.directory)
+    parts = [scores for _, scores in lines.scored(model, given)]
     scores = SentenceScores(*map(np.concatenate, zip(*parts, strict=True)))
     results = {
         "perplexity": scores.perplexity(),
@@ -56,7 +53,6 @@ def main(argv: list[str] | None = None) -> int:
         shown = f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
         print(f"  {name:<28} {shown}")
     tell(results, args.json)
-    return 0
 
 
 if __name__ == "__main__":

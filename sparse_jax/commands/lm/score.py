@@ -14,6 +14,7 @@ import json
 import sys
 from typing import IO
 
+from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.lm import lines
 from sparse_jax.commands.lm.models import load
 from sparse_jax.lm.sentences import SentenceScores
@@ -25,12 +26,8 @@ COLUMNS = ("log10", "log10_without_end", "tokens", "unknown", "text")
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = lines.parser(__doc__)
     add = parser.add_argument
-    add("directory", metavar="DIR", help="a model of lm train")
-    add("file", metavar="FILE", help="a sentence a line, .gz too; - for standard input")
     add("--format", choices=("tsv", "jsonl"), default="tsv", help="of the output (%(default)s)")
     add("--output", metavar="FILE", help="write here instead of to standard output")
     return parser.parse_args(argv)
@@ -40,27 +37,25 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
     keep_freed_memory()
-    try:
-        given = lines.read(args.file)
-        model = load(args.directory)
+    return status_of(_run, args, closed_pipe=141)
 
-        def write(file: IO[bytes]) -> None:
-            if args.format == "tsv":
-                file.write(("\t".join(COLUMNS) + "\n").encode())
-            for texts, scores in lines.scored(model, given):
-                file.write("".join(_rows(texts, scores, args.format)).encode())
-                file.flush()
 
-        if args.output:
-            write_stream(args.output, write)
-        else:
-            write(sys.stdout.buffer)
-    except (ImportError, OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def _run(args: argparse.Namespace) -> None:
+    """Reads lines, writes their scores."""
+    given = lines.read(args.file)
+    model = load(args.directory)
+
+    def write(file: IO[bytes]) -> None:
+        if args.format == "tsv":
+            file.write(("\t".join(COLUMNS) + "\n").encode())
+        for texts, scores in lines.scored(model, given):
+            file.write("".join(_rows(texts, scores, args.format)).encode())
+            file.flush()
+
+    if args.output:
+        write_stream(args.output, write)
+    else:
+        write(sys.stdout.buffer)
 
 
 def _rows(texts: list[str], scores: SentenceScores, form: str) -> list[str]:

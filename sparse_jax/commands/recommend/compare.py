@@ -22,6 +22,7 @@ import numpy as np
 
 from sparse_jax import recommend
 from sparse_jax.commands import checks
+from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.recommend import options
 from sparse_jax.commands.recommend.peers import PEERS
@@ -60,27 +61,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
-    try:
-        split = options.split(options.read(args.file, args), args.hold_out)
-        print(f"{len(split.targets):,} users asked; {split.train.num_items:,} items")
-        print(f"  {'':<16}" + "".join(f"{name:>14}" for name in _SHOWN))
-        results: dict[str, Any] = {}
-        for name in [*args.peers, *(f"ours, {preset}" for preset in args.presets)]:
-            runs = [_apart(name, split, seed) for seed in range(args.seeds)]
-            results[name] = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
-            results[name] |= {
-                f"{key} by seed": [run[key] for run in runs] for key in ("hr@10", "ndcg@10")
-            }
-            print(f"  {name:<16}" + "".join(f"{results[name][key]:>14.4g}" for key in _SHOWN))
-            sys.stdout.flush()
-        tell(results, args.json)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
-    except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return status_of(_run, args)
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Trains and asks each, tells their figures."""
+    split = options.split(options.read(args.file, args), args.hold_out)
+    print(f"{len(split.targets):,} users asked; {split.train.num_items:,} items")
+    print(f"  {'':<16}" + "".join(f"{name:>14}" for name in _SHOWN))
+    results: dict[str, Any] = {}
+    for name in [*args.peers, *(f"ours, {preset}" for preset in args.presets)]:
+        runs = [_apart(name, split, seed) for seed in range(args.seeds)]
+        results[name] = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
+        results[name] |= {
+            f"{key} by seed": [run[key] for run in runs] for key in ("hr@10", "ndcg@10")
+        }
+        print(f"  {name:<16}" + "".join(f"{results[name][key]:>14.4g}" for key in _SHOWN))
+        sys.stdout.flush()
+    tell(results, args.json)
 
 
 def _apart(name: str, split: Split, seed: int) -> dict[str, float]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 
 from sparse_jax import recommend
+from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.recommend import options
 from sparse_jax.commands.report import tell
@@ -37,27 +38,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
     keep_freed_memory()
-    try:
-        model = recommend.load(args.model)
-        held_out = options.split(options.read(args.file, args), args.hold_out)
-        figures = recommend.evaluate(
-            model, held_out.contexts, held_out.targets, exclude_seen=not args.with_seen
-        )
-        recommend.predict(model, held_out.contexts, k=10)  # compiles
-        started = time.perf_counter()
-        recommend.predict(model, held_out.contexts, k=10, exclude_seen=not args.with_seen)
-        seconds = time.perf_counter() - started
-        figures["predict_us"] = 1e6 * seconds / held_out.contexts.num_users
-        options.print_figures(figures)
-        print(f"  {'predicting':<21} {figures['predict_us']:,.0f} µs a user")
-        tell(figures, args.json)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
-    except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return status_of(_run, args)
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Ranks what was held out, tells the figures."""
+    model = recommend.load(args.model)
+    held_out = options.split(options.read(args.file, args), args.hold_out)
+    figures = recommend.evaluate(
+        model, held_out.contexts, held_out.targets, exclude_seen=not args.with_seen
+    )
+    recommend.predict(model, held_out.contexts, k=10)  # compiles
+    started = time.perf_counter()
+    recommend.predict(model, held_out.contexts, k=10, exclude_seen=not args.with_seen)
+    seconds = time.perf_counter() - started
+    figures["predict_us"] = 1e6 * seconds / held_out.contexts.num_users
+    options.print_figures(figures)
+    print(f"  {'predicting':<21} {figures['predict_us']:,.0f} µs a user")
+    tell(figures, args.json)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import IO
@@ -22,6 +21,7 @@ import numpy as np
 
 from sparse_jax import recommend
 from sparse_jax.commands import checks
+from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.recommend import options
 from sparse_jax.data.histories import Histories
@@ -54,25 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
     keep_freed_memory()
-    try:
-        model = recommend.load(args.model)
-        if args.known is None:
-            histories = options.read(args.file, args)
-        else:
-            histories = _known(model, args.known)
-        if args.output:
-            write_stream(args.output, lambda file: _write(args, model, histories, file))
-        else:
-            _write(args, model, histories, sys.stdout.buffer)
-    except BrokenPipeError:  # of `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
-    except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return status_of(_run, args, closed_pipe=0)
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Reads histories, writes what comes next."""
+    model = recommend.load(args.model)
+    if args.known is None:
+        histories = options.read(args.file, args)
+    else:
+        histories = _known(model, args.known)
+    if args.output:
+        write_stream(args.output, lambda file: _write(args, model, histories, file))
+    else:
+        _write(args, model, histories, sys.stdout.buffer)
 
 
 def _known(model: recommend.Model, users: Sequence[str]) -> Histories:

@@ -16,6 +16,7 @@ from typing import Any
 
 from sparse_jax import recommend
 from sparse_jax.commands import checks
+from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.progress import Bars
 from sparse_jax.commands.recommend import options
@@ -50,16 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
     keep_freed_memory()
-    try:
-        checks.check_target(args.model, kind="recommend")
-        with locked(args.model):
-            return _run(args)
-    except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(_run, args)
 
 
 def _run(args: argparse.Namespace) -> int:
+    checks.check_target(args.model, kind="recommend")
+    with locked(args.model):
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    """Reads, learns, tests and keeps; returns the exit status."""
     if args.model:
         check_writable(args.model)
     histories = options.read(args.file, args)

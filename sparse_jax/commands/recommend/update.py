@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 
 from sparse_jax import recommend
+from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.recommend import options
 from sparse_jax.runtime.allocator import keep_freed_memory
@@ -32,26 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
     keep_freed_memory()
-    try:
-        before = recommend.load(args.model)
-        with locked(args.model):
-            events = options.read(args.file, args)
-            started = time.perf_counter()
-            model = recommend.update(before, events)
-            seconds = time.perf_counter() - started
-            recommend.save(model, args.model)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
-    except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(_run, args, closed_pipe=141)
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Reads, learns and keeps."""
+    before = recommend.load(args.model)
+    with locked(args.model):
+        events = options.read(args.file, args)
+        started = time.perf_counter()
+        model = recommend.update(before, events)
+        seconds = time.perf_counter() - started
+        recommend.save(model, args.model)
     print(
         f"{len(events.items):,} events in {seconds:.2f} s: "
         f"{model.recent.num_users - before.recent.num_users:,} new users, "
         f"{model.num_items - before.num_items:,} new items; kept in {args.model}"
     )
-    return 0
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 
 from sparse_jax import data, xmc
 from sparse_jax.commands import reading
+from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.report import tell
 from sparse_jax.commands.xmc import naming
@@ -39,25 +40,22 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
     keep_freed_memory()
-    try:
-        if table_models.is_table(args.model):
-            table_models.evaluate(args)
-            return 0
-        model = xmc.load(args.model)
-        table = reading.read(args.test, args, model=model)
-        naming.refuse_labels(table, args.labels)
-        naming.check_labels(args.test, table)
-        table = naming.for_model(args.test, table, model)
-        results = evaluate(model, table.points, others=table.label_names is not None)
-        print_figures(results)
-        tell(results, args.json)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
-    except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return status_of(_run, args)
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Reads test points, tells the figures."""
+    if table_models.is_table(args.model):
+        table_models.evaluate(args)
+        return
+    model = xmc.load(args.model)
+    table = reading.read(args.test, args, model=model)
+    naming.refuse_labels(table, args.labels)
+    naming.check_labels(args.test, table)
+    table = naming.for_model(args.test, table, model)
+    results = evaluate(model, table.points, others=table.label_names is not None)
+    print_figures(results)
+    tell(results, args.json)
 
 
 def evaluate(

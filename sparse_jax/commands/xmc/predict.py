@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 
 from sparse_jax import xmc
 from sparse_jax.commands import reading
+from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.xmc import points, table
 from sparse_jax.runtime.allocator import keep_freed_memory
@@ -70,35 +70,29 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
     keep_freed_memory()
-    try:
-        if table.is_table(args.model):
-            of_table, found = table.predict(args)
-            if found.numbers is not None:
-                _write_numbers(args, found.numbers)
-                return 0
-            assert of_table.classifier is not None
-            assert found.labels is not None and found.scores is not None
-            model = of_table.classifier
-            chunks = iter([xmc.Predictions(found.labels, found.scores)])
-        else:
-            model = xmc.load(args.model)
-            chunks = _chunks(args, model)
-        if args.format == "npz":
-            _write_arrays(args, list(chunks))
-        elif args.output:
-            write_stream(args.output, lambda file: _write_lines(args, model, chunks, file))
-        else:
-            _write_lines(args, model, chunks, sys.stdout.buffer)
-    except BrokenPipeError:  # of `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
-    except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return status_of(_run, args, closed_pipe=0)
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Reads points, writes their labels."""
+    if table.is_table(args.model):
+        of_table, found = table.predict(args)
+        if found.numbers is not None:
+            _write_numbers(args, found.numbers)
+            return
+        assert of_table.classifier is not None
+        assert found.labels is not None and found.scores is not None
+        model = of_table.classifier
+        chunks = iter([xmc.Predictions(found.labels, found.scores)])
+    else:
+        model = xmc.load(args.model)
+        chunks = _chunks(args, model)
+    if args.format == "npz":
+        _write_arrays(args, list(chunks))
+    elif args.output:
+        write_stream(args.output, lambda file: _write_lines(args, model, chunks, file))
+    else:
+        _write_lines(args, model, chunks, sys.stdout.buffer)
 
 
 def _chunks(args: argparse.Namespace, model: xmc.Model) -> Iterator[xmc.Predictions]:
