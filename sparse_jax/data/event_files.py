@@ -267,7 +267,8 @@ def as_seconds(value: Any) -> float:
     if isinstance(value, datetime.datetime) and not is_missing(value) and math.isnan(number):
         number = _seconds(value)
     elif isinstance(value, numbers.Real):
-        number = float(value)
+        with contextlib.suppress(OverflowError):
+            number = float(value)
     if not math.isfinite(number):
         raise ValueError(
             f"= {value!r:.40}: must be a number or a date such as 2024-05-17; mend it, or drop "
@@ -278,7 +279,7 @@ def as_seconds(value: Any) -> float:
 
 def _weight(value: Any) -> float:
     number = math.nan
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"= {value!r:.40}: must be a finite number; mend it, or drop the event")

@@ -170,8 +170,9 @@ def split_at(histories: Histories, time: float) -> Split:
     asked = np.flatnonzero((before > 0) & (ends < histories.offsets[1:]))
     if not len(asked):
         raise ValueError(
-            f"time = {time:g}: must have a user with events before and after it; they are from "
-            f"{histories.times.min(initial=np.inf):g} to {histories.times.max(initial=-np.inf):g}"
+            f"time = {time:.15g}: must have a user with events before and after it; they are from "
+            f"{histories.times.min(initial=np.inf):.15g} to "
+            f"{histories.times.max(initial=-np.inf):.15g}"
         )
     train = histories.cut(histories.offsets[:-1], ends)
     skipped = histories.num_users - len(asked)

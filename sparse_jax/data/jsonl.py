@@ -57,7 +57,10 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     f"{path}, line {number}: byte {error.start} is no UTF-8: convert the file "
                     f"(iconv -t utf-8)"
                 ) from None
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (
+                ValueError,
+                RecursionError,
+            ) as error:  # of numbers with thousands of digits, too
                 raise ValueError(f"{path}, line {number}: is no JSON: {error}") from None
             if not isinstance(row, dict):
                 raise ValueError(

@@ -97,6 +97,9 @@ def test_a_user_of_no_event_left_is_none():
     assert found.user_names == ("v",) and found.item_names == ("a", "b")
 
 
+BIG = "1" + "0" * 400  # beyond float64, and 20 times as long beyond what JSON's reader takes
+
+
 @pytest.mark.parametrize(
     ("content", "said", "message"),
     [
@@ -111,6 +114,9 @@ def test_a_user_of_no_event_left_is_none():
         ('{"user": "u", "item": "a"}\n{"user": null, "item": "a"}\n', {}, "line 2: user is miss"),
         ("a,b\nu,x\n", {"user": "who"}, "must have 'who'; name the column of users"),
         ("user,uid,item\nu,x,y\n", {}, "has user and uid: must have one column of users"),
+        (f'{{"user": 1, "item": 2, "time": {BIG}}}\n', {}, "line 1: time = 1000"),
+        (f'{{"user": 1, "item": 2, "weight": {BIG}}}\n', {}, "line 1: weight = 1000"),
+        (f'{{"user": 1, "item": {BIG * 20}}}\n', {}, "line 1: is no JSON (Exceeds the limit"),
     ],
 )
 def test_malformed_files(content, said, message):
@@ -158,6 +164,9 @@ def test_split_at_a_time_trains_on_nothing_later():
     assert split.skipped == 2 and split.train.times.max() < 5
     with pytest.raises(ValueError, match="must have a user with events before and after"):
         data.split_at(histories, 0)
+    moments = data.of_events(["u", "u"], ["a", "b"], [1714521600, 1714521601])
+    with pytest.raises(ValueError, match=r"time = 1714521602: .* from 1714521600 to 1714521601"):
+        data.split_at(moments, 1714521602)
     with pytest.raises(ValueError, match="have no times"):
         data.split_at(data.of_lists([["a"]]), 0)
 

@@ -27,7 +27,7 @@ def objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in rows_of(source):
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # of numbers with thousands of digits, too
             raise FormatError(
                 source.name, f"line {number}: is no JSON ({error}); write one object a line"
             ) from None
@@ -59,7 +59,7 @@ def first_keys(head: Head) -> set[str] | None:
         return None
     try:
         return set(json.loads(head.lines[0]))
-    except (json.JSONDecodeError, RecursionError):  # which its reader names
+    except (ValueError, RecursionError):  # which its reader names
         return set(re.findall(r'"(\w+)"\s*:', head.lines[0]))
 
 
