@@ -10,15 +10,14 @@ from starlette.routing import BaseRoute
 
 from sparse_jax import data, xmc
 from sparse_jax.commands.serve.reading import (
-    MAX_ANSWERS,
     MAX_POINTS,
-    MAX_TOP_K,
     Refusal,
+    answers_each,
     check_fields,
     check_strings,
     fraction,
+    one_of,
     several,
-    whole_number,
 )
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -71,17 +70,11 @@ class Classifier:
 
     def read(self, body: dict[str, Any]) -> Points:
         check_fields(body, ("texts", "features", "top_k", "threshold"))
-        given = [name for name in ("texts", "features") if name in body]
-        if len(given) != 1:
-            value = " and ".join(given) or "neither texts nor features"
-            raise Refusal("body", value, "hold either texts or features", "send one of the two")
-        values = several(body, given[0], MAX_POINTS)
-        top_k = whole_number(body, "top_k", 5, 1, MAX_TOP_K)
-        if len(values) * top_k > MAX_ANSWERS:
-            must = f"be at most {MAX_ANSWERS // len(values)} for {len(values):,} points"
-            raise Refusal("top_k", top_k, must, "ask for fewer labels, or send fewer points")
+        given = one_of(body, "texts", "features")
+        values = several(body, given, MAX_POINTS)
+        top_k = answers_each(body, 5, len(values), answers="labels", points="points")
         threshold = fraction(body, "threshold", 0)
-        if given[0] == "texts":
+        if given == "texts":
             return Points(self._points_of_texts(values), top_k, threshold, None)
         points, unknown = self._points_of_features(values)
         return Points(points, top_k, threshold, unknown)

@@ -151,6 +151,26 @@ def several(body: dict[str, Any], name: str, most: int) -> list[Any]:
     return value
 
 
+def one_of(body: dict[str, Any], first: str, second: str) -> str:
+    """Which of two fields a request has: it must be one."""
+    given = [name for name in (first, second) if name in body]
+    if len(given) != 1:
+        value = " and ".join(given) or f"neither {first} nor {second}"
+        raise Refusal("body", value, f"hold either {first} or {second}", "send one of the two")
+    return given[0]
+
+
+def answers_each(
+    body: dict[str, Any], default: int, count: int, *, answers: str, points: str
+) -> int:
+    """The field top_k: answers for each of so many points, not too many over all of them."""
+    top_k = whole_number(body, "top_k", default, 1, MAX_TOP_K)
+    if count * top_k > MAX_ANSWERS:
+        must = f"be at most {MAX_ANSWERS // count} for {count:,} {points}"
+        raise Refusal("top_k", top_k, must, f"ask for fewer {answers}, or send fewer {points}")
+    return top_k
+
+
 def check_strings(name: str, values: list[Any]) -> list[str]:
     """Refuses entries that are no text."""
     for i, value in enumerate(values):

@@ -9,14 +9,13 @@ from starlette.routing import BaseRoute
 
 from sparse_jax import data, recommend
 from sparse_jax.commands.serve.reading import (
-    MAX_ANSWERS,
     MAX_POINTS,
-    MAX_TOP_K,
     Refusal,
+    answers_each,
     check_fields,
     check_strings,
+    one_of,
     several,
-    whole_number,
 )
 
 MAX_EVENTS = 1000
@@ -60,19 +59,13 @@ class Recommender:
 
     def read(self, body: dict[str, Any]) -> Asked:
         check_fields(body, ("histories", "users", "top_k", "with_seen"))
-        given = [name for name in ("histories", "users") if name in body]
-        if len(given) != 1:
-            value = " and ".join(given) or "neither histories nor users"
-            raise Refusal("body", value, "hold either histories or users", "send one of the two")
-        values = several(body, given[0], MAX_POINTS)
-        top_k = whole_number(body, "top_k", 10, 1, MAX_TOP_K)
-        if len(values) * top_k > MAX_ANSWERS:
-            must = f"be at most {MAX_ANSWERS // len(values)} for {len(values):,} users"
-            raise Refusal("top_k", top_k, must, "ask for fewer items, or send fewer users")
+        given = one_of(body, "histories", "users")
+        values = several(body, given, MAX_POINTS)
+        top_k = answers_each(body, 10, len(values), answers="items", points="users")
         with_seen = body.get("with_seen", False)
         if not isinstance(with_seen, bool):
             raise Refusal("with_seen", with_seen, "be true or false", "leave it out for false")
-        if given[0] == "users":
+        if given == "users":
             found = [self._history_of(i, name) for i, name in enumerate(values)]
         else:
             found = [self._history(i, items) for i, items in enumerate(values)]
