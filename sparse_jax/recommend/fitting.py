@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 
 from sparse_jax.data.histories import Histories, Split
 from sparse_jax.recommend import mixing, pairs, training
@@ -146,13 +147,31 @@ def _assemble(
 
 def _counted(model: Model, histories: Histories) -> Model:
     """The model with transitions and popularity of these histories."""
-    counts = pairs.from_matrix(pairs.count(histories, window=model.window))
+    counts = pairs.count(histories, window=model.window)
     popularity = np.bincount(histories.items, minlength=histories.num_items).astype(np.float32)
+    return with_counts(model, counts, popularity, histories)
+
+
+def with_counts(
+    model: Model,
+    counts: scipy.sparse.csr_array,
+    popularity: np.ndarray,
+    histories: Histories,
+) -> Model:
+    """The model with other counts, and what follows from them.
+
+    Args:
+        model: with rows for N items.
+        counts: float64 [N, N], of pairs, as of `pairs.count`.
+        popularity: float32 [N], of items.
+        histories: whose last events are kept.
+    """
+    counted = pairs.from_matrix(counts)
     starts = np.maximum(histories.offsets[:-1], histories.offsets[1:] - RECENT)
     return dataclasses.replace(
         model,
-        counts=counts,
-        pairs=pairs.mixed(counts, model.closed, model.mix),
+        counts=counted,
+        pairs=pairs.mixed(counted, model.closed, model.mix),
         popularity=popularity,
         bias=model.bias if model.encoders else mixing.log_popularity(popularity),
         recent=histories.cut(starts, histories.offsets[1:]),

@@ -136,11 +136,9 @@ def _filtered(
     model: Model, part: Histories, wanted: int, exclude_seen: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """(ids [n, m], scores [n, m]) of at least so many, or all, items; -1 for those left out."""
-    size = _rounded(part.num_users)
+    size, inputs = _inputs(model, part)
     found = _topk(
-        ready(model),
-        entries_of(model, part, size),
-        encoder.last_events(part, model.shape.length, size),
+        *inputs,
         shape=model.shape,
         size=size,
         k=min(_rounded(wanted), model.num_items),
@@ -177,6 +175,13 @@ def _rounded(value: int) -> int:
     return 1 << max(value - 1, 0).bit_length()
 
 
+def _inputs(model: Model, part: Histories) -> tuple[int, tuple[Ready, Entries, np.ndarray]]:
+    """(B, what scores of so many users are computed from); those beyond the part are padding."""
+    size = _rounded(part.num_users)
+    events = encoder.last_events(part, model.shape.length, size)
+    return size, (ready(model), entries_of(model, part, size), events)
+
+
 def entries_of(model: Model, part: Histories, size: int) -> Entries:
     """The last events of each user with their ages, as features of the pairs.
 
@@ -209,14 +214,8 @@ def scores_of(model: Model, part: Histories) -> np.ndarray:
     Returns:
         float32 [n, N].
     """
-    size = _rounded(part.num_users)
-    found = _scores(
-        ready(model),
-        entries_of(model, part, size),
-        encoder.last_events(part, model.shape.length, size),
-        shape=model.shape,
-        size=size,
-    )
+    size, inputs = _inputs(model, part)
+    found = _scores(*inputs, shape=model.shape, size=size)
     return np.asarray(found)[: part.num_users]
 
 

@@ -9,8 +9,8 @@ import scipy.sparse
 
 from sparse_jax.data.histories import Histories, in_order
 from sparse_jax.data.xmc import offsets_of
-from sparse_jax.recommend import mixing, pairs
-from sparse_jax.recommend.fitting import RECENT
+from sparse_jax.recommend import pairs
+from sparse_jax.recommend.fitting import with_counts
 from sparse_jax.recommend.inference import renumbered
 from sparse_jax.recommend.model import Model
 
@@ -59,15 +59,8 @@ def update(model: Model, histories: Histories) -> Model:
     popularity = np.bincount(new.items, minlength=len(names)).astype(np.float32)
     popularity[:before] += model.popularity
     grown = _with_rows(model, counts, len(names))
-    counted = pairs.from_matrix(counts)
-    starts = np.maximum(joined.offsets[:-1], joined.offsets[1:] - RECENT)
     return dataclasses.replace(
-        grown,
-        counts=counted,
-        pairs=pairs.mixed(counted, model.closed, model.mix),
-        popularity=popularity,
-        bias=grown.bias if model.encoders else mixing.log_popularity(popularity),
-        recent=joined.cut(starts, joined.offsets[1:]),
+        with_counts(grown, counts, popularity, joined),
         notes=model.notes | {"updates": model.notes.get("updates", 0) + 1},
     )
 
