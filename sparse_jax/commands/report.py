@@ -22,6 +22,19 @@ def tell(results: Any, path: str | None) -> None:
     print(json.dumps(results, allow_nan=False))
 
 
+def cell(text: str) -> str:
+    """A text without what would break a line of a table parted by tabs: spaces stand for it.
+
+    Example:
+      >>> cell("green\\ttea"), cell("two\\nlines")
+      ('green tea', 'two lines')
+    """
+    return text.translate(_BREAKS)
+
+
+_BREAKS = str.maketrans("\t\n\r", "   ")
+
+
 def finite(value: Any) -> Any:
     """A value with what JSON hasn't as what every parser takes: NaN is null, infinities are text.
 

@@ -12,6 +12,7 @@ from walks import SMALL, chains
 
 from sparse_jax import data, recommend
 from sparse_jax.commands import main as program
+from sparse_jax.commands.recommend import update as recommend_update
 from sparse_jax.recommend import presets
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -110,6 +111,40 @@ def test_updating_a_kept_model(folder, capsys, tmp_path):
     assert "salt" in model.names(recommend.predict(model, [["i7"]], k=2).items[0])
 
 
+def test_an_update_begins_with_what_the_last_one_kept(folder, capsys, monkeypatch, tmp_path):
+    recommend.save(recommend.load(folder / "m"), tmp_path / "m")
+    (tmp_path / "new.txt").write_text("mine i7 salt\n")
+    taken = recommend_update.locked
+
+    def after_another(directory):  # which ends just before this one has its turn
+        events = data.of_lists([["i7", "pepper"]], users=["theirs"])
+        recommend.save(recommend.update(recommend.load(directory), events), directory)
+        return taken(directory)
+
+    monkeypatch.setattr(recommend_update, "locked", after_another)
+    status, _, _ = run(capsys, "update", str(tmp_path / "m"), str(tmp_path / "new.txt"))
+    model = recommend.load(tmp_path / "m")
+    assert status == 0 and {"salt", "pepper"} <= set(model.item_names)
+    assert {"mine", "theirs"} <= set(model.recent.user_names)
+    assert run(capsys, "update", str(tmp_path / "none"), str(tmp_path / "new.txt"))[0] == 2
+    assert not (tmp_path / "none").exists()
+
+
+def test_names_with_tabs_and_lines_keep_their_cells(capsys, tmp_path):
+    rows = '{"user": "u\\t1", "item": "green\\ttea"}\n{"user": "u\\t1", "item": "two\\nlines"}\n'
+    (tmp_path / "e.jsonl").write_text(rows)
+    model, file = str(tmp_path / "m"), str(tmp_path / "e.jsonl")
+    assert run(capsys, "train", file, "--preset", "linear", "--model", model)[0] == 0
+    status, out, _ = run(capsys, "predict", model, file, "--with-seen", "--top-k", str(10**12))
+    cells = [line.split("\t") for line in out.splitlines()]
+    assert status == 0 and [sorted(row[1::2]) for row in cells] == [["green tea", "two lines"]]
+    assert cells[0][0] == "u 1"
+    status, out, _ = run(capsys, "related", model, "green\ttea", "--top-k", str(10**20))
+    assert status == 0 and [line.split("\t")[:2] for line in out.splitlines()] == [
+        ["green tea", "two lines"]
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -117,6 +152,7 @@ def test_updating_a_kept_model(folder, capsys, tmp_path):
         (("predict", "{m}"), "give FILE, or --known USER"),
         (("predict", "{m}", "{lines}", "--top-k", "0"), "--top-k 0: must be at least 1"),
         (("predict", "{m}", "--known", "nobody"), "--known nobody: must be a user"),
+        (("predict", "{m}", "--known", "u1", "--user", "who"), "--user: no effect with --known"),
         (("predict", "{none}", "{lines}"), "no model.json"),
         (("related", "{m}", "nothing"), "item = 'nothing': must be one"),
         (("train", "{lines}"), "--model MODEL or --hold-out last: must have one"),

@@ -17,6 +17,7 @@ from typing import IO
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.lm import lines
 from sparse_jax.commands.lm.models import load
+from sparse_jax.commands.report import cell
 from sparse_jax.lm.sentences import SentenceScores
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.files import write_stream
@@ -65,7 +66,7 @@ def _rows(texts: list[str], scores: SentenceScores, form: str) -> list[str]:
         figures = [round(float(whole[i]), 6), round(float(inner[i]), 6)]
         row = [*figures, int(scores.tokens[i]), int(scores.unknown[i])]
         if form == "tsv":
-            found.append("\t".join([*map(str, row), text.replace("\t", " ")]) + "\n")
+            found.append("\t".join([*map(str, row), cell(text)]) + "\n")
         else:
             fields = dict(zip(COLUMNS, [*row, text], strict=True))
             found.append(json.dumps(fields, ensure_ascii=False) + "\n")

@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 from sparse_jax import data
+from sparse_jax.commands import checks
 from sparse_jax.data.event_files import KINDS, USUAL, as_seconds
 from sparse_jax.data.histories import Histories, Split
 
@@ -29,6 +30,17 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{role}", metavar="COLUMN", help=f"of a table, the column of {role}s ({usual})"
         )
+
+
+def refuse_reading(parser: argparse.ArgumentParser, args: argparse.Namespace, reason: str) -> None:
+    """Refuses the options of `add_reading` where no file is read.
+
+    Args:
+      parser: that reports the error.
+      args: the command line.
+      reason: why they have no effect.
+    """
+    checks.no_effect(parser, args, ["kind", *USUAL], reason, neutral={"kind": "auto"})
 
 
 def read(path: str, args: argparse.Namespace) -> Histories:

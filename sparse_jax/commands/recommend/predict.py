@@ -24,6 +24,7 @@ from sparse_jax.commands import checks
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.recommend import options
+from sparse_jax.commands.report import cell
 from sparse_jax.data.histories import Histories
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.files import write_stream
@@ -47,6 +48,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     checks.at_least(parser, args, 1, ["top_k"])
     if (args.file is None) == (args.known is None):
         parser.error("give FILE, or --known USER, and not both")
+    if args.known is not None:
+        options.refuse_reading(parser, args, "with --known, which reads no file")
     return args
 
 
@@ -97,14 +100,15 @@ def _write(
 def _lines(args: argparse.Namespace, model: recommend.Model, histories: Histories) -> Iterator[str]:
     for start in range(0, histories.num_users, _CHUNK):
         part = histories.take(np.arange(start, min(start + _CHUNK, histories.num_users)))
-        found = recommend.predict(model, part, k=args.top_k, exclude_seen=not args.with_seen)
+        k = min(args.top_k, model.num_items)
+        found = recommend.predict(model, part, k=k, exclude_seen=not args.with_seen)
         for user, items, scores in zip(part.user_names, *found, strict=True):
             names, values = model.names(items), scores[items >= 0].tolist()
             if args.format == "jsonl":
                 yield json.dumps({"user": user, "items": names, "scores": values})
             else:
-                pairs = (f"{n}\t{v:.6g}" for n, v in zip(names, values, strict=True))
-                yield "\t".join([user, *pairs])
+                pairs = (f"{cell(n)}\t{v:.6g}" for n, v in zip(names, values, strict=True))
+                yield "\t".join([cell(user), *pairs])
 
 
 if __name__ == "__main__":

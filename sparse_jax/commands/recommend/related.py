@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from sparse_jax import recommend
 from sparse_jax.commands import checks
 from sparse_jax.commands.parsing import Parser
+from sparse_jax.commands.report import cell
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -33,13 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         model = recommend.load(args.model)
-        found = recommend.related(model, args.items, k=args.top_k)
+        found = recommend.related(model, args.items, k=min(args.top_k, model.num_items))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for item, others, scores in zip(args.items, *found, strict=True):
         pairs = zip(model.names(others), scores[others >= 0].tolist(), strict=True)
-        print("\t".join([item, *(f"{name}\t{score:.4g}" for name, score in pairs)]))
+        print("\t".join([cell(item), *(f"{cell(name)}\t{score:.4g}" for name, score in pairs)]))
     return 0
 
 

@@ -16,6 +16,7 @@ from sparse_jax import recommend
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.recommend import options
+from sparse_jax.runtime import saved
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.lock import locked
 
@@ -38,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     """Reads, learns and keeps."""
-    before = recommend.load(args.model)
+    saved.read_manifest(args.model)  # before the lock would make a directory
     with locked(args.model):
+        before = recommend.load(args.model)  # what another update has just kept, too
         events = options.read(args.file, args)
         started = time.perf_counter()
         model = recommend.update(before, events)

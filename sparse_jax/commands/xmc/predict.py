@@ -26,6 +26,7 @@ from sparse_jax import xmc
 from sparse_jax.commands import reading
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.parsing import Parser
+from sparse_jax.commands.report import cell
 from sparse_jax.commands.xmc import points, table
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.files import write_stream
@@ -137,7 +138,7 @@ def _write_lines(
             names = points.names_of(model, labels[kept])
             if args.format == "tsv":
                 pairs = zip(names, scores[kept].tolist(), strict=True)
-                line = "\t".join(f"{_plain(name)}\t{score:.6g}" for name, score in pairs)
+                line = "\t".join(f"{cell(name)}\t{score:.6g}" for name, score in pairs)
             else:
                 found: dict[str, Any] = {"labels": labels[kept].tolist()}
                 if model.about.label_names is not None:
@@ -147,11 +148,6 @@ def _write_lines(
             file.write(line.encode() + b"\n")
         with contextlib.suppress(AttributeError):
             file.flush()
-
-
-def _plain(name: str) -> str:
-    """A name without what would break a line of the table."""
-    return name.replace("\t", " ").replace("\n", " ")
 
 
 if __name__ == "__main__":
