@@ -16,7 +16,6 @@ import numpy as np
 
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.lm import lines
-from sparse_jax.commands.lm.models import load
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.files import write_stream
 
@@ -42,11 +41,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     """Reads lines, writes the likeliest."""
-    given = lines.read(args.file)
-    model = load(args.directory)
-    mean = np.concatenate(
-        [scores.log10_p / (scores.tokens + 1) for _, scores in lines.scored(model, given)]
-    )
+    given, parts = lines.scored(args)
+    mean = np.concatenate([scores.log10_p / (scores.tokens + 1) for _, scores in parts])
     best = np.argsort(-mean, kind="stable")[: math.ceil(args.keep * len(given))]
     content = "".join(given[i] + "\n" for i in np.sort(best)).encode()
     if args.output:

@@ -10,9 +10,11 @@ from itertools import islice
 from tqdm import tqdm
 
 from sparse_jax import lm
+from sparse_jax.commands.lm.models import load
 from sparse_jax.data import encoding, plain
 from sparse_jax.lm import sentences
 
+Scored = tuple[list[str], sentences.SentenceScores]
 AT_ONCE = 512  # lines scored together
 
 
@@ -51,10 +53,19 @@ def read(file: str) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def scored(
-    model: lm.LanguageModel, lines: list[str]
-) -> Iterator[tuple[list[str], sentences.SentenceScores]]:
-    """The lines with their scores, some at a time, in order; a bar shows how far it is."""
+def scored(args: argparse.Namespace) -> tuple[list[str], Iterator[Scored]]:
+    """The lines of FILE, and the same with their scores by DIR's model, some at a time, in order.
+
+    Raises:
+      ValueError: if FILE is no text, or DIR no model.
+      OSError: if one can't be read.
+    """
+    lines = read(args.file)
+    return lines, _scored(load(args.directory), lines)
+
+
+def _scored(model: lm.LanguageModel, lines: list[str]) -> Iterator[Scored]:
+    """A bar shows how far it is."""
     rest = iter(lines)
     with tqdm(total=len(lines), desc="lines", disable=None, dynamic_ncols=True) as bar:
         while part := list(islice(rest, AT_ONCE)):

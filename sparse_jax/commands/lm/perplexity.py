@@ -15,7 +15,6 @@ import numpy as np
 
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.lm import lines
-from sparse_jax.commands.lm.models import load
 from sparse_jax.commands.report import tell
 from sparse_jax.lm.sentences import SentenceScores
 from sparse_jax.runtime.allocator import keep_freed_memory
@@ -37,10 +36,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     """Reads lines, tells their figures."""
-    given = lines.read(args.file)
-    model = load(args.directory)
-    parts = [scores for _, scores in lines.scored(model, given)]
-    scores = SentenceScores(*map(np.concatenate, zip(*parts, strict=True)))
+    _, parts = lines.scored(args)
+    fields = zip(*(scores for _, scores in parts), strict=True)
+    scores = SentenceScores(*map(np.concatenate, fields))
     results = {
         "perplexity": scores.perplexity(),
         "perplexity_of_known_tokens": scores.perplexity(unknown=False),

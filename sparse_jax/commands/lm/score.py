@@ -16,7 +16,6 @@ from typing import IO
 
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.lm import lines
-from sparse_jax.commands.lm.models import load
 from sparse_jax.commands.report import cell
 from sparse_jax.lm.sentences import SentenceScores
 from sparse_jax.runtime.allocator import keep_freed_memory
@@ -43,13 +42,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     """Reads lines, writes their scores."""
-    given = lines.read(args.file)
-    model = load(args.directory)
+    _, parts = lines.scored(args)
 
     def write(file: IO[bytes]) -> None:
         if args.format == "tsv":
             file.write(("\t".join(COLUMNS) + "\n").encode())
-        for texts, scores in lines.scored(model, given):
+        for texts, scores in parts:
             file.write("".join(_rows(texts, scores, args.format)).encode())
             file.flush()
 
