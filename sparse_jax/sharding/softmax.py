@@ -63,14 +63,8 @@ def softmax_head(
     return _forward(hidden, weights, bias, label_rows, positions, label_counts)[0]
 
 
-def _forward(
-    hidden: jax.Array,
-    weights: jax.Array,
-    bias: jax.Array,
-    label_rows: jax.Array,
-    positions: jax.Array,
-    label_counts: jax.Array,
-) -> tuple[HeadLoss, tuple[jax.Array, ...]]:
+def _forward(*given: jax.Array) -> tuple[HeadLoss, tuple[jax.Array, ...]]:
+    hidden, weights, bias, label_rows, positions, label_counts = given
     everyone = gather(hidden)
     logits = jax.lax.dot_general(everyone, weights, (((1,), (1,)), ((), ()))) + bias[None, :]
     places = logits.shape[1]
