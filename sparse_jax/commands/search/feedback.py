@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparse_jax import search
+from sparse_jax.search.documents import check_query
 
 FIELDS = {"upvote": ("query", "id"), "associate": ("source", "target")}
 
@@ -65,4 +66,10 @@ def _checked(path: str, line: int, row: dict[str, Any]) -> dict[str, str]:
             f'{path}, line {line}: must be {{"do": "upvote", "query": ..., "id": ...}} or '
             '{"do": "associate", "source": ..., "target": ...}'
         )
+    try:  # all before the first is learned: a file that is refused taught nothing
+        for name in names:
+            if name != "id":
+                check_query(row[name], name)
+    except ValueError as error:
+        raise ValueError(f"{path}, line {line}: {error}; mend or drop the line") from None
     return row

@@ -12,6 +12,7 @@ import secrets
 import tempfile
 import threading
 import time
+import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = ["MAX_FILES", "Uploads"]
 MAX_FILES = 10_000
 """Files of an upload."""
 _MAX_NAME = 200  # bytes of a part of a path
+_NO_NAME = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, surrogates, ends of lines
 _MAX_TOLD = 20  # lines of what was left out
 _BUSY = ("reading", "adding", "learning")
 _NEXT = "begin another upload"
@@ -96,6 +98,8 @@ class Uploads:
             except FileExistsError:
                 raise Refusal("path", path, "be a file that came once", "rename it") from None
             except OSError as error:
+                with contextlib.suppress(OSError):  # half a file would be indexed as a whole one
+                    (place / name).unlink(missing_ok=True)
                 must = f"be written to the server's disk ({error.strerror})"
                 raise Refusal("path", path, must, "make room there", status=507) from None
             self._bytes += len(content)
@@ -209,14 +213,14 @@ def _checked(path: str) -> PurePosixPath:
     """A path that stays below the folder it is put into.
 
     Example:
-      >>> str(_checked("notes/a.txt"))
-      'notes/a.txt'
+      >>> str(_checked("notes/a.txt")), str(_checked("報告\u3000書.txt")) == "報告\u3000書.txt"
+      ('notes/a.txt', True)
     """
     parts = path.split("/")
     wrong = (
         not path
         or any(part in ("", ".", "..") or len(part.encode()) > _MAX_NAME for part in parts)
-        or any(c == "\\" or not c.isprintable() for c in path)
+        or any(c == "\\" or unicodedata.category(c) in _NO_NAME for c in path)
         or len(parts) > 32
     )
     if wrong:
