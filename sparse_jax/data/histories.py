@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparse_jax.data.kinds.columns import as_name, is_missing
 from sparse_jax.data.xmc import offsets_of
 
 
@@ -190,15 +193,22 @@ def of_lists(lists: Iterable[Sequence[Any]], *, users: Sequence[Any] | None = No
         `Histories`; items are numbered in order of their names, as numbers where all are.
 
     Raises:
-        ValueError: names of users that don't fit.
+        ValueError: names of users that don't fit, a text instead of a list, or an item that is
+            missing.
 
     Example:
         >>> histories = of_lists([["tea", "egg"], ["egg"]])
         >>> histories.item_names, histories.items.tolist()
         (('egg', 'tea'), [1, 0, 0])
     """
-    rows = [[str(item) for item in row] for row in lists]
-    names = [str(user) for user in (range(len(rows)) if users is None else users)]
+    rows = []
+    for number, row in enumerate(lists):
+        if isinstance(row, str | bytes):  # whose letters would be the items
+            raise ValueError(
+                f"lists[{number}] = {row!r:.40}: must be a list of items; put it into [ ]"
+            )
+        rows.append(_names(f"lists[{number}]", row))
+    names = _names("users", range(len(rows)) if users is None else users)
     if len(names) != len(rows):
         raise ValueError(f"users = {len(names)} names: must be {len(rows)}, one for each list")
     flat = [item for row in rows for item in row]
@@ -232,7 +242,8 @@ def of_events(
         `Histories`, users in order of their first event as given.
 
     Raises:
-        ValueError: lengths that differ, or a time or weight that is not finite.
+        ValueError: lengths that differ, a user or item that is missing, as None or NaN, or a time
+            or weight that is not finite.
 
     Example:
         >>> histories = of_events(["u", "v", "u"], ["b", "a", "a"], [2, 1, 1])
@@ -244,8 +255,8 @@ def of_events(
     weight = _finite("weights", weights, len(users))
     if len(items) != len(users):
         raise ValueError(f"items = {len(items)} entries: must be {len(users)}, as users")
-    item_names, item_ids = _number(items)
-    user_names, user_ids = _number(users)
+    item_names, item_ids = _number("items", items)
+    user_names, user_ids = _number("users", users)
     rows = np.arange(len(user_ids))
     if weight is not None and (weight <= 0).any():
         rows = rows[weight > 0]
@@ -296,11 +307,32 @@ def _finite(name: str, values: Any, count: int) -> np.ndarray | None:
     return array
 
 
-def _number(values: Any) -> tuple[tuple[str, ...], np.ndarray]:
+def _names(argument: str, values: Iterable[Any]) -> list[str]:
+    """Texts as they are, numbers as files name them: 3.0 is 3.
+
+    Raises:
+        ValueError: an entry that is missing.
+    """
+    return [
+        value if type(value) is str else _name(argument, number, value)
+        for number, value in enumerate(values)
+    ]
+
+
+def _name(argument: str, number: int, value: Any) -> str:
+    if is_missing(value):
+        raise ValueError(
+            f"{argument}[{number}] = {value}: must be a name or number; drop the event, or mend it"
+        )
+    finite = isinstance(value, numbers.Real) and math.isfinite(value)
+    return as_name(value) if finite else str(value)
+
+
+def _number(argument: str, values: Any) -> tuple[tuple[str, ...], np.ndarray]:
     """(names in order, int32 [E] ids)."""
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
-        array = np.array([str(value) for value in values], dtype=object)
+        array = np.array(_names(argument, values), dtype=object)
     found, inverse = np.unique(array, return_inverse=True)
     names = [str(value) for value in found.tolist()]
     ordered = in_order(names)

@@ -302,7 +302,7 @@ def related(model: Model, items: Sequence[Any], *, k: int = 10) -> Predictions:
         nothing is known to go with it has -1 throughout.
 
     Raises:
-        ValueError: if k is below 1, or the model doesn't know an item.
+        ValueError: if k is below 1, items are one text, or the model doesn't know an item.
 
     Example:
         >>> from sparse_jax import data, recommend
@@ -313,6 +313,8 @@ def related(model: Model, items: Sequence[Any], *, k: int = 10) -> Predictions:
     """
     if k < 1:
         raise ValueError(f"k = {k}: must be at least 1")
+    if isinstance(items, str | bytes):  # whose letters would be the items
+        raise ValueError(f"items = {items!r:.40}: must be a list of names; put it into [ ]")
     places = model.places
     found = Predictions(
         np.full((len(items), k), -1, np.int32), np.full((len(items), k), -np.inf, np.float32)

@@ -3,7 +3,6 @@ and what was taught, taken along. In this process; `test_browser.py` uses it as 
 
 from __future__ import annotations
 
-import errno
 import html
 import json
 import re
@@ -148,39 +147,6 @@ def test_paths_lead_nowhere_else(client, path):
     name = sender.ask("POST", "/uploads").json()["upload"]
     answer = sender.ask("PUT", f"/uploads/{name}", b"x", path=path)
     assert answer.status_code == 422 and answer.json()["argument"] == "path"
-
-
-@pytest.mark.parametrize("path", ["報告\u3000書.txt", "at 3.04\u202fPM.txt", "می\u200cخواهم/a.txt"])
-def test_names_in_every_script_come_in(client, path):
-    sender = Sender(client)
-    name = sender.ask("POST", "/uploads").json()["upload"]
-    assert sender.ask("PUT", f"/uploads/{name}", b"x", path=path).status_code == 200
-
-
-def test_half_a_file_on_a_full_disk_is_not_kept(tmp_path, monkeypatch):
-    class Half:
-        def __init__(self, path, mode):
-            self.file = open(path, mode)  # noqa: SIM115
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self.file.close()
-
-        def write(self, content):
-            self.file.write(content[: len(content) // 2])
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    waiting = uploads.Uploads(None)  # type: ignore[arg-type]
-    name = waiting.begin()
-    with monkeypatch.context() as patched:
-        patched.setattr(uploads, "open", Half, raising=False)
-        with pytest.raises(Refusal, match="No space left"):
-            waiting.add(name, "a.txt", b"red apples")
-    assert waiting.status()["files"] == 0
-    waiting.add(name, "a.txt", b"red apples")  # not "a file that came once"
-    waiting.close()
 
 
 def test_limits(client, served, monkeypatch):
@@ -426,18 +392,6 @@ def test_what_was_taught_is_taken_along(client, served, tmp_path, capsys):
     (tmp_path / "f.jsonl").write_text('{"do": "upvote", "query": "x"}\n')
     assert search_command.main(["feedback", str(place), "--from", str(tmp_path / "f.jsonl")]) == 2
     assert "f.jsonl, line 1: must be" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("wrong", ["", " ?! ", "\ud800"])
-def test_a_file_of_lessons_is_learned_whole_or_not_at_all(tmp_path, capsys, wrong):
-    lessons = [{"do": "associate", "source": "ship", "target": "apple"}]
-    lessons.append({"do": "associate", "source": wrong, "target": "apple"})
-    (tmp_path / "f.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in lessons))
-    save(tmp_path / "index", ROWS)
-    asked = ["feedback", str(tmp_path / "index")]
-    assert search_command.main([*asked, "--from", str(tmp_path / "f.jsonl")]) == 2
-    assert "f.jsonl, line 2: source" in capsys.readouterr().err
-    assert search_command.main(asked) == 0 and not capsys.readouterr().out
 
 
 def test_the_browser_is_told_what_a_page_may_do(client):

@@ -136,6 +136,26 @@ def test_refused_options():
         data.of_events(["u", "u"], ["a"])
 
 
+def test_numbers_have_the_names_that_files_give_them():
+    found = data.of_events(np.array([7.0, 8.5]), [3.0, np.float32(4)])
+    assert found.user_names == ("7", "8.5") and found.item_names == ("3", "4")
+    assert data.of_lists([[3.0, True, 2**70]]).item_names == ("1180591620717411303424", "3", "true")
+
+
+def test_what_is_missing_is_no_name():
+    with pytest.raises(ValueError, match=r"items\[1\] = None: must be a name or number"):
+        data.of_events(["u", "u"], ["a", None])
+    with pytest.raises(ValueError, match=r"users\[0\] = nan: must be a name or number"):
+        data.of_events(np.array([np.nan, 1]), ["a", "b"])
+    with pytest.raises(ValueError, match=r"lists\[1\]\[0\] = nan: must be a name or number"):
+        data.of_lists([["a"], [float("nan")]])
+
+
+def test_a_text_is_no_list_of_letters():
+    with pytest.raises(ValueError, match=r"lists\[1\] = 'tea': must be a list of items; put it"):
+        data.of_lists([["egg"], "tea"])
+
+
 def test_notes_are_told():
     with pytest.warns(UserWarning, match="1 events that come twice count once"):
         read("user,item,time\nu,a,1\nu,a,1\n")

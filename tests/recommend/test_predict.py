@@ -109,6 +109,10 @@ def test_refused(model, split):
         recommend.predict(model, split.contexts, batch_size=0)
     with pytest.raises(ValueError, match="item = 'x': must be one that the model was trained on"):
         recommend.related(model, ["x"])
+    with pytest.raises(ValueError, match="items = 'i7': must be a list of names"):
+        recommend.related(model, "i7")
+    with pytest.raises(ValueError, match=r"lists\[0\] = 'i7': must be a list of items"):
+        recommend.predict(model, ["i7"])
     with pytest.raises(ValueError, match="k = 0"):
         recommend.related(model, ["i7"], k=0)
     with pytest.raises(ValueError, match="preset = 'x': must be one of linear, fast, best"):
