@@ -46,6 +46,9 @@ def save(
 ) -> Path:
     """Writes a checkpoint. All processes call it; it is complete when it returns.
 
+    Checkpoints of later steps, which another run left in the directory, go once it is: they would
+    be taken for this run's last ones.
+
     Args:
       directory: of all checkpoints of a run, made if missing.
       state: a pytree of arrays of 32 bits.
@@ -83,12 +86,16 @@ def save(
             shard = _shard_of(piece.device, leaf.sharding.mesh)
             pieces.setdefault(shard, {})[name] = np.asarray(piece.data)
     about["shards"] = shards
+    (path / _ABOUT).unlink(missing_ok=True)  # of another run: no save of both while it is replaced
+    processes.barrier(f"begun {path.name}")
     for shard, arrays in pieces.items():
         write_stream(path / _file(shard, shards), functools.partial(_write, arrays))
     processes.barrier(f"written {path.name}")
     write_json(path / _ABOUT, about)
     processes.barrier(f"saved {path.name}")
-    for old in _finished(root)[:-keep]:
+    done = _finished(root)
+    kept = [number for number in done if number <= step][-keep:]
+    for old in set(done) - set(kept):
         shutil.rmtree(root / f"{old:09d}", ignore_errors=True)
     return path
 
