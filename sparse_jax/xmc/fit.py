@@ -25,6 +25,7 @@ from sparse_jax.xmc import (
     label_tree,
     memory,
     mixing,
+    names,
     network,
     seen,
     soft_labels,
@@ -228,6 +229,7 @@ def _check(
     ):
         if given is not None and len(given) != size:
             raise ValueError(f"{name} has {len(given)} names: must have {size}, one for each id")
+        names.check(name, () if given is None else given)
     return PRESETS[preset]
 
 

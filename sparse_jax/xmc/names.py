@@ -22,6 +22,28 @@ _ALIKE = 0.35  # cosine from which on two spellings count as alike
 _WORD = re.compile(r"[^\W_]+")
 
 
+def check(argument: str, given: Sequence[str]) -> None:
+    """Refuses names that are no texts.
+
+    Args:
+      argument: what they are called.
+      given: the names.
+
+    Raises:
+      ValueError: it says which one.
+
+    Example:
+      >>> check("label_names", ["apple", 7])
+      Traceback (most recent call last):
+      ValueError: label_names[1] = 7: must be a text; give str of each
+    """
+    wrong = next((i for i, name in enumerate(given) if not isinstance(name, str)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{argument}[{wrong}] = {given[wrong]!r}: must be a text; give str of each"
+        )
+
+
 def pairs(
     label_names: Sequence[str], feature_names: Sequence[str], document_frequency: np.ndarray
 ) -> dict[str, sp.csr_matrix]:

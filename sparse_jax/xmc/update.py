@@ -19,7 +19,7 @@ import numpy as np
 from sparse_jax import data
 from sparse_jax.data import XmcData, weighting
 from sparse_jax.runtime.interrupt import Interrupt
-from sparse_jax.xmc import closed_form, grow_tree, inference, label_tree, memory, wide
+from sparse_jax.xmc import closed_form, grow_tree, inference, label_tree, memory, names, wide
 from sparse_jax.xmc.model import Model
 from sparse_jax.xmc.presets import PRESETS
 from sparse_jax.xmc.progress import Progress, silent
@@ -164,6 +164,7 @@ def _names(
                 f"{kind}_names has {len(given)} names: must have {size}, one for each id, those of "
                 "the model first"
             )
+        names.check(f"{kind}_names", given)
         for i, (old, new) in enumerate(zip(before or (), given, strict=False)):
             if old not in (new, f"{kind} {i}"):
                 raise ValueError(

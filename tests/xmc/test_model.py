@@ -352,6 +352,8 @@ def test_the_scale_of_weighted_rows_changes_nothing(tiny, scale):
         ({"seed": -1}, "seed = -1"),
         ({"label_names": ["a"]}, "label_names has 1 names: must have 2"),
         ({"feature_names": ["a"]}, "feature_names has 1 names: must have 2"),
+        ({"label_names": [1, 2]}, r"label_names\[0\] = 1: must be a text; give str of each"),
+        ({"feature_names": ["a", None]}, r"feature_names\[1\] = None: must be a text"),
         ({"weighting": "log"}, "'log': must be one of"),
     ],
 )

@@ -122,6 +122,8 @@ def test_bad_arguments(parts):
         xmc.update(model, more.take([]))
     with pytest.raises(ValueError, match="label_names has 2 names: must have 500"):
         xmc.update(model, more, label_names=["a", "b"])
+    with pytest.raises(ValueError, match=r"label_names\[0\] = 0: must be a text"):
+        xmc.update(model, more, label_names=list(range(500)))
 
 
 # ------------------------------------------------------------------------------- the formulas of it
