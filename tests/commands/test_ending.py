@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 
@@ -57,3 +58,23 @@ def test_a_reader_that_has_seen_enough(status):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == status
+
+
+PRINTING = """
+import sys, types
+from sparse_jax.commands import main
+small = types.ModuleType("small")
+small.main = lambda argv: print("a line", *argv) or 0
+sys.modules["sparse_jax.commands.small"] = small
+main.COMMANDS["small"] = main.Command("small", "prints a line")
+sys.exit(main.main(["small"]))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_output_is_one_line():
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-c", PRINTING]
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    told = found.stderr.decode().splitlines()
+    assert found.returncode == 2 and len(told) == 1 and told[0].startswith("error: [Errno 28]")
