@@ -102,6 +102,22 @@ class Histories:
         return self.cut(starts, ends)
 
 
+def check(histories: Any) -> None:
+    """Refuses what is no `Histories`, as lists, which `predict` alone takes.
+
+    Raises:
+        TypeError: it says what makes them.
+
+    Example:
+        >>> check([["tea", "egg"]])
+        Traceback (most recent call last):
+        TypeError: histories is a list: must be Histories; make them by data.of_lists
+    """
+    if not isinstance(histories, Histories):
+        kind = type(histories).__name__
+        raise TypeError(f"histories is a {kind}: must be Histories; make them by data.of_lists")
+
+
 class Split(NamedTuple):
     """What is learned from, and what is asked: `leave_one_out` and `split_at` make one."""
 
@@ -131,6 +147,7 @@ def leave_one_out(histories: Histories, *, stage: str = "test") -> Split:
         >>> split.train.items.tolist(), split.targets.tolist(), split.skipped
         ([0, 1, 1], [2], 1)
     """
+    check(histories)
     if stage not in ("test", "validation"):
         raise ValueError(f"stage = {stage!r}: must be 'test' or 'validation'")
     if stage == "validation":
@@ -162,6 +179,7 @@ def split_at(histories: Histories, time: float) -> Split:
         >>> split.train.items.tolist(), split.targets.tolist()
         ([0, 0, 2], [1])
     """
+    check(histories)
     if histories.times is None:
         raise ValueError(
             "histories have no times: must have them to be split at one; read a file with a column "

@@ -58,7 +58,7 @@ def score(model: LanguageModel, sentences: Iterable[str]) -> SentenceScores:
       `SentenceScores`.
 
     Raises:
-      TypeError: if sentences is one string.
+      TypeError: if sentences is one string, or holds what is none.
 
     Example:
       >>> import jax
@@ -78,6 +78,9 @@ def score(model: LanguageModel, sentences: Iterable[str]) -> SentenceScores:
     if isinstance(sentences, str):
         raise TypeError("sentences is a string: must be a list of them; put it into one")
     texts = list(sentences)
+    wrong = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise TypeError(f"sentences[{wrong}] = {texts[wrong]!r}: must be a string; leave it out")
     if not texts:
         return SentenceScores(*[np.zeros(0)] * 3, *[np.zeros(0, np.int64)] * 2)
     corpus = encode_corpus(model.vocabulary, texts)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sparse_jax.data.histories import Histories
+from sparse_jax.data.histories import Histories, check
 from sparse_jax.recommend.inference import aligned, scores_of
 from sparse_jax.recommend.model import Model
 
@@ -75,6 +75,7 @@ def _asked(
     model: Model, histories: Histories, targets: Sequence[str] | np.ndarray
 ) -> tuple[Histories, np.ndarray]:
     """(histories, targets) in the model's ids; -1 is an item that it doesn't know."""
+    check(histories)
     if len(targets) != histories.num_users:
         raise ValueError(
             f"targets = {len(targets)} items: must be {histories.num_users}, one for each history"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from sparse_jax.data.histories import Histories, Split
+from sparse_jax.data.histories import Histories, Split, check
 from sparse_jax.recommend import mixing, pairs, training
 from sparse_jax.recommend.model import Mix, Model
 from sparse_jax.recommend.presets import PRESETS, Preset, Progress, silent
@@ -62,6 +62,7 @@ def fit(
         raise ValueError(f"preset = {preset!r}: must be one of {', '.join(PRESETS)}")
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed = {seed}: must be from 0 to 2147483647")
+    check(histories)
     if not (histories.lengths >= 2).any():
         raise ValueError(
             f"histories = {histories.num_users} users, none of two events: must have some to learn "

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import scipy.sparse
 
-from sparse_jax.data.histories import Histories, in_order
+from sparse_jax.data.histories import Histories, check, in_order
 from sparse_jax.data.xmc import offsets_of
 from sparse_jax.recommend import pairs
 from sparse_jax.recommend.fitting import with_counts
@@ -44,6 +44,7 @@ def update(model: Model, histories: Histories) -> Model:
         >>> model.names(recommend.predict(model, [["egg"]], k=1).items[0])
         ['salt']
     """
+    check(histories)
     if not len(histories.items):
         raise ValueError("histories = no events: must have some; give the file of the new ones")
     before = model.num_items

@@ -83,6 +83,8 @@ def test_a_long_line_and_none_at_all(model):
     assert none.log10_p.size == 0 and none.perplexity() == 1
     with pytest.raises(TypeError, match="must be a list"):
         model.score("the fox")
+    with pytest.raises(TypeError, match=r"sentences\[1\] = None: must be a string"):
+        model.score(["the fox", None])
 
 
 # ---------------------------------------------------------------------------------------- commands

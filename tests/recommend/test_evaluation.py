@@ -79,3 +79,17 @@ def test_evaluation_agrees_with_predictions(model, split):
     hits = (items == split.targets[:, None]).any(axis=1)[~seen]
     assert figures["hr@10"] == pytest.approx(hits.mean(), abs=0.01)  # ties
     assert figures["repeats"] == pytest.approx(seen.mean())
+
+
+def test_lists_are_no_histories():
+    rows = [["tea", "egg"]]
+    model = recommend.fit(data.of_lists(rows), preset="linear")
+    for refused in (
+        lambda: data.leave_one_out(rows),
+        lambda: data.split_at(rows, 0),
+        lambda: recommend.fit(rows),
+        lambda: recommend.update(model, rows),
+        lambda: recommend.evaluate(model, rows, ["tea"]),
+    ):
+        with pytest.raises(TypeError, match="histories is a list: must be Histories; make them"):
+            refused()
