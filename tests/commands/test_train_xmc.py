@@ -129,7 +129,7 @@ def interrupted(command: list[str], folder: Path, saved: str) -> str:
 def test_ctrl_c_saves_and_ends_cleanly(tmp_path):
     command = [sys.executable, str(SCRIPT), *FILES, *SMALL, "--epochs", "2000"]
     command += ["--checkpoint", f"{tmp_path}/c", "--save-every", "20"]
-    assert "interrupted; what is done is saved in" in interrupted(command, tmp_path, "c/*")
+    assert "interrupted; what is done is saved in" in interrupted(command, tmp_path, "c/*_step_*")
 
 
 @pytest.mark.slow
@@ -172,3 +172,12 @@ def test_errors_name_the_option_and_the_cure(capsys, options, message):
     assert status == 2
     assert message in err
     assert "Traceback" not in err
+
+
+def test_ctrl_c_before_training_ends_in_one_line(monkeypatch, capsys, tmp_path):
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "load", stop)
+    assert train.main([*map(str, FILES), "--checkpoint", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"

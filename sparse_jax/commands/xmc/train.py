@@ -24,6 +24,7 @@ import numpy as np
 from sparse_jax import data, xmc
 from sparse_jax.commands import reading
 from sparse_jax.commands.checks import check_target
+from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.progress import Bars
 from sparse_jax.commands.report import draw, draw_model, print_table, tell
 from sparse_jax.commands.xmc import naming, options
@@ -77,22 +78,22 @@ def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> 
     args = parse_args(argv)
     args.files = args.files or list(defaults)
     keep_freed_memory()
-    try:
-        if not args.files:
-            raise ValueError("no files: give TRAIN, points of any kind; --help shows how")
-        check_target(args.model, kind="table" if args.target else "xmc")
-        if args.target:
-            if args.model:
-                check_writable(args.model)
-            with locked(args.model):
-                return table_models.train(args)
-        # A directory may serve as both.
-        checkpoint = None if args.checkpoint == args.model else args.checkpoint
-        with locked(args.model), locked(checkpoint):
-            return _run(args)
-    except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(_train, args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    if not args.files:
+        raise ValueError("no files: give TRAIN, points of any kind; --help shows how")
+    check_target(args.model, kind="table" if args.target else "xmc")
+    if args.target:
+        if args.model:
+            check_writable(args.model)
+        with locked(args.model):
+            return table_models.train(args)
+    # A directory may serve as both.
+    checkpoint = None if args.checkpoint == args.model else args.checkpoint
+    with locked(args.model), locked(checkpoint):
+        return _run(args)
 
 
 def _run(args: argparse.Namespace) -> int:
