@@ -87,6 +87,22 @@ def _asked(
     return known, np.fromiter((model.places.get(name, -1) for name in names), np.int64, len(names))
 
 
+def repeats(histories: Histories, targets: np.ndarray) -> np.ndarray:
+    """Which users took before what they took next.
+
+    Args:
+        histories: of n users.
+        targets: int [n], ids of the histories.
+
+    Returns:
+        bool [n].
+    """
+    seen = np.zeros(len(targets), bool)
+    users = np.repeat(np.arange(histories.num_users), histories.lengths)
+    seen[users[histories.items == targets[users]]] = True
+    return seen
+
+
 def evaluate_scores(
     scorer: Scorer,
     histories: Histories,
@@ -111,9 +127,7 @@ def evaluate_scores(
     """
     if not ks or min(ks) < 1:
         raise ValueError(f"ks = {tuple(ks)}: must be at least 1 each")
-    seen = np.zeros(len(targets), bool)
-    users = np.repeat(np.arange(histories.num_users), histories.lengths)
-    seen[users[histories.items == targets[users]]] = True
+    seen = repeats(histories, targets)
     asked = np.flatnonzero(~seen) if exclude_seen else np.arange(len(targets))
     if not len(asked):
         raise ValueError("histories = no user to ask: must have one whose next item is a new one")

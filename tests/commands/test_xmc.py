@@ -61,6 +61,8 @@ def test_predictions_in_every_format_are_those_of_the_library(folder, capsys):
     ]
     found = np.array([line[1::2] for line in lines], float)
     np.testing.assert_allclose(found, here.scores, rtol=1e-5)
+    status, out, _ = run(capsys, "predict", str(folder / "m"), TEST, "--top-k", str(10**12))
+    assert status == 0 and [x.split("\t")[:6] for x in out.splitlines()] == lines
 
     status, out, _ = run(
         capsys, "predict", str(folder / "m"), TEST, "--top-k", "3", "--format", "jsonl"

@@ -67,6 +67,13 @@ def test_sampled_losses_are_about_the_whole_one():
     assert abs(float(np.mean(sampled)) - float(full)) < 0.05
 
 
+def test_users_who_only_repeat_leave_the_mix_as_it_is():
+    rows = [["tea", "egg", "tea"], ["egg", "tea", "egg"]] * 20
+    model = recommend.fit(data.of_lists(rows), preset="linear")
+    found = recommend.predict(model, [["tea"]], k=1)
+    assert model.names(found.items[0]) == ["egg"]
+
+
 def test_the_same_seed_gives_the_same_model(split, whole, monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "best", SMALL)
     again = recommend.fit(split.train, preset="best")

@@ -98,8 +98,10 @@ def _run(args: argparse.Namespace) -> None:
 
 def _chunks(args: argparse.Namespace, model: xmc.Model) -> Iterator[xmc.Predictions]:
     options = reading.options_of(args)
+    # Arrays are as wide as was asked for, lines as there are labels.
+    k = args.top_k if args.format == "npz" else min(args.top_k, model.num_labels)
     for part in points.stream(args.file, model, kind=args.kind, options=options):
-        yield xmc.predict(model, part, k=args.top_k)
+        yield xmc.predict(model, part, k=k)
 
 
 def _write_numbers(args: argparse.Namespace, numbers: np.ndarray) -> None:
