@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -81,10 +82,24 @@ def _asked(
             f"targets = {len(targets)} items: must be {histories.num_users}, one for each history"
         )
     known = aligned(model, histories)
-    names = [
-        histories.item_names[t] if isinstance(t, int | np.integer) else str(t) for t in targets
-    ]
+    names = [_name_of(histories, place, target) for place, target in enumerate(targets)]
     return known, np.fromiter((model.places.get(name, -1) for name in names), np.int64, len(names))
+
+
+def _name_of(histories: Histories, place: int, target: Any) -> str:
+    """A target's name.
+
+    Raises:
+        ValueError: neither a name nor an id that the histories have.
+    """
+    if isinstance(target, str):
+        return target
+    if not isinstance(target, int | np.integer) or not 0 <= target < histories.num_items:
+        raise ValueError(
+            f"targets[{place}] = {target}: must be an item's name, or its id in the histories, "
+            f"from 0 to {histories.num_items - 1}"
+        )
+    return histories.item_names[target]
 
 
 def repeats(histories: Histories, targets: np.ndarray) -> np.ndarray:

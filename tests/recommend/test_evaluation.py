@@ -72,6 +72,14 @@ def test_unknown_targets_are_misses(model):
     assert found["unknown"] == 0.5 and found["hr@40"] == 0.5
 
 
+@pytest.mark.parametrize("wrong", [-1, 40, 1.0, None])
+def test_targets_are_names_or_ids(linear, split, wrong):
+    targets = [*split.targets[:-1].tolist(), wrong]
+    place = len(targets) - 1
+    with pytest.raises(ValueError, match=rf"targets\[{place}\] = {wrong}: must be an item's name"):
+        recommend.evaluate(linear, split.contexts, targets)
+
+
 def test_evaluation_agrees_with_predictions(model, split):
     figures = recommend.evaluate(model, split.contexts, split.targets, ks=(10,))
     items = recommend.predict(model, split.contexts, k=10).items
