@@ -12,6 +12,7 @@ from sparse_jax.data.weighting import Weighting
 from sparse_jax.xmc import memory, wide
 from sparse_jax.xmc.fit import assemble
 from sparse_jax.xmc.model import About, Model
+from sparse_jax.xmc.network import Params
 from sparse_jax.xmc.network_run import NetworkRun
 
 
@@ -32,7 +33,6 @@ def network_alone(
       label_names: [N].
       feature_names: [F].
     """
-    params = run.state.params
     about = About(
         num_features=points.num_features,
         num_labels=points.num_labels,
@@ -42,16 +42,30 @@ def network_alone(
         feature_names=None if feature_names is None else tuple(feature_names),
         notes={"points": points.num_points, "calibrated": False},
     )
+    kept = memory.keep(points, seed=run.options.seed)
+    return of_params(run.state.params, about, chosen=chosen, kept=kept)
+
+
+def of_params(params: Params, about: About, *, chosen: Weighting, kept: memory.Memory) -> Model:
+    """The same of a network's tables, whoever trained them.
+
+    Args:
+      params: as `network.init_params` makes them.
+      about: the model, with its sizes.
+      chosen: how its points were weighted.
+      kept: some of them.
+    """
     linear = wide.zeros_like(
         wide.WideModel(
-            jnp.zeros(points.num_features + 1, jnp.int32),
+            jnp.zeros(about.num_features + 1, jnp.int32),
             *[jnp.zeros(0, jnp.int32)] * 3,
-            *[jnp.zeros(points.num_labels, jnp.float32)] * 2,
+            *[jnp.zeros(about.num_labels, jnp.float32)] * 2,
         )
     )
     idf = None if chosen.idf is None else jnp.asarray(chosen.idf)
-    model = assemble(idf, linear, (), memory.keep(points, seed=run.options.seed), about)
-    encoders = ({"embedding": params["embedding"], "hidden_bias": params["hidden_bias"]},)
     return dataclasses.replace(
-        model, encoders=encoders, output=params["output"], output_bias=params["output_bias"]
+        assemble(idf, linear, (), kept, about),
+        encoders=({"embedding": params["embedding"], "hidden_bias": params["hidden_bias"]},),
+        output=params["output"],
+        output_bias=params["output_bias"],
     )

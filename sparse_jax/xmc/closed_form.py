@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import scipy.sparse as sp  # type: ignore[import-untyped]
 
-from sparse_jax.data import XmcData
+from sparse_jax.data import XmcData, to_csr
 from sparse_jax.xmc import inference, names, wide
 from sparse_jax.xmc.model import About, Model
 from sparse_jax.xmc.soft_labels import Weighted
@@ -64,21 +64,16 @@ def fit(
         ids, count = points.points.feature_ids, points.points.num_features
         frequency = np.bincount(ids, minlength=count)
         parts |= names.pairs(label_names, feature_names, frequency)
+    if not parts:
+        return {}
     scale = wide.row_scale(points.points)
     return {kind: part / scale for kind, part in parts.items() if part.nnz}
 
 
 def centroids_of(given: Weighted) -> sp.csr_matrix:
     """The sum of the points of each label, divided by its length to the power .75: [F, N]."""
-    points, weights = given.points, given.weights
-    x = features(points) / wide.row_scale(points)
-    if weights is None:
-        weights = np.ones(points.label_ids.size, np.float32)
-    y = sp.csr_matrix(
-        (weights, points.label_ids, points.label_offsets),
-        shape=(points.num_points, points.num_labels),
-    )
-    total = (y.T @ x).tocsr()
+    x, y = to_csr(given.points, given.weights)
+    total = (y.T @ (x / wide.row_scale(given.points))).tocsr()
     lengths = np.sqrt(np.asarray(total.multiply(total).sum(axis=1)).ravel())
     total = sp.diags(np.maximum(lengths, 1e-9) ** -_DIRECTION) @ total
     found = sp.csr_matrix(total.T, dtype=np.float32)
@@ -97,14 +92,6 @@ def madds(points: XmcData, parts: Parts) -> float:
     return float((values.astype(np.float64) * labels).sum())
 
 
-def features(points: XmcData) -> sp.csr_matrix:
-    """The values of points, float32 [n, F]."""
-    return sp.csr_matrix(
-        (points.feature_values, points.feature_ids, points.feature_offsets),
-        shape=(points.num_points, points.num_features),
-    )
-
-
 def names_of(about: About, labels: np.ndarray, points: XmcData) -> sp.csr_matrix:
     """What names say of some labels, by the weights that `choose` found: float32 [F, N].
 
@@ -121,8 +108,7 @@ def names_of(about: About, labels: np.ndarray, points: XmcData) -> sp.csr_matrix
     called = [about.label_names[label] for label in labels]
     frequency = np.bincount(points.feature_ids, minlength=about.num_features)
     parts = names.pairs(called, about.feature_names, frequency)
-    total = sum(np.float32(weight) * parts[kind] for kind, weight in weights.items())
-    found = sp.csr_matrix(total / wide.row_scale(points), dtype=np.float32)
+    found = sp.csr_matrix(_sum(parts, weights) / wide.row_scale(points), dtype=np.float32)
     return sp.csr_matrix((found.data, labels[found.indices], found.indptr), shape=shape)
 
 
@@ -166,8 +152,12 @@ def add(model: Model, parts: Parts, chosen: dict[str, float]) -> Model:
     """The model with the chosen parts in its wide part's weights."""
     if not chosen:
         return model
-    total = sum(np.float32(weight) * parts[kind] for kind, weight in chosen.items())
-    return dataclasses.replace(model, wide=wide.add_weights(model.wide, sp.csr_matrix(total)))
+    return dataclasses.replace(model, wide=wide.add_weights(model.wide, _sum(parts, chosen)))
+
+
+def _sum(parts: Parts, weights: dict[str, float]) -> sp.csr_matrix:
+    """The parts by their weights, of which there is one: float32 [F, N]."""
+    return sp.csr_matrix(sum(np.float32(x) * parts[kind] for kind, x in weights.items()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +184,7 @@ def _candidates(model: Model, parts: Parts, held_out: XmcData, known: np.ndarray
     """The model's best labels of each point and those of each part."""
     count = min(_CANDIDATES, model.num_labels)
     top = inference.best_of_all(model, held_out, k=count)
-    x, weights = features(held_out), _as_matrix(model.wide)
+    x, weights = to_csr(held_out).features, _as_matrix(model.wide)
     scored = {kind: (x @ part).tocsr() for kind, part in parts.items()}
     linear = (x @ weights).tocsr()
     bias, weight = np.asarray(model.wide.bias), np.float32(model.mix.weight)

@@ -15,8 +15,8 @@ from sparse_jax.optim import fused, rates
 from sparse_jax.runtime import checkpoint, loop
 from sparse_jax.sharding import ShardedRows, gather_to_first, processes, saves
 from sparse_jax.sharding import mesh as make_mesh
-from sparse_jax.xmc import memory, sharded_step, wide
-from sparse_jax.xmc.fit import assemble
+from sparse_jax.xmc import memory, sharded_step
+from sparse_jax.xmc.alone import of_params
 from sparse_jax.xmc.model import About, Model
 from sparse_jax.xmc.progress import Progress, silent
 from sparse_jax.xmc.sharded_points import Options, own_shards, plan, read, seed_of
@@ -191,22 +191,6 @@ class ShardedRun:
             seed=self.options.seed,
             notes={"points": sum(self.points.counts), "calibrated": False},
         )
-        linear = wide.zeros_like(
-            wide.WideModel(
-                jnp.zeros(about.num_features + 1, jnp.int32),
-                *[jnp.zeros(0, jnp.int32)] * 3,
-                *[jnp.zeros(about.num_labels, jnp.float32)] * 2,
-            )
-        )
-        idf = None if self.points.chosen.idf is None else jnp.asarray(self.points.chosen.idf)
+        whole["hidden_bias"] = jnp.asarray(processes.whole(params["hidden_bias"]))
         kept = memory.keep(self.points.kept, seed=self.options.seed)
-        encoder = {
-            "embedding": whole["embedding"],
-            "hidden_bias": jnp.asarray(processes.whole(params["hidden_bias"])),
-        }
-        return dataclasses.replace(
-            assemble(idf, linear, (), kept, about),
-            encoders=(encoder,),
-            output=whole["output"],
-            output_bias=whole["output_bias"],
-        )
+        return of_params(whole, about, chosen=self.points.chosen, kept=kept)

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from small_points import points_of
 
 from sparse_jax import xmc
-from sparse_jax.data import weighting
+from sparse_jax.data import to_csr, weighting
 from sparse_jax.xmc import closed_form, inference, names
 from sparse_jax.xmc.soft_labels import Weighted
 
@@ -30,7 +30,7 @@ def some_points(n=60, num_features=30, num_labels=12, seed=0):
 
 
 def dense(points):
-    x = closed_form.features(points).toarray()
+    x = to_csr(points).features.toarray()
     y = np.zeros((points.num_points, points.num_labels), np.float32)
     for row in range(points.num_points):
         own = slice(points.label_offsets[row], points.label_offsets[row + 1])
