@@ -239,14 +239,15 @@ class Engine:
         return self.dots(h)
 
     def dots(self, h: np.ndarray) -> np.ndarray:
-        """Products with the rows of all documents, float32 [documents].
+        """Products of vectors [..., d] with the rows of all documents: float32 [..., documents].
 
         In BLAS the last bit depends on where in the matrix a row stands. Where documents are few
         equal rows have equal bits, at twice the time.
         """
-        if len(self.output) <= _FEW:
-            return np.einsum("nd,d->n", self.output, h)
-        return self.output @ h
+        if len(self.output) > _FEW:
+            return h @ self.output.T
+        rows = [np.einsum("nd,d->n", self.output, one) for one in np.atleast_2d(h)]
+        return np.stack(rows).reshape(*h.shape[:-1], -1)
 
     def parts(self, query: Query) -> np.ndarray:
         """What each feature adds to h, by NumPy, quicker for one query: float32 [n, d]."""
@@ -269,11 +270,10 @@ class Engine:
 
     def score_batch(self, queries: Sequence[Query]) -> np.ndarray:
         """Fused scores of at most `MAX_QUERIES`: float32 [queries, documents]."""
-        hidden = self.hidden(queries, room=MAX_QUERIES)
-        rows = [self.dots(h) for h in hidden[: len(queries)]]
-        for row, query in zip(rows, queries, strict=True):
+        out = self.dots(self.hidden(queries, room=MAX_QUERIES)[: len(queries)])
+        for row, query in zip(out, queries, strict=True):
             row[:] = fusion.fuse(self.lexical(query), row, weight=self.config.deep_weight)
-        return np.stack(rows)
+        return out
 
     def deep_values(self, features: Features) -> np.ndarray:
         """Weights in the bag, of unit length in each text."""
