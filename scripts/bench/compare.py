@@ -1,178 +1,200 @@
 #!/usr/bin/env python3
-"""Ours beside its peers on one extreme-classification set: accuracy, seconds, memory, model size.
+"""Ours beside its peers on extreme-classification sets: one command, one table.
 
-    python scripts/compare_xmc.py TRAIN TEST --json table.json --plot accuracy.png
+    python scripts/compare_xmc.py --sets DIR DIR --seeds 0 1 2 --output table.md
+    python scripts/compare_xmc.py TRAIN TEST --output table.json --plot accuracy.png
 
-Every way runs in a process of its own, one after the other, on the same two files, with the same
-TF-IDF weights. Omikuji (Parabel and Bonsai; `pip install omikuji`), PECOS XR-Linear (`pip install
-libpecos`, beside NumPy 1.26 and a CPU torch) and TF-IDF nearest neighbours (`pip install scipy`)
-take part where installed; --python names another interpreter that has some of them. Training
+Every way runs in a process of its own, one after the other, on the same files in the text format of
+the Extreme Classification Repository, with the same weights of features; whole test sets are
+predicted. Ours takes names of labels and words where they lie beside the points, which no peer can.
+Omikuji (Parabel and Bonsai; `pip install omikuji`), PECOS XR-Linear (`pip install libpecos`) and
+TF-IDF nearest neighbours (`pip install scipy`) take part where installed; --peers-python names
+another interpreter that has some of them.
+
+A figure is kept on the disk as soon as it is there: after Ctrl-C the same command goes on. Training
 seconds are all of training, compiling and tree building counted; reading the files is counted only
 for Omikuji, which reads its own.
+
+Sets stand in two halves: in order of their kind (dense, large, middle or small, from the points
+alone) and of the SHA-256 of their names, every other one. The way of ours that is best on one half
+is reported on the other, beside the peer that is best there, and the other way round.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import compare_cells as cells
+import compare_sets
+import compare_table as tables
 import default_set
-import numpy as np
+from compare_ours import OURS
 
-from sparse_jax import data
 from sparse_jax.commands import report
-from sparse_jax.commands.xmc import train as train_xmc
 from sparse_jax.runtime import files
-from sparse_jax.xmc import metrics
 
-HERE = Path(__file__).resolve().parent
-OURS = {
-    "fast": ["--preset", "fast"],
-    "accurate": ["--preset", "accurate"],
-    "network, lsh": ["--strategy", "lsh"],
-    "network, uniform": ["--strategy", "uniform"],
-    "network, dense": ["--strategy", "dense"],
-}
-PEERS = {  # and their package
-    "Parabel": "omikuji",
-    "Bonsai": "omikuji",
-    "XR-Linear": "pecos",
-    "neighbours": "scipy",
-}
+MOST_DENSE = 25_000  # labels for which a network over all of them is trained
+USUAL = ("fast", "fast, no names", "accurate", "network, dense", *cells.PEERS)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    known = [*OURS, *PEERS]
+    known = [*OURS, *cells.PEERS]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="TRAIN and TEST; default: debian-depends")
-    add("--ways", help=f"some of: {'; '.join(known)}, with ; between them (all)")
+    add("--sets", nargs="+", metavar="DIR", help="all sets of these directories")
+    add("--ways", metavar="LIST", help=f"of {'; '.join(known)}, with ; between them (most of them)")
+    add("--seeds", nargs="+", type=int, default=[0], metavar="N", help="(0)")
     add(
+        "--peers-python",
         "--python",
         action="append",
         default=[],
         metavar="EXE",
         help="an interpreter that has peers this one lacks; more than once if need be",
     )
-    add("--seed", type=int, default=0, help="(0)")
-    add("--json", metavar="FILE", help="write the table here")
-    add("--plot", metavar="FILE", help="draw P@1 against training seconds here")
+    add("--output", metavar="FILE", help="FILE.md and FILE.json are both written")
+    add("--cells", metavar="DIR", help="keeps each figure (FILE.cells)")
+    add("--max-seconds", type=float, metavar="S", help="end a way that takes longer on a set")
+    add("--plot", metavar="FILE", help="of one set, draw P@1 against training seconds here")
     args = parser.parse_args(argv)
-    if len(args.files) not in (0, 2):
-        parser.error(f"got {len(args.files)} file(s): give TRAIN and TEST, or neither")
-    args.ways = [w.strip() for w in args.ways.split(";")] if args.ways else known
+    if len(args.files) not in (0, 2) or (args.files and args.sets):
+        parser.error(f"got {len(args.files)} file(s): give TRAIN and TEST, or --sets, or neither")
+    if args.plot and args.sets:
+        parser.error("--plot has no effect with --sets: give TRAIN and TEST")
+    args.ways = [w.strip() for w in args.ways.split(";")] if args.ways else list(USUAL)
     unknown = set(args.ways) - {*known}
     if unknown:
         parser.error(f"--ways {'; '.join(sorted(unknown))}: must be of {'; '.join(known)}")
+    if args.max_seconds is not None and args.max_seconds <= 0:
+        parser.error(f"--max-seconds {args.max_seconds:g}: must be above 0")
     return args
 
 
-def run_ours(args: argparse.Namespace, way: str, directory: Path) -> dict[str, Any]:
-    """Our script, as a user runs it."""
-    out = directory / "ours.json"
-    command = [
-        sys.executable,
-        str(HERE.parent / "train_xmc.py"),
-        *args.files,
-        *OURS[way],
-        "--seed",
-        str(args.seed),
-        "--json",
-        str(out),
-    ]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    results = json.loads(out.read_text())
-    if "preset" not in results:  # a preset's seconds hold its compiling already
-        results["train_seconds"] += results["compile_seconds"]
-    return results
+class Job:
+    """What is to be measured, and what has been."""
 
+    def __init__(self, args: argparse.Namespace, store: cells.Store) -> None:
+        self.args, self.store = args, store
+        given = args.files or default_set.FILES
+        found = compare_sets.in_directories(args.sets) if args.sets else []
+        self.sets = compare_sets.smallest_first(found or [compare_sets.of_files(*given)])
+        self.shapes = {s.name: compare_sets.shape_of(s.train) for s in self.sets}
+        self.halves = compare_sets.halves({n: shape.kind for n, shape in self.shapes.items()})
+        peers = [way for way in args.ways if way in cells.PEERS]
+        self.pythons, self.absent = cells.interpreters(peers, args.peers_python)
+        self.digests = {s.name: s.digest() for s in self.sets}
+        self.done: dict[tuple[str, str, int], dict[str, Any]] = {}
+        for chosen in self.sets:
+            for way, seed in self.wanted(chosen):
+                kept = store.read(chosen.name, self.digests[chosen.name], way, seed)
+                if kept is not None:
+                    self.done[chosen.name, way, seed] = kept
 
-def run_peer(args: argparse.Namespace, way: str, directory: Path) -> tuple[np.ndarray, Any] | None:
-    """A peer in its own interpreter; None where it isn't installed."""
-    module = PEERS[way]
-    for python in [sys.executable, *args.python]:
-        if not subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode:
-            break
-    else:
-        print(f"{way}: not measured, no interpreter has {module}")
-        return None
-    command = [python, str(HERE / "compare_peer.py"), way, str(directory)]
-    subprocess.run(command, check=True, capture_output=True)  # Omikuji logs every example
-    with np.load(directory / "predicted.npz") as z:
-        return z["predicted"], json.loads(str(z["figures"]))
-
-
-def prepare(train: data.XmcData, test: data.XmcData, directory: Path) -> None:
-    """The files the peers read."""
-    data.write_xmc(directory / "train.txt", train)
-    np.savez(
-        directory / "train.npz",
-        values=train.feature_values,
-        ids=train.feature_ids,
-        offsets=train.feature_offsets,
-        shape=(train.num_points, train.num_features),
-        labels=train.label_ids,
-        label_offsets=train.label_offsets,
-        label_shape=(train.num_points, train.num_labels),
-    )
-    np.savez(
-        directory / "test.npz",
-        values=test.feature_values,
-        ids=test.feature_ids,
-        offsets=test.feature_offsets,
-        n=test.num_points,
-    )
-
-
-HEADS = "  train s  predict µs  RSS MiB  model MiB"
-COLUMNS = ("p@1", "p@3", "p@5", "psp@1", "psp@3", "psp@5")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    args = parse_args(argv)
-    train, test = train_xmc.load_weighted(args.files or default_set.FILES)
-    inverse = metrics.inverse_propensities(train.label_offsets, train.label_ids, train.num_labels)
-    rows: dict[str, dict[str, Any]] = {}
-    print(f"{'':18}" + "".join(f"{c:>8}" for c in COLUMNS) + HEADS)
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch)
-        prepare(train, test, directory)
-        for way in args.ways:
-            if way in OURS:
-                row = run_ours(args, way, directory)
-            else:
-                found = run_peer(args, way, directory)
-                if found is None:
+    def wanted(self, chosen: compare_sets.Set) -> Iterator[tuple[str, int]]:
+        """The ways that make sense on a set, with each seed that changes them."""
+        for seed in self.args.seeds:
+            for way in self.args.ways:
+                if way in cells.PEERS and way not in self.pythons:
                     continue
-                scores = metrics.evaluate(found[0], test.label_offsets, test.label_ids, inverse)
-                row = scores | found[1]
-            rows[way] = row
-            print(_line(way, row), flush=True)
-    if args.json:
-        files.write_json(args.json, rows)
-    if args.plot:
-        draw(args.plot, rows)
-    return 0
+                if way in cells.SEEDLESS and seed != self.args.seeds[0]:
+                    continue
+                if way == "fast, no names" and not (chosen.labels or chosen.words):
+                    continue
+                if way == "network, dense" and self.shapes[chosen.name].labels > MOST_DENSE:
+                    continue
+                yield way, seed
+
+    def run(self) -> None:
+        """Measures what is missing, all sets with one seed before the next."""
+        for seed in self.args.seeds:
+            for chosen in self.sets:
+                missing = [
+                    way
+                    for way, s in self.wanted(chosen)
+                    if s == seed and (chosen.name, way, seed) not in self.done
+                ]
+                if missing:
+                    self._run_set(chosen, missing, seed)
+
+    def _run_set(self, chosen: compare_sets.Set, ways: Sequence[str], seed: int) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            directory = Path(scratch) / "set"
+            cells.prepare(chosen, directory)
+            for way in ways:
+                try:
+                    cell = cells.run(
+                        way,
+                        chosen,
+                        directory,
+                        python=self.pythons.get(way, sys.executable),
+                        seed=seed,
+                        max_seconds=self.args.max_seconds,
+                    )
+                except cells.Failed as error:  # not kept: the next run tries again
+                    cell = {"failed": str(error)}
+                else:
+                    cell["set"] = self.digests[chosen.name]
+                    self.store.write(chosen.name, way, seed, cell)
+                self.done[chosen.name, way, seed] = cell
+                print(f"{chosen.name:22}{seed:3}  {way:18}{_line(cell)}", flush=True)
+
+    def failures(self) -> list[str]:
+        """A line for each peer that cannot be had and each way that failed."""
+        failed = {k: c["failed"] for k, c in self.done.items() if "failed" in c}
+        return [*self.absent, *(f"{n}, {w}, seed {s}: {why}" for (n, w, s), why in failed.items())]
 
 
-def _line(way: str, row: dict[str, Any]) -> str:
-    scores = "".join(f"{row[c]:8.4f}" for c in COLUMNS)
-    predict = f"{row['predict_us']:10,.0f}" if "predict_us" in row else f"{'-':>10}"
-    size = f"{row['model_bytes'] / 2**20:9,.0f}" if "model_bytes" in row else f"{'-':>9}"
-    rss = row["peak_rss_bytes"] / 2**20
-    return f"{way:18}{scores}{row['train_seconds']:9.1f}{predict}  {rss:9,.0f}  {size}"
+HEADS = ("p@1", "p@3", "p@5", "r@10")
 
 
-def draw(path: str, rows: dict[str, dict[str, Any]]) -> None:
+def _line(cell: dict[str, Any]) -> str:
+    if "failed" in cell:
+        return f"  {cell['failed']}"
+    scores = "".join(f"{cell[c]:8.4f}" if c in cell else " " * 8 for c in HEADS)
+    rss, size = cell["peak_rss_bytes"] / 2**20, cell["model_bytes"] / 2**20
+    return (
+        f"{scores}{cell['train_seconds']:9.1f}{cell['predict_us']:11,.0f}{rss:9,.0f}{size:10,.0f}"
+    )
+
+
+def write(job: Job, output: str | None) -> None:
+    """The table as far as it got, for people and as JSON."""
+    names = [s.name for s in sorted(job.sets, key=lambda s: (job.halves[s.name], s.name))]
+    table = tables.rows(job.done, names, [*OURS, *cells.PEERS])
+    missing = sum(
+        (s.name, way, seed) not in job.done for s in job.sets for way, seed in job.wanted(s)
+    )
+    notes = [
+        f"Seeds {', '.join(map(str, job.args.seeds))}; means over those there; whole test sets."
+    ]
+    if missing:
+        notes.append(f"Not finished: {missing} runs are missing; the same command goes on.")
+    text = tables.markdown(table, job.failures(), job.shapes, job.halves, notes)
+    if output is None:
+        return
+    path = Path(output)
+    files.write_atomically(path.with_suffix(".md"), text.encode())
+    value = {
+        "missing": missing,
+        "failures": job.failures(),
+        "sets": {n: job.shapes[n]._asdict() | {"half": "AB"[job.halves[n]]} for n in names},
+        "rows": [row._asdict() for row in table],
+        "choices": [choice._asdict() for choice in tables.choices(table, job.halves)],
+    }
+    files.write_json(path.with_suffix(".json"), value)
+
+
+def draw(path: str, table: Sequence[tables.Row]) -> None:
     """P@1 against training seconds."""
     import matplotlib
 
@@ -180,18 +202,55 @@ def draw(path: str, rows: dict[str, dict[str, Any]]) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for way, row in rows.items():
-        ours = way in OURS
-        axes.scatter(row["train_seconds"], row["p@1"], color="tab:orange" if ours else "tab:blue")
-        axes.annotate(
-            way,
-            (row["train_seconds"], row["p@1"]),
-            xytext=(4, 4),
-            textcoords="offset points",
-            fontsize=8,
-        )
+    for row in table:
+        at = (row.figures["train_seconds"], row.figures["p@1"])
+        axes.scatter(*at, color="tab:orange" if row.way in OURS else "tab:blue")
+        axes.annotate(row.way, at, xytext=(4, 4), textcoords="offset points", fontsize=8)
     axes.set(xlabel="training seconds", ylabel="P@1 on the test set")
     report.save_figure(path, figure)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    args = parse_args(argv)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended as by Ctrl-C
+    try:
+        return _main(args)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _main(args: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as scratch:
+        beside = None if args.output is None else Path(args.output).with_suffix(".cells")
+        place = args.cells or beside or scratch
+        try:
+            job = Job(args, cells.Store(Path(place)))
+        except (OSError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        for line in job.absent:
+            print(line)
+        if job.done:
+            print(f"{len(job.done)} runs are in {place} already")
+        print(
+            f"{'':45}"
+            + "".join(f"{c:>8}" for c in HEADS)
+            + "  train s predict µs  RSS MiB model MiB"
+        )
+        status = 0
+        try:
+            job.run()
+        except (OSError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 2
+        except KeyboardInterrupt:
+            print("\ninterrupted; the same command goes on", file=sys.stderr)
+            status = 130
+        write(job, args.output)
+        if args.plot and not status:
+            draw(args.plot, tables.rows(job.done, [job.sets[0].name], args.ways))
+    return status
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""One peer of `compare_xmc.py`, in an interpreter that needs NumPy and the peer's package alone."""
+"""One peer of `compare_xmc.py`, in an interpreter that needs NumPy and the peer's package alone.
+
+    python compare_peer.py WAY DIRECTORY SEED
+
+It reads train.txt, train.npz and test.npz there, and writes predicted.npz.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +18,24 @@ import numpy as np
 
 from sparse_jax.runtime.machine import peak_rss_bytes
 
+TOP = 10
+NEAR = 50  # neighbours that vote
+_ROWS = 256  # test points whose similarities, dense, are held at once
 
-def parabel(train: str, test: Any, directory: Path) -> tuple[np.ndarray, dict[str, float]]:
-    """Omikuji's default: three balanced trees of linear classifiers (Prabhu et al. 2018)."""
+
+def parabel(
+    train: str, test: Any, directory: Path, seed: int
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Omikuji's default: three balanced trees of linear classifiers (Prabhu et al. 2018).
+
+    Omikuji takes no seed: its runs differ all the same.
+    """
     return _omikuji(train, test, directory)
 
 
-def bonsai(train: str, test: Any, directory: Path) -> tuple[np.ndarray, dict[str, float]]:
+def bonsai(
+    train: str, test: Any, directory: Path, seed: int
+) -> tuple[np.ndarray, dict[str, float]]:
     """Omikuji's Bonsai: shallow trees of 100 branches, unbalanced (Khandagale et al. 2020)."""
     return _omikuji(train, test, directory, cluster_balanced=False, cluster_k=100, max_depth=3)
 
@@ -37,18 +53,20 @@ def _omikuji(
     seconds = time.perf_counter() - started
     model.save(str(directory / "model"))
     size = sum(file.stat().st_size for file in (directory / "model").rglob("*") if file.is_file())
-    predicted = np.full((test["n"], 5), -1, np.int32)
+    predicted = np.full((test["n"], TOP), -1, np.int32)
     started = time.perf_counter()
     for i in range(test["n"]):
         row = slice(test["offsets"][i], test["offsets"][i + 1])
         pairs = list(zip(test["ids"][row].tolist(), test["values"][row].tolist(), strict=True))
-        best = model.predict(pairs, top_k=5)
+        best = model.predict(pairs, top_k=TOP)
         predicted[i, : len(best)] = [label for label, _ in best]
     elapsed = time.perf_counter() - started
     return predicted, _figures(seconds, elapsed / test["n"], size)
 
 
-def xr_linear(train: str, test: Any, directory: Path) -> tuple[np.ndarray, dict[str, float]]:
+def xr_linear(
+    train: str, test: Any, directory: Path, seed: int
+) -> tuple[np.ndarray, dict[str, float]]:
     """PECOS XR-Linear: one tree over label centroids, its defaults (Yu et al. 2022)."""
     from pecos.xmc import Indexer, LabelEmbeddingFactory  # type: ignore[import-not-found]
     from pecos.xmc.xlinear.model import XLinearModel  # type: ignore[import-not-found]
@@ -56,16 +74,16 @@ def xr_linear(train: str, test: Any, directory: Path) -> tuple[np.ndarray, dict[
     points, labels, queries = _matrices(test, directory)
     started = time.perf_counter()
     centroids = LabelEmbeddingFactory.create(labels, points, method="pifa")
-    tree = Indexer.gen(centroids, indexer_type="hierarchicalkmeans")
+    tree = Indexer.gen(centroids, indexer_type="hierarchicalkmeans", seed=seed)
     model = XLinearModel.train(points, labels, C=tree)
     seconds = time.perf_counter() - started
     model.save(str(directory / "pecos"))
     size = sum(file.stat().st_size for file in (directory / "pecos").rglob("*") if file.is_file())
     model = XLinearModel.load(str(directory / "pecos"), is_predict_only=True)
     started = time.perf_counter()
-    scores = model.predict(queries, only_topk=5)
+    scores = model.predict(queries, only_topk=TOP)
     elapsed = time.perf_counter() - started
-    predicted = np.full((test["n"], 5), -1, np.int32)
+    predicted = np.full((test["n"], TOP), -1, np.int32)
     for i in range(test["n"]):
         row = slice(scores.indptr[i], scores.indptr[i + 1])
         best = scores.indices[row][np.argsort(-scores.data[row], kind="stable")]
@@ -73,22 +91,28 @@ def xr_linear(train: str, test: Any, directory: Path) -> tuple[np.ndarray, dict[
     return predicted, _figures(seconds, elapsed / test["n"], size)
 
 
-def neighbours(train: str, test: Any, directory: Path) -> tuple[np.ndarray, dict[str, float]]:
+def neighbours(
+    train: str, test: Any, directory: Path, seed: int
+) -> tuple[np.ndarray, dict[str, float]]:
     """Labels of the 50 nearest training points, each weighted by its cosine."""
     from scipy import sparse
 
     points, labels, queries = _matrices(test, directory)
-    predicted = np.full((test["n"], 5), -1, np.int32)
+    predicted = np.full((test["n"], TOP), -1, np.int32)
     started = time.perf_counter()
     transposed = points.T.tocsr()
-    for begin in range(0, test["n"], 256):
-        near = (queries[begin : begin + 256] @ transposed).toarray()
-        best = np.argpartition(-near, 50, axis=1)[:, :50]
-        rows = np.repeat(np.arange(len(near)), 50)
+    most = min(NEAR, points.shape[0])
+    for begin in range(0, test["n"], _ROWS):
+        near = (queries[begin : begin + _ROWS] @ transposed).toarray()
+        best = np.argpartition(-near, most - 1, axis=1)[:, :most]
+        rows = np.repeat(np.arange(len(near)), most)
         weights = np.take_along_axis(near, best, axis=1).ravel()
         chosen = sparse.csr_matrix((weights, (rows, best.ravel())), near.shape)
-        votes = (chosen @ labels).toarray()
-        predicted[begin : begin + 256] = np.argsort(-votes, axis=1)[:, :5]
+        votes = (chosen @ labels).tocsr()
+        for i in range(len(near)):
+            row = slice(votes.indptr[i], votes.indptr[i + 1])
+            first = np.lexsort((votes.indices[row], -votes.data[row]))[:TOP]
+            predicted[begin + i, : first.size] = votes.indices[row][first]
     elapsed = time.perf_counter() - started
     size = points.data.nbytes + points.indices.nbytes + labels.indices.nbytes
     return predicted, _figures(0.0, elapsed / test["n"], size)
@@ -125,6 +149,6 @@ if __name__ == "__main__":
     name, where = sys.argv[1], Path(sys.argv[2])
     with np.load(where / "test.npz") as held:
         points = {key: held[key] for key in held.files} | {"n": int(held["n"])}
-    found, seen = PEERS[name](str(where / "train.txt"), points, where)
+    found, seen = PEERS[name](str(where / "train.txt"), points, where, int(sys.argv[3]))
     seen["peak_rss_bytes"] = peak_rss_bytes()
     np.savez(where / "predicted.npz", predicted=found, figures=json.dumps(seen))

@@ -1,0 +1,1 @@
+"""Extreme classification sets from the indexes of a Debian mirror."""
