@@ -4,6 +4,7 @@
 import sys
 
 from sparse_jax.commands.search import main
+from sparse_jax.runtime import compiled
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(compiled.run(main))

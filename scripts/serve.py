@@ -4,6 +4,7 @@
 import sys
 
 from sparse_jax.commands.serve import main
+from sparse_jax.runtime import compiled
 
 if __name__ == "__main__":
-    sys.exit(main(sample=True))
+    sys.exit(compiled.run(lambda: main(sample=True)))

@@ -51,6 +51,8 @@ def _share_a_folder() -> Path:
     after each `jax.clear_caches`. The next session has them too: they lie in build/, by the kind of
     processor and the number of cores, for which JAX doesn't ask (see `threads.environment`).
     """
+    from sparse_jax.runtime.compiled import kind_of_machine  # of the copy that was chosen
+
     if "SPARSE_JAX_SESSION" not in os.environ:
         os.environ["SPARSE_JAX_SESSION"] = tempfile.mkdtemp(prefix="sparse_jax-tests-")
         atexit.register(shutil.rmtree, os.environ["SPARSE_JAX_SESSION"], ignore_errors=True)
@@ -58,7 +60,7 @@ def _share_a_folder() -> Path:
         if sum(file.stat().st_size for file in compiled.rglob("*-cache")) > _MOST_COMPILED:
             shutil.rmtree(compiled, ignore_errors=True)
     folder = Path(os.environ["SPARSE_JAX_SESSION"])
-    kept = ROOT / "build" / "compiled" / threads.kind_of_machine()
+    kept = ROOT / "build" / "compiled" / kind_of_machine()
     compiled = kept if os.access(ROOT, os.W_OK) else folder / "compiled"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -16,13 +16,11 @@ import contextlib
 import io
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,17 +39,6 @@ Printed = dict[int, dict[str, Output]]  # by the number of threads, and the test
 def cores() -> int:
     """The cores that this process may use, not those of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def kind_of_machine() -> str:
-    """What a compiled program depends on besides itself, as the name of a folder."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next(line for line in lines if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):  # not on Linux
-        flags = platform.processor()
-    variables = [os.environ.get(name) for name in ("NPROC", "XLA_FLAGS")]
-    return f"{cores()}-{zlib.crc32(repr((platform.machine(), flags, variables)).encode()):08x}"
 
 
 def environment(count: int) -> dict[str, str]:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NamedTuple
 
+from sparse_jax.runtime import compiled
+
 
 class Command(NamedTuple):
     """Where a command's `main` is."""
@@ -44,10 +46,16 @@ COMMANDS = {
     "recommend update": Command("recommend.update", "teach it new events, users and items"),
     "search": Command("search", "an index of your documents that learns from you", "search"),
     "summarize": Command("summarize", "summaries of texts, extracted or written", "summarize"),
+    "dedupe": Command("dedupe", "drop near-duplicates among texts"),
     "launch": Command("launch", "processes of one run on this machine, ended together"),
     "serve": Command("serve", "a kept model or index as a page or JSON service", "search"),
 }
 GROUPS = sorted({name.split()[0] for name in COMMANDS if " " in name})
+
+
+def program() -> int:
+    """Runs the command of the process, with what earlier ones compiled; returns its status."""
+    return compiled.run(main)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,4 +126,4 @@ def _usage(group: str | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

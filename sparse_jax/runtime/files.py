@@ -70,11 +70,12 @@ def remove_leftovers(directory: str | os.PathLike[str]) -> None:
     """Removes what `write_stream` left in a directory when its process was killed."""
     for part in Path(directory).glob("*.tmp"):
         found = re.search(r"\.(\d+)-[0-9a-f]{8}\.tmp$", part.name)
-        if found and not _is_running(int(found[1])):
+        if found and not is_running(int(found[1])):
             part.unlink(missing_ok=True)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether a process of this machine is there; True where that can't be told."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
