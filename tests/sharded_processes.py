@@ -2,8 +2,8 @@
 
     sparse-jax launch -n 2 -- python sharded_processes.py DIR
 
-Process 0 prints two lines of JSON: what the checks of `sharded_checks` raised, where there is more
-than one process, and digests of a state that was trained, saved in DIR, and read from there.
+Process 0 prints two lines of JSON: what the checks of `sharded_checks` raised, of three processes
+alone, and digests of a state that was trained, saved in DIR, and read from there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 import sharded_checks
+import sharded_frame
 import sharded_training
 import synthetic
 
@@ -82,8 +83,8 @@ def check_what_is_said() -> None:
 
 if __name__ == "__main__":
     with sh.hard_exit():
-        sharded_checks.start(SHARDS)
-        if jax.process_count() > 1:
+        sharded_frame.start(SHARDS)
+        if jax.process_count() == 3:
             check_what_is_said()
-            sharded_checks.main(sharded_checks.CHECKS, [])
+            sharded_frame.main(sharded_checks.CHECKS, [])
         print(json.dumps(train_and_save(sys.argv[1])), flush=True)

@@ -1,4 +1,4 @@
-"""Checks of the sharded training step on up to 4 devices of one process; see `sharded_checks`.
+"""Checks of the sharded training step on up to 4 devices of one process; see `sharded_frame`.
 
 The same batches are dealt to 1, 2 and 4 shards.
 """
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import sharded_checks
+import sharded_frame
 import synthetic
 
 from sparse_jax import data, optim
@@ -88,7 +88,8 @@ def a_step_is_that_of_one_machine() -> None:
     params: network.Params = {n: jnp.array(x) for n, x in weights(state, given).items()}
     step = sharded_step.make_step(tx, mesh, config=given)
     alone = training.Config(active=203, strategy="uniform", dropout=0.0, distinct_features=301)
-    start = training.init(jax.random.key(0), params, tx, config=alone)
+    start = jax.jit(lambda key, params: training.init(key, params, tx, config=alone))
+    start = start(jax.random.key(0), params)
     run = jax.jit(training.make_step(tx, config=alone))
     for pieces, (whole,) in zip(batches(4)[-2:], batches(1)[-2:], strict=True):
         state, seen = step(state, sharded_step.place_batches(pieces, mesh))
@@ -154,5 +155,5 @@ def half_a_percent_of_a_dense_all_reduce() -> None:
 
 
 if __name__ == "__main__":
-    sharded_checks.start(4)
-    sharded_checks.main(CHECKS, sys.argv[1:])
+    sharded_frame.start(4)
+    sharded_frame.main(CHECKS, sys.argv[1:])
