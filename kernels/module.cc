@@ -9,6 +9,7 @@
 
 #include "handlers/handlers.h"
 #include "sparse_jax/label_tree.h"
+#include "sparse_jax/minhash.h"
 #include "sparse_jax/text_features.h"
 #include "sparse_jax/wide.h"
 #include "sparse_jax/xmc_parser.h"
@@ -157,6 +158,57 @@ nb::tuple FitVocabulary(nb::tuple texts, bool words, bool pairs,
                         Array(std::move(found.name_offsets)), Arrays(std::move(counts)));
 }
 
+void CheckSets(const InArray<int64_t>& offsets, const InArray<int32_t>& ids) {
+  if (!sparse_jax::Ascends(SpanOf(offsets), ids.size())) {
+    throw nb::value_error("offsets don't ascend from 0 to the number of ids");
+  }
+}
+
+// Codes of sets, by set and table.
+nb::object MinHashCodes(InArray<int64_t> offsets, InArray<int32_t> ids, uint32_t first_word,
+                        uint32_t second_word, InArray<uint32_t> salts, InArray<int32_t> strides,
+                        int64_t bits, int64_t prime, int64_t threads) {
+  CheckSets(offsets, ids);
+  const int64_t tables = int64_t(salts.size());
+  const int64_t hashes = tables ? int64_t(strides.size()) / tables : 0;
+  if (hashes < 1 || hashes * tables != int64_t(strides.size()) || bits < 1 || bits > 31 ||
+      prime < hashes * tables || hashes * tables > (int64_t(1) << 30)) {
+    throw nb::value_error("parameters of another MinHash");
+  }
+  for (size_t i = 0; i < strides.size(); ++i) {
+    if (strides.data()[i] < 1 || strides.data()[i] >= prime) {
+      throw nb::value_error("a stride is out of range");
+    }
+  }
+  const sparse_jax::MinHashParams params = {
+      {first_word, second_word}, salts.data(), strides.data(), tables, hashes, bits};
+  std::vector<int32_t> codes;
+  {
+    nb::gil_scoped_release released;
+    codes = sparse_jax::MinHashCodes(offsets.data(), int64_t(offsets.size()) - 1, ids.data(),
+                                     params, prime, threads);
+  }
+  return Array(std::move(codes));
+}
+
+// Numbers and similarities of what each of some sets is like.
+nb::tuple AddSets(sparse_jax::SetMatcher& matcher, InArray<int64_t> offsets, InArray<int32_t> ids,
+                  InArray<int32_t> codes) {
+  CheckSets(offsets, ids);
+  const size_t sets = offsets.size() - 1;
+  if (codes.size() != sets * size_t(matcher.tables())) {
+    throw nb::value_error("codes are not one for each set and table");
+  }
+  std::vector<int64_t> numbers(sets);
+  std::vector<double> similarities(sets);
+  {
+    nb::gil_scoped_release released;
+    matcher.AddAll(offsets.data(), int64_t(sets), ids.data(), codes.data(), numbers.data(),
+                   similarities.data());
+  }
+  return nb::make_tuple(Array(std::move(numbers)), Array(std::move(similarities)));
+}
+
 }  // namespace
 
 NB_MODULE(_kernels, m) {
@@ -189,6 +241,10 @@ NB_MODULE(_kernels, m) {
   m.def("count_known_texts", &CountKnown, "Counts of known features of texts.");
   m.def("fit_texts", &FitVocabulary, "The features that enough texts hold, and their counts.");
   m.def("hash_texts", &HashTexts, "Counts of hashed features of texts.");
+  m.def("minhash_codes", &MinHashCodes, "Codes of sets, by set and table.");
+  nb::class_<sparse_jax::SetMatcher>(m, "SetMatcher", "Sets so far, and which a new one is like.")
+      .def(nb::init<int64_t, double, int64_t>())
+      .def("add", &AddSets, "Numbers and similarities of what each of some sets is like.");
   m.def("fit_tree_level", &FitTreeLevel, "Linear classifiers of a level of a label tree.");
   m.def("parse_xmc", &ParseXmc, "The arrays of a file in the XMC text format, from its bytes.");
 }

@@ -88,7 +88,7 @@ def table_of(
     texts, labels = [], []
     for where, parts, cell in rows:
         try:
-            found = [_as_text(part) for part in parts]
+            found = [as_text(part) for part in parts]
             names = _as_labels(cell, options.separator)
         except ValueError as error:
             raise FormatError(name, f"{where}: {error}") from None
@@ -97,7 +97,12 @@ def table_of(
     return of_texts(kind, texts, labels, columns=tuple(columns))
 
 
-def _as_text(cell: Any) -> str:
+def as_text(cell: Any) -> str:
+    """The text of a cell; empty where it is missing.
+
+    Raises:
+        ValueError: it holds something else.
+    """
     if isinstance(cell, str):
         return cell
     if is_missing(cell):

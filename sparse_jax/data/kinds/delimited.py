@@ -18,7 +18,7 @@ from sparse_jax.data.tables import Table
 _LIMIT = threading.Lock()  # the csv module's limit of a cell is the process's
 
 
-def _delimiter(first: str) -> str:
+def delimiter_of(first: str) -> str:
     """Comma, or the semicolon of spreadsheets where the comma parts decimals."""
     return "," if "," in first or ";" not in first else ";"
 
@@ -43,27 +43,65 @@ def _fits(head: Head, delimiter: str) -> bool:
 
 
 def _fits_csv(head: Head) -> bool:
-    return bool(head.lines) and _fits(head, _delimiter(head.lines[0]))
+    return bool(head.lines) and _fits(head, delimiter_of(head.lines[0]))
 
 
 def _fits_tsv(head: Head) -> bool:
     return _fits(head, "\t") and (len(head.lines[0].split("\t")) > 1 or not _fits_csv(head))
 
 
+def next_record(name: str, reader: Any, number: int) -> list[str] | None:
+    """The cells of the next record of a csv reader; None behind the last.
+
+    Args:
+        name: of the file.
+        reader: of `csv.reader`.
+        number: of the line that it begins in.
+
+    Raises:
+        FormatError: open quotation marks.
+    """
+    with _LIMIT:
+        before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+        try:
+            return next(reader, None)
+        except csv.Error as error:
+            raise FormatError(
+                name,
+                f"line {number}: {error}; close the quotation marks, and double those within a "
+                "cell",
+            ) from None
+        finally:
+            csv.field_size_limit(before)
+
+
 def _records(source: Source, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """(line that it begins in, cells) of each record that isn't blank."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 1
-    try:
-        for cells in reader:
-            if len(cells) > 1 or (cells and cells[0].strip()):
-                yield number, cells
-            number = reader.line_num + 1
-    except csv.Error as error:
+    while (cells := next_record(source.name, reader, number)) is not None:
+        if not is_blank(cells):
+            yield number, cells
+        number = reader.line_num + 1
+
+
+def is_blank(cells: list[str]) -> bool:
+    """Whether a record is a blank line."""
+    return len(cells) < 2 and not "".join(cells).strip()
+
+
+def check_width(name: str, number: int, cells: list[str], names: list[str]) -> None:
+    """Refuses a record of another length than the first.
+
+    Raises:
+        FormatError: it names the line.
+    """
+    if len(cells) != len(names):
         raise FormatError(
-            source.name,
-            f"line {number}: {error}; close the quotation marks, and double those within a cell",
-        ) from None
+            name,
+            f"line {number}: has {len(cells)} cells: must have {len(names)}, as the first "
+            "line has; put quotation marks around cells that hold what parts them",
+        )
 
 
 def records_of(kind: str, source: Source) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -81,25 +119,15 @@ def records_of(kind: str, source: Source) -> tuple[list[str], list[tuple[int, li
     """
     text = text_of(source)
     first = next((line for line in text.split("\n") if line.strip()), "")
-    delimiter = "\t" if kind == "tsv" else _delimiter(first)
-    with _LIMIT:
-        before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-        try:
-            records = list(_records(source, text, delimiter))
-        finally:
-            csv.field_size_limit(before)
+    delimiter = "\t" if kind == "tsv" else delimiter_of(first)
+    records = list(_records(source, text, delimiter))
     if not records:
         raise FormatError(
             source.name, "line 1: the file is empty; give one with names of columns first"
         )
     names = [cell.strip() for cell in records[0][1]]
     for number, cells in records[1:]:
-        if len(cells) != len(names):
-            raise FormatError(
-                source.name,
-                f"line {number}: has {len(cells)} cells: must have {len(names)}, as the first "
-                "line has; put quotation marks around cells that hold what parts them",
-            )
+        check_width(source.name, number, cells, names)
     return names, records[1:]
 
 
