@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "sparse_jax/lanes.h"
 #include "sparse_jax/rows.h"
 
 namespace sparse_jax {
@@ -211,6 +212,33 @@ inline void Adagrad(float gradient, float learning_rate, float* weight, float* s
   *weight -= learning_rate * gradient / std::sqrt(*slot);
 }
 
+// Adagrad where `dense` holds a gradient for the label of a weight: sixteen at a time, for most are
+// none of a row's or many, and a branch at each would be mispredicted.
+SPARSE_JAX_CLONES static void WalkRow(const int32_t* labels, int64_t n, const float* dense,
+                                      uint32_t none, float x, float learning_rate, float* weights,
+                                      float* slots) {
+  int64_t k = 0;
+  for (; k + kLanes <= n; k += kLanes) {
+    float gradients[kLanes];
+    uint32_t any = 0;
+    for (int64_t i = 0; i < kLanes; ++i) {
+      gradients[i] = dense[std::min(static_cast<uint32_t>(labels[k + i]), none)];
+    }
+    for (int64_t i = 0; i < kLanes; ++i) any |= gradients[i] != 0;
+    if (!any) continue;
+    for (int64_t i = 0; i < kLanes; ++i) {
+      float weight = weights[k + i], slot = slots[k + i];
+      Adagrad(gradients[i] * x, learning_rate, &weight, &slot);
+      weights[k + i] = gradients[i] != 0 ? weight : weights[k + i];
+      slots[k + i] = gradients[i] != 0 ? slot : slots[k + i];
+    }
+  }
+  for (; k < n; ++k) {
+    const float gradient = dense[std::min(static_cast<uint32_t>(labels[k]), none)];
+    if (gradient != 0) Adagrad(gradient * x, learning_rate, weights + k, slots + k);
+  }
+}
+
 // The weights of one feature: a walk through its row, or a search for each violation where these
 // are few. `dense` [num_labels + 1] holds the same gradients, 0 elsewhere and at its end. The order
 // of the updates of a weight is that of the calls, so any thread may do any feature.
@@ -231,11 +259,8 @@ inline void WideUpdateRow(const WideView& view, int32_t f, float x, float learni
     }
     return;
   }
-  const auto none = static_cast<uint32_t>(view.num_labels);
-  for (int64_t k = begin; k < end; ++k) {
-    const float gradient = dense[std::min(static_cast<uint32_t>(view.labels[k]), none)];
-    if (gradient != 0) Adagrad(gradient * x, learning_rate, weights + k, slots + k);
-  }
+  WalkRow(view.labels + begin, end - begin, dense, static_cast<uint32_t>(view.num_labels), x,
+          learning_rate, weights + begin, slots + begin);
 }
 
 // The share of one task among `tasks` in the updates of examples from `first` on, whose violations
