@@ -32,6 +32,7 @@ WEIGHTS = {  # tried for each part, for rows of unit length; the first that is l
 }
 _DIRECTION = 0.75  # of a centroid's length that is divided out: 1 favours labels of one point
 _SMALLEST = 0.02  # weights of a centroid below which a pair is left out, for unit rows
+_LEAST = 0.03  # of what is added to a weight: beside 1, a label's margin, it decides nothing
 _LONGEST = 1 << 15  # labels of a feature, beyond which it says little of each and costs much
 _CANDIDATES, _MORE = 300, 30  # labels of a point that are ranked: by the model, by each part
 _ROUNDS = 2  # over the parts
@@ -152,7 +153,10 @@ def add(model: Model, parts: Parts, chosen: dict[str, float]) -> Model:
     """The model with the chosen parts in its wide part's weights."""
     if not chosen:
         return model
-    return dataclasses.replace(model, wide=wide.add_weights(model.wide, _sum(parts, chosen)))
+    more = _sum(parts, chosen)
+    more.data[np.abs(more.data) < _LEAST] = 0
+    more.eliminate_zeros()
+    return dataclasses.replace(model, wide=wide.add_weights(model.wide, more))
 
 
 def _sum(parts: Parts, weights: dict[str, float]) -> sp.csr_matrix:

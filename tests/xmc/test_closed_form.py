@@ -124,7 +124,9 @@ def test_added_weights_add_their_products_to_scores():
     model, _ = fitted(points)
     rng = np.random.default_rng(3)
     more = sp.random(30, 12, 0.2, random_state=rng, dtype=np.float32, format="csr")
+    more.data[:5] = (0.001, -0.001, 0.01, -0.02, 0.02)  # the first three bring 0.025 at most
     found = closed_form.add(model, {"a": more, "b": 2 * more}, {"a": 0.5, "b": 1.0})
+    more.data[:3] = 0
     before = closed_form._as_matrix(model.wide).toarray()
     after = closed_form._as_matrix(found.wide)
     np.testing.assert_allclose(after.toarray(), before + 2.5 * more.toarray(), rtol=1e-5, atol=1e-6)
@@ -159,6 +161,7 @@ def test_candidates_rank_as_the_whole_model_would(network, monkeypatch):
     }
     known = np.ones(40, bool)
     monkeypatch.setattr(closed_form, "_CANDIDATES", 20)  # the others' scores are estimated
+    monkeypatch.setattr(closed_form, "_LEAST", 0.0)  # the ranking is that of all weights
     ranked = closed_form._candidates(model, parts, weighted, known)
     for chosen in ({}, {"centroid": 1.6}, {"centroid": 0.4, "same": 2.0}):
         whole = inference.best_of_all(closed_form.add(model, parts, chosen), weighted, k=5)
