@@ -108,7 +108,7 @@ class Job:
                     continue
                 if way in cells.SEEDLESS and seed != self.args.seeds[0]:
                     continue
-                if way == "fast, no names" and not (chosen.labels or chosen.words):
+                if way == "fast, no names" and not (chosen.labels and chosen.words):
                     continue
                 if way == "network, dense" and self.shapes[chosen.name].labels > MOST_DENSE:
                     continue
