@@ -165,6 +165,8 @@ def _call(command: list[str], log: Path, max_seconds: float | None) -> None:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+    if status < 0:
+        raise Failed(f"was ended by signal {-status}: if that was not you, memory ran out")
     if status:
         said = log.read_text(encoding="utf8", errors="replace").strip().splitlines()
         raise Failed(f"ended with status {status}: {said[-1] if said else 'it said nothing'}")

@@ -211,6 +211,9 @@ def test_a_process_that_fails_or_takes_too_long(tmp_path):
     code = "import sys; sys.exit('no memory')"
     with pytest.raises(compare_cells.Failed, match="ended with status 1: no memory"):
         compare_cells._call([sys.executable, "-c", code], log, None)
+    code = "import os; os.kill(os.getpid(), 9)"
+    with pytest.raises(compare_cells.Failed, match="was ended by signal 9: .* memory ran out"):
+        compare_cells._call([sys.executable, "-c", code], log, None)
     started = time.monotonic()
     with pytest.raises(compare_cells.Failed, match=r"took longer than 0\.2 s"):
         compare_cells._call([sys.executable, "-c", "import time; time.sleep(30)"], log, 0.2)
