@@ -212,7 +212,7 @@ def test_a_process_that_fails_or_takes_too_long(tmp_path):
     with pytest.raises(compare_cells.Failed, match="ended with status 1: no memory"):
         compare_cells._call([sys.executable, "-c", code], log, None)
     code = "import os; os.kill(os.getpid(), 9)"
-    with pytest.raises(compare_cells.Failed, match="was ended by signal 9: .* memory ran out"):
+    with pytest.raises(compare_cells.Failed, match=r"was ended by signal 9: .* memory ran out"):
         compare_cells._call([sys.executable, "-c", code], log, None)
     started = time.monotonic()
     with pytest.raises(compare_cells.Failed, match=r"took longer than 0\.2 s"):
