@@ -21,12 +21,11 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from sparse_jax.ops import minhash as kernel
 from sparse_jax.ops import text_features
-from sparse_jax.retrieval.hashing import _common, minhash
+from sparse_jax.retrieval.hashing._common import next_prime
 from sparse_jax.text.features import normalize
 
 __all__ = ["Finder", "Matches", "find", "sizes"]
@@ -72,16 +71,7 @@ class Finder:
         hashes, tables = sizes(threshold)
         if not 0 <= seed < 2**31:
             raise ValueError(f"seed = {seed}: must be at least 0 and below 2147483648")
-        drawn = minhash.init(
-            jax.random.key(seed), num_tables=tables, num_bits=_BITS, num_hashes=hashes
-        )
-        self._params = kernel.Params(
-            np.asarray(drawn.words),
-            np.asarray(drawn.salts),
-            np.asarray(drawn.strides),
-            _BITS,
-            _common.next_prime(tables * hashes),
-        )
+        self._params = _draw(hashes, tables, seed)
         self._matcher = kernel.Matcher(tables, threshold, _MOST)
         self._seen = 0
 
@@ -112,6 +102,15 @@ class Finder:
         own = self._seen + np.arange(len(texts))
         self._seen += len(texts)
         return Matches(numbers, similarities, numbers == own)
+
+
+def _draw(hashes: int, tables: int, seed: int) -> kernel.Params:
+    """What `minhash.init` draws, without compiling anything."""
+    rng = np.random.default_rng(seed)
+    prime = next_prime(tables * hashes)
+    words, salts = (rng.integers(2**32, size=n, dtype=np.uint32) for n in (2, tables))
+    strides = rng.integers(1, prime, tables * hashes, dtype=np.int32)
+    return kernel.Params(words, salts, strides, _BITS, prime)
 
 
 def _portions(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import bench_duplicates
 import bench_inference
 import bench_tables
 import numpy as np
@@ -108,3 +109,18 @@ def test_synthetic_set_has_the_structure_it_claims():
     shared = rows.astype(float) @ rows.T
     together = (labels.astype(float) @ labels.T > 0) & ~np.eye(600, dtype=bool)
     assert shared[together].mean() > 1.3 * shared[~together & ~np.eye(600, dtype=bool)].mean()
+
+
+def test_duplicates(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    lines = [" ".join(f"w{n}" for n in rng.integers(0, 900, 30)) for _ in range(60)]
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(lines))
+    options = [str(path), "--texts", "50", "--copies", "20", "--rounds", "1"]
+    status, out, err = call(bench_duplicates, capsys, *options)
+    assert status == 0, err
+    results = json.loads(out)
+    assert results["texts"] == 70 and results["sparse_jax"]["recall"] == 1
+    assert results["sparse_jax"]["flagged"] == results["sparse_jax"]["copies"] > 10
+    assert results["sparse_jax"]["below_threshold"] == 0
+    assert ("datasketch" in results) != ("absent" in results)
