@@ -31,14 +31,14 @@ def planted(count: int, length: int, seed: int) -> tuple[list[str], list[float]]
     return texts + copies, [len(a & b) / len(a | b) for a, b in pairs]
 
 
-@pytest.mark.parametrize("length", [20, 60, 400])
-def test_planted_copies_are_found(length):
-    texts, alike = planted(600, length, length)
+@pytest.mark.parametrize(("length", "count"), [(20, 600), (60, 600), (400, 200)])
+def test_planted_copies_are_found(length, count):
+    texts, alike = planted(count, length, length)
     found = duplicates.find(texts, threshold=0.8)
-    assert found.kept[:600].all()
+    assert found.kept[:count].all()
     near = np.array(alike) >= 0.8
-    assert near.sum() > 100
-    recall = np.mean(~found.kept[600:][near])
+    assert near.sum() > count // 4
+    recall = np.mean(~found.kept[count:][near])
     assert recall >= 0.98
     # What is flagged is a near-duplicate, of just that text, by just that much.
     for i in np.flatnonzero(~found.kept).tolist():
