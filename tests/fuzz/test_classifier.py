@@ -191,10 +191,10 @@ for preset in ("fast", "accurate"):
 """
 
 
-@pytest.mark.threads(THREADS, counts=(1, 2, 5))
+@pytest.mark.threads(THREADS, counts=(1, 5))
 def test_one_seed_gives_one_model_at_any_number_of_threads(printed):
     assert len(printed[1].split()) == 2
-    assert printed[1] == printed[2] == printed[5]
+    assert printed[1] == printed[5]
 
 
 @fuzz(40)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import sparse_jax
+from sparse_jax import sharding
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -27,8 +28,21 @@ def importable() -> list[str]:
     return sorted(names)
 
 
+@pytest.fixture
+def whole_programs(monkeypatch):
+    """What examples map over shards, or deal to them, is compiled whole and not by operations.
+
+    Outside of `jax.jit` each operation of each call is a program of its own, on all devices.
+    """
+    plain = jax.shard_map
+    monkeypatch.setattr(jax, "shard_map", lambda *args, **named: jax.jit(plain(*args, **named)))
+    for name in ("place", "ids_of"):
+        method = getattr(sharding.Dealing, name)
+        monkeypatch.setattr(sharding.Dealing, name, jax.jit(method, static_argnums=0))
+
+
 @pytest.mark.parametrize("name", importable())
-def test_doctests(name):
+def test_doctests(name, whole_programs):
     needed = NEEDS.get(".".join(name.split(".")[1:2]))
     if needed and importlib.util.find_spec(needed) is None:
         pytest.skip(f"{name} needs {needed}")

@@ -34,6 +34,9 @@ def fit(rows, bias, queries, *, subspaces=M, seed=3):
     )(rows, bias)
 
 
+update = jax.jit(quantized.update)
+
+
 @functools.cache
 def fitted() -> tuple[np.ndarray, np.ndarray, np.ndarray, quantized.QuantizedIndex]:
     rows, bias, queries = layer()
@@ -59,15 +62,26 @@ def reference_scan(tables, below, steps, codes, scales, biases, limit):
     return out
 
 
+SCANNED = [  # blocks of 32 rows, pairs of subspaces, queries, limit: each is compiled twice
+    (1, 1, 1, 1),
+    (1, 2, 8, 40),
+    (2, 1, 9, 150),
+    (3, 5, 20, 33),
+    (7, 3, 2, 64),
+    (8, 4, 8, 1),
+    (16, 2, 1, 100),
+    (33, 1, 20, 7),
+    (47, 5, 9, 150),
+    (64, 4, 2, 31),
+    (70, 3, 1, 5),
+    (70, 5, 8, 90),
+]
+
+
 @settings(deadline=None, max_examples=40)
-@given(
-    seed=st.integers(0, 9999),
-    blocks=st.integers(1, 70),
-    pairs=st.integers(1, 5),
-    num_queries=st.sampled_from([1, 2, 8, 9, 20]),
-    limit=st.integers(1, 150),
-)
-def test_scan_equals_numpy(seed, blocks, pairs, num_queries, limit):
+@given(seed=st.integers(0, 9999), sizes=st.sampled_from(SCANNED))
+def test_scan_equals_numpy(seed, sizes):
+    blocks, pairs, num_queries, limit = sizes
     rng = np.random.default_rng(seed)
     most = rng.choice([2, 256])  # few different entries make ties
     tables = rng.integers(0, most, (num_queries, 2 * pairs, 16)).astype(np.uint8)
@@ -78,12 +92,17 @@ def test_scan_equals_numpy(seed, blocks, pairs, num_queries, limit):
     below = rng.integers(-50, 50, num_queries).astype(np.int32)
     steps = rng.choice([0.0, 0.5, 1e-30], num_queries).astype(np.float32)
     want = reference_scan(tables, below, steps, codes, scales, biases, limit)
-    given = [jnp.array(x) for x in (tables, below, steps, codes, scales, biases)]
     for available in {False, ffi.AVAILABLE}:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ffi, "AVAILABLE", available)
-            found = quantized_scan(*given, limit)
+            found = scan_of(available, limit)(tables, below, steps, codes, scales, biases)
         np.testing.assert_array_equal(found, want)
+
+
+@functools.cache
+def scan_of(available, limit):
+    """Compiled with the kernels or without, as `available` says and `ffi.AVAILABLE` is."""
+    return jax.jit(lambda *given: quantized_scan(*given, limit))
 
 
 def test_index_is_what_it_says(kernels):
@@ -145,7 +164,8 @@ def test_fallback_gives_the_same_bits(monkeypatch):
     for available in (True, False):
         monkeypatch.setattr(ffi, "AVAILABLE", available)
         index = fit(rows, bias, queries)
-        made.append((index, quantized.search(index, queries, rows, bias, k=5, rescored=40).ids))
+        search = jax.jit(lambda i: quantized.search(i, queries, rows, bias, k=5, rescored=40).ids)
+        made.append((index, search(index)))
     for a, b in zip(jax.tree.leaves(made[0]), jax.tree.leaves(made[1]), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -160,9 +180,8 @@ def test_update_equals_coding_all_rows_anew(seed, num_changed):
     moved[changed] = rng.normal(size=(num_changed, D))
     ids = np.full(40, -1, np.int32)
     ids[rng.permutation(40)[:num_changed]] = changed
-    partly = quantized.update(index, jnp.array(ids), jnp.array(moved), jnp.array(bias))
-    everyone = jnp.arange(N, dtype=jnp.int32)
-    whole = quantized.update(index, everyone, jnp.array(moved), jnp.array(bias))
+    partly = update(index, ids, moved, bias)
+    whole = update(index, np.arange(N, dtype=np.int32), moved, bias)
     # A sum over 24 coordinates may end in another last bit, and a row between two codewords fall
     # to the other.
     assert (unpacked(partly.codes, N) != unpacked(whole.codes, N)).mean() < 1e-3
@@ -171,8 +190,8 @@ def test_update_equals_coding_all_rows_anew(seed, num_changed):
 
 def test_update_is_in_place_and_ignores_ids_out_of_range():
     rows, bias, _, index = fitted()
-    ids = jnp.array([-1, N, N + 39, N + 40, 2**31 - 1], jnp.int32)
-    same = quantized.update(index, ids, jnp.array(rows), jnp.array(bias))
+    ids = np.array([-1, N, N + 39, N + 40, 2**31 - 1], np.int32)
+    same = update(index, ids, rows, bias)
     for a, b in zip(jax.tree.leaves(index), jax.tree.leaves(same), strict=True):
         np.testing.assert_array_equal(a, b)
     many = 200_000
@@ -183,9 +202,9 @@ def test_update_is_in_place_and_ignores_ids_out_of_range():
         shape((many,)),
         shape((9, D)),
     )
-    update = jax.jit(quantized.update, donate_argnums=0)
+    donated = jax.jit(quantized.update, donate_argnums=0)
     few = jax.ShapeDtypeStruct((8,), jnp.int32)
-    compiled = update.lower(big, few, shape((many, D)), shape((many,))).compile()
+    compiled = donated.lower(big, few, shape((many, D)), shape((many,))).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < many
 
 
@@ -219,10 +238,11 @@ import jax, hashlib, numpy as np
 from sparse_jax.retrieval import quantized
 w = jax.random.normal(jax.random.key(0), (90_000, 128))
 h = jax.nn.relu(jax.random.normal(jax.random.key(1), (1000, 128)) + 1)
-index = quantized.fit(jax.random.key(2), w, w[:, 0], h)
+index = jax.jit(lambda w, h: quantized.fit(jax.random.key(2), w, w[:, 0], h))(w, h)
+search = jax.jit(lambda i, h, w: quantized.search(i, h, w, w[:, 0], k=5))
 digest = hashlib.sha256()
 for n in (1, 40):
-    found = quantized.search(index, h[:n], w, w[:, 0], k=5)
+    found = search(index, h[:n], w)
     for x in jax.tree.leaves((index, found)): digest.update(np.asarray(x).tobytes())
 print(digest.hexdigest())
 """
@@ -235,8 +255,8 @@ def test_one_thread_or_two_give_the_same_bits(printed):
 
 @pytest.mark.parametrize(("num_rows", "dim", "subspaces"), [(600, 24, 8), (33, 5, 4), (32, 6, 2)])
 def test_memory_is_predicted(num_rows, dim, subspaces):
-    rows = jnp.ones((num_rows, dim))
-    index = quantized.fit(jax.random.key(0), rows, jnp.zeros(num_rows), rows, subspaces=subspaces)
+    rows = np.ones((num_rows, dim), np.float32)
+    index = fit(rows, np.zeros(num_rows, np.float32), rows, subspaces=subspaces)
     measured = sum(x.nbytes for x in jax.tree.leaves(index))
     assert measured == quantized.memory_bytes(num_rows, dim, subspaces=subspaces)
 

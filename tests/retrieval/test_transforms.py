@@ -11,6 +11,8 @@ import reference_hashing as ref
 from sparse_jax.retrieval.hashing import simhash, transforms
 
 N, D, B = 203, 19, 7
+fit = jax.jit(transforms.fit, static_argnums=0, static_argnames="num_ranges")
+keys, queries, ranges = map(jax.jit, (transforms.keys, transforms.queries, transforms.ranges))
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +37,8 @@ def cosines(q, k):
 @pytest.mark.parametrize("name", transforms.NAMES)
 def test_shapes_and_width(name, data):
     w, b, h = data
-    t = transforms.fit(name, w, b)
-    k, q = transforms.keys(t, w, b), transforms.queries(t, h)
+    t = fit(name, w, b)
+    k, q = keys(t, w, b), queries(t, h)
     assert k.shape == (N, t.transformed_dim) and q.shape == (B, t.transformed_dim)
     assert k.dtype == q.dtype == jnp.float32
     assert t.transformed_dim == (D if name in ("none", "centred") else D + 1)
@@ -47,8 +49,7 @@ def test_shapes_and_width(name, data):
 @pytest.mark.parametrize("name", transforms.NAMES)
 def test_keys_of_some_rows_are_the_keys_of_all_at_those_rows(name, data):
     w, b, _ = data
-    t = jax.jit(transforms.fit, static_argnums=0)(name, w, b)
-    keys = jax.jit(transforms.keys)
+    t = fit(name, w, b)
     whole = np.asarray(keys(t, w, b))
     np.testing.assert_array_equal(transforms.keys(t, w, b), whole)
     for rows in (np.array([5]), np.array([200, 3, 77]), np.arange(0, N, 2)):
@@ -59,47 +60,47 @@ def test_keys_of_some_rows_are_the_keys_of_all_at_those_rows(name, data):
 @pytest.mark.parametrize("name", transforms.NAMES)
 def test_fitted_transform_is_a_pytree_of_arrays(name, data):
     w, b, _ = data
-    t = transforms.fit(name, w, b)
+    t = fit(name, w, b)
     leaves, treedef = jax.tree.flatten(t)
     assert len(leaves) == 2 and all(isinstance(leaf, jax.Array) for leaf in leaves)
     # A fit to changed rows has the same structure: it can replace this one inside a jitted step.
-    assert jax.tree.structure(transforms.fit(name, w + jnp.float32(1), b)) == treedef
-    for a, c in zip(leaves, jax.tree.leaves(transforms.fit(name, w, b)), strict=True):
+    assert jax.tree.structure(fit(name, w + jnp.float32(1), b)) == treedef
+    for a, c in zip(leaves, jax.tree.leaves(fit(name, w, b)), strict=True):
         np.testing.assert_array_equal(a, c)
 
 
 def test_none_returns_its_input(data):
     w, b, h = data
-    t = transforms.fit("none", w, b)
-    np.testing.assert_array_equal(transforms.keys(t, w), w)
-    np.testing.assert_array_equal(transforms.queries(t, h), h)
+    t = fit("none", w, b)
+    np.testing.assert_array_equal(keys(t, w), w)
+    np.testing.assert_array_equal(queries(t, h), h)
 
 
 @pytest.mark.parametrize("name", ["centred", "bias_centred"])
 def test_centred_keeps_the_order_of_each_query(name, data):
     w, b, h = data
-    t = transforms.fit(name, w, b)
+    t = fit(name, w, b)
     full = np.concatenate([exact(w), exact(b)[:, None]], 1) if name != "centred" else exact(w)
     np.testing.assert_array_equal(t.mean, ref.column_mean(full.astype(np.float32)))
     np.testing.assert_allclose(t.mean, full.mean(0), atol=1e-5)
-    q = transforms.queries(t, h)
+    q = queries(t, h)
     before = exact(h) @ exact(w).T + (exact(b) if name != "centred" else 0)
-    after = exact(q) @ exact(transforms.keys(t, w, b)).T
+    after = exact(q) @ exact(keys(t, w, b)).T
     np.testing.assert_array_equal(np.argsort(before, 1), np.argsort(after, 1))
-    assert np.abs(exact(transforms.keys(t, w, b)).mean(0)).max() < 1e-5
+    assert np.abs(exact(keys(t, w, b)).mean(0)).max() < 1e-5
 
 
 def test_bias_is_part_of_the_inner_product(data):
     w, b, h = data
-    t = transforms.fit("bias", w, b)
-    got = exact(transforms.queries(t, h)) @ exact(transforms.keys(t, w, b)).T
+    t = fit("bias", w, b)
+    got = exact(queries(t, h)) @ exact(keys(t, w, b)).T
     np.testing.assert_allclose(got, exact(h) @ exact(w).T + exact(b), rtol=1e-12)
 
 
 def test_alsh_cosine_is_the_scaled_inner_product(data):
     w, _, h = data
-    t = transforms.fit("alsh", w)
-    k, q = transforms.keys(t, w), transforms.queries(t, h)
+    t = fit("alsh", w)
+    k, q = keys(t, w), queries(t, h)
     norms = np.linalg.norm(exact(w), axis=1)
     np.testing.assert_array_equal(t.bounds, ref.squared_norms(np.asarray(w)).max()[None])
     np.testing.assert_allclose(np.linalg.norm(exact(k), axis=1), norms.max(), rtol=1e-3)
@@ -116,12 +117,12 @@ def test_alsh_cosine_is_the_scaled_inner_product(data):
 
 def test_norm_range_uses_local_maxima(data):
     w, _, h = data
-    t = transforms.fit("norm_range", w, num_ranges=5)
+    t = fit("norm_range", w, num_ranges=5)
     squared = ref.squared_norms(np.asarray(w))
-    which = np.asarray(transforms.ranges(t, w))
+    which = np.asarray(ranges(t, w))
     assert t.bounds.shape == (5,) and (np.diff(t.bounds) > 0).all()
     np.testing.assert_array_equal(np.bincount(which), [40, 41, 40, 41, 41])
-    cos = cosines(transforms.queries(t, h), transforms.keys(t, w))
+    cos = cosines(queries(t, h), keys(t, w))
     inner = exact(h) @ exact(w).T / np.linalg.norm(exact(h), axis=1, keepdims=True)
     for j in range(5):
         member = which == j
@@ -129,17 +130,17 @@ def test_norm_range_uses_local_maxima(data):
         local = inner[:, member] / np.sqrt(squared[member].max())
         np.testing.assert_allclose(cos[:, member], local, atol=1e-3)
     # The point of the paper: shorter rows are not pushed to the pole by the longest.
-    plain = transforms.fit("alsh", w)
-    flat = cosines(transforms.queries(plain, h), transforms.keys(plain, w))
+    plain = fit("alsh", w)
+    flat = cosines(queries(plain, h), keys(plain, w))
     assert (np.abs(cos) >= np.abs(flat) - 1e-4).all()
-    np.testing.assert_array_equal(transforms.ranges(transforms.fit("none", w), w), np.zeros(N))
+    np.testing.assert_array_equal(ranges(fit("none", w), w), np.zeros(N))
 
 
 def test_rows_longer_than_at_the_fit_are_clamped(data):
     w, _, _ = data
     for name in ("alsh", "norm_range"):
-        t = transforms.fit(name, w)
-        grown = np.asarray(transforms.keys(t, w * jnp.float32(10)))
+        t = fit(name, w)
+        grown = np.asarray(keys(t, w * jnp.float32(10)))
         assert np.isfinite(grown).all() and (grown[:, -1] >= 0).all()
         longest = int(np.argmax(np.linalg.norm(exact(w), axis=1)))
         assert grown[longest, -1] == 0
@@ -152,17 +153,17 @@ def test_degenerate_rows(name):
     rows[2] = 1e25
     rows[3, :3] = [1e-42, 1.0, -1.0]
     w, b = jnp.asarray(rows), jnp.zeros((4,), jnp.float32)
-    t = transforms.fit(name, w, b)
-    assert np.isfinite(np.asarray(transforms.keys(t, w, b))).all()
-    one = transforms.fit(name, w[:1], b[:1])
-    assert np.isfinite(np.asarray(transforms.keys(one, w[:1], b[:1]))).all()
+    t = fit(name, w, b)
+    assert np.isfinite(np.asarray(keys(t, w, b))).all()
+    one = fit(name, w[:1], b[:1])
+    assert np.isfinite(np.asarray(keys(one, w[:1], b[:1]))).all()
 
 
 def test_centring_large_and_small_columns():
     rng = np.random.default_rng(3)
     w = rng.normal(size=(5000, 4)) * [1e-20, 1.0, 1e6, 1e20] + [1e-20, -3, 0, 2e20]
     w = w.astype(np.float32)
-    t = transforms.fit("centred", jnp.asarray(w))
+    t = fit("centred", jnp.asarray(w))
     np.testing.assert_array_equal(t.mean, ref.column_mean(w))
     np.testing.assert_allclose(
         np.asarray(t.mean) / np.abs(w).max(0),

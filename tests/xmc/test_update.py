@@ -49,10 +49,21 @@ def parts():
     return train, first, train.take(np.flatnonzero(brings)), test
 
 
-def test_new_labels_are_learned_and_old_ones_kept(parts):
-    train, first, more, test = parts
-    before = xmc.fit(first)
-    after, whole = xmc.update(before, more), xmc.fit(train)
+@pytest.fixture(scope="module")
+def before(parts):
+    """A model of the first labels; none of the tests may change it."""
+    return xmc.fit(parts[1], label_names=[f"l{i}" for i in range(450)])
+
+
+@pytest.fixture(scope="module")
+def after(parts, before):
+    """What it became when it was taught the new ones."""
+    return xmc.update(before, parts[2])
+
+
+def test_new_labels_are_learned_and_old_ones_kept(parts, before, after):
+    train, _, _, test = parts
+    whole = xmc.fit(train)
     assert after.num_labels == train.num_labels
     rows = np.repeat(np.arange(test.num_points), np.diff(test.label_offsets))
     new = np.bincount(rows[test.label_ids >= 450], minlength=test.num_points) > 0
@@ -63,25 +74,17 @@ def test_new_labels_are_learned_and_old_ones_kept(parts):
     assert found[1] > found[2] - 0.05
 
 
-def test_the_model_before_stays_as_it_was(parts):
-    _, first, more, _ = parts
-    model = xmc.fit(first)
-    copied = jax.tree.map(np.array, model)
-    xmc.update(model, more)
-    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, model), copied)
+def test_equal_updates_have_equal_bits_and_leave_the_model_before(parts, before, after):
+    copied = jax.tree.map(np.array, before)
+    again = xmc.update(before, parts[2])
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, before), copied)
+    jax.tree.map(np.testing.assert_array_equal, again, after)
 
 
-def test_equal_updates_have_equal_bits(parts):
-    _, first, more, _ = parts
-    model = xmc.fit(first)
-    jax.tree.map(np.testing.assert_array_equal, xmc.update(model, more), xmc.update(model, more))
-
-
-def test_a_grown_model_is_whole(parts, tmp_path):
+def test_a_grown_model_is_whole(parts, before, after, tmp_path):
     """Trees, names and sizes fit each other, on disk as well, and it can grow again."""
-    _, first, more, test = parts
-    model = xmc.fit(first, label_names=[f"l{i}" for i in range(450)])
-    grown = xmc.update(model, more)
+    _, _, more, test = parts
+    model, grown = before, after
     assert grown.about.label_names[:450] == model.about.label_names
     assert grown.about.label_names[470] == "label 470"
     for tree in grown.trees:
@@ -144,18 +147,16 @@ def test_new_features_are_weighted_by_how_rare_they_are_among_all_points():
     assert again.about.notes["points"] == 125
 
 
-def test_labels_are_ranked_by_bias_and_then_by_id(parts):
-    _, first, more, _ = parts
-    grown = xmc.update(xmc.fit(first), more)
-    bias = np.asarray(grown.wide.bias)
+def test_labels_are_ranked_by_bias_and_then_by_id(after):
+    bias = np.asarray(after.wide.bias)
     expected = sorted(range(bias.size), key=lambda label: (-bias[label], label))
-    assert np.asarray(grown.by_bias).tolist() == expected
+    assert np.asarray(after.by_bias).tolist() == expected
 
 
-def test_what_was_seen_more_often_than_it_is_kept_lowers_new_labels(parts, monkeypatch):
+def test_what_was_seen_more_often_than_it_is_kept_lowers_new_labels(parts, before, monkeypatch):
     """Half the log-odds that the points out of memory would add, by the slope of the curve."""
     _, first, more, _ = parts
-    model = xmc.fit(first)
+    model = before
     told = []
     learn = update_module._learn_labels
 
