@@ -1,8 +1,8 @@
 """Which rows a query should see: hashing, tables, indexes over them, exact and quantized search."""
 
-from sparse_jax.retrieval import hashing, index, quantized, tables, tuner
-
 # Not listed in `__all__`, but kept under these names.
+from sparse_jax.retrieval import duplicates as duplicates
+from sparse_jax.retrieval import hashing, index, quantized, tables, tuner
 from sparse_jax.retrieval import schedules as schedules
 from sparse_jax.retrieval import topk as topk
 
