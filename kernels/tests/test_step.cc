@@ -96,13 +96,22 @@ void SoftmaxLoss() {
     }
     Floats grad = logits, loss(static_cast<size_t>(rows));
     Ints best(loss.size());
-    const sparse_jax::SoftmaxTask task{grad.data(), bias.data(), label_rows.data(),
-                                       positions.data(), active,
-                                       static_cast<int64_t>(positions.size()), loss.data(),
-                                       best.data()};
+    std::vector<uint16_t> rounded(logits.size());
+    sparse_jax::SoftmaxTask task{logits.data(), nullptr, rounded.data(), bias.data(),
+                                 label_rows.data(), positions.data(), active,
+                                 static_cast<int64_t>(positions.size()), loss.data(), best.data()};
     const int64_t cut = rows / 2;  // in two parts, as two threads would
     sparse_jax::SoftmaxRows(task, cut, rows);
     sparse_jax::SoftmaxRows(task, 0, cut);
+    const Floats loss_of_rounded = loss;
+    task.gradients = grad.data(), task.rounded = nullptr;
+    sparse_jax::SoftmaxRows(task, cut, rows);
+    sparse_jax::SoftmaxRows(task, 0, cut);
+    CHECK(loss == loss_of_rounded);
+    for (size_t i = 0; i < grad.size(); ++i) {
+      const float off = sparse_jax::Widen(rounded[i]) - grad[i];
+      CHECK(std::abs(off) <= std::ldexp(std::abs(grad[i]), -8));
+    }
     for (int64_t b = 0; b < rows; ++b) {
       std::vector<double> z, share(static_cast<size_t>(active), 0);
       double sum = 0, labels = 0, at_labels = 0;

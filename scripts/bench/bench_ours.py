@@ -55,7 +55,12 @@ class Ours:
     """`strategy` and `mode` as in `training.Config`, weights of `dtype`; Adam on touched rows."""
 
     def __init__(
-        self, shape: bench_data.Shape, strategy: Any, mode: Any, dtype: str = "float32"
+        self,
+        shape: bench_data.Shape,
+        strategy: Any,
+        mode: Any,
+        dtype: str = "float32",
+        precision: str = "float32",
     ) -> None:
         self.shape = shape
         host = bench_data.make_batches(shape, 4)
@@ -68,6 +73,7 @@ class Ours:
             active=max(8, shape.active // shape.batch_size) * 8 if per_example else shape.active,
             strategy=strategy,
             mode=mode,
+            precision=precision,
             distinct_features=features,
             max_labels=shape.labels,
             index=index.IndexConfig(
@@ -188,7 +194,13 @@ class Ours:
 
         def loss(hidden: Any, weights: Any, bias: Any, chosen: Any, batch: Any) -> Any:
             losses, _ = layers.softmax_head(
-                hidden, weights, bias, batch.label_rows, chosen.positions, mask=chosen.mask
+                hidden,
+                weights,
+                bias,
+                batch.label_rows,
+                chosen.positions,
+                mask=chosen.mask,
+                precision=config.precision,
             )
             return jnp.sum(losses)
 

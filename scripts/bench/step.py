@@ -32,6 +32,7 @@ OURS = {
     "ours_per_example": ("lsh", "per_example"),
     "ours_uniform": ("uniform", "shared"),
     "ours_bfloat16": ("lsh", "shared", "bfloat16"),
+    "ours_mixed": ("lsh", "shared", "float32", "mixed"),
 }
 ROUNDS = 7
 WARM_UP = 1

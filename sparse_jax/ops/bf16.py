@@ -1,4 +1,6 @@
-"""Tables stored in bfloat16: rows come out as float32, and sums go back rounded at random.
+"""Bfloat16: tables stored in it, and products of factors rounded to it.
+
+Rows of a table come out as float32, and sums go back rounded at random.
 
 A bfloat16 keeps 8 bits of a number. Rounded to the nearest, a step smaller than half of the last
 one would be lost each time; rounded up or down with the right odds it is kept on average. XLA:CPU
@@ -8,7 +10,9 @@ don't make.
 
 from __future__ import annotations
 
+import functools
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +20,34 @@ import jax.numpy as jnp
 from sparse_jax.ops import ffi
 from sparse_jax.ops.mixing import priority
 
-__all__ = ["stochastic_round"]
+__all__ = ["PRECISIONS", "check_precision", "is_fast", "stochastic_round"]
+
+PRECISIONS = ("float32", "mixed")
+"""Of products: the factors' as they are, or rounded to bfloat16; sums are float32 in both."""
+
+
+def check_precision(precision: str) -> None:
+    """Refuses what is not one of `PRECISIONS`.
+
+    Raises:
+      ValueError: if it isn't.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision = {precision!r}: must be one of {', '.join(PRECISIONS)}")
+
+
+@functools.cache
+def is_fast() -> bool:
+    """Whether the processor multiplies bfloat16: x86-64 with AVX512-BF16 or AMX, as Linux tells.
+
+    There a product of bfloat16 with float32 sums takes half to a fifth of one of float32; elsewhere
+    XLA widens the factors first.
+    """
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:  # not on Linux
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
 def stochastic_round(x: jax.Array, ids: jax.Array, seed: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from sparse_jax import data
+from sparse_jax.ops import bf16
 from sparse_jax.optim import fused, rates
 from sparse_jax.retrieval import hashing, schedules
 from sparse_jax.retrieval.index import IndexConfig
@@ -47,10 +48,19 @@ class Options:
     candidates: int = 3  # ranked ones taken from the tables for each example
     rehash: int = 50  # steps until changed rows are hashed again at first; grows by a fifth
     dtype: str = "float32"  # of the tables of features and labels: or "bfloat16"
+    precision: str = "float32"  # of the output layer's products: "mixed", or "auto", the faster
     epochs: int = 5
     batch_size: int = 128
     learning_rate: float = 3e-3  # peak of Adam's; decays to 0
     seed: int = 0
+
+
+def precision_of(options: Options) -> str:
+    """The precision: "auto" is "mixed" where processor and loss have it."""
+    if options.precision != "auto":
+        return options.precision
+    plain = training.Config(loss=options.loss, mode=options.mode, correction=options.correction)
+    return "mixed" if bf16.is_fast() and plain.in_one_piece else "float32"
 
 
 def make_config(options: Options, points: data.XmcData, capacity: data.Capacity) -> training.Config:
@@ -77,6 +87,7 @@ def make_config(options: Options, points: data.XmcData, capacity: data.Capacity)
         mode=options.mode,
         loss=options.loss,
         correction=options.correction,
+        precision=precision_of(options),
         distinct_features=max(1, capacity.distinct_features),
         max_labels=max_labels,
         index=IndexConfig(

@@ -16,6 +16,7 @@ import optax
 
 from sparse_jax.data import Batch
 from sparse_jax.layers import active, losses, softmax_head, sparse_dense
+from sparse_jax.ops import bf16
 from sparse_jax.ops.fixed_order import weighted_total
 from sparse_jax.optim import apply_updates
 from sparse_jax.retrieval import index
@@ -40,6 +41,7 @@ class Config:
     mode: Mode = "shared"
     loss: Loss = "softmax"
     correction: Correction = "none"
+    precision: str = "float32"  # of the output layer's products: see `layers.softmax_head`
     dropout: float = 0.5  # of hidden units
     distinct_features: int = 8192  # most distinct features of a batch
     max_labels: int = 64  # most labels of one example; per_example only
@@ -58,10 +60,21 @@ class Config:
             raise ValueError(f"correction = 'lsh' needs strategy = 'lsh', not {self.strategy!r}")
         if self.correction == "lsh" and self.mode == "per_example":
             raise ValueError("correction = 'lsh' needs mode = 'shared'")
+        bf16.check_precision(self.precision)
+        if self.precision == "mixed" and not self.in_one_piece:
+            raise ValueError(
+                "precision = 'mixed' needs mode = 'shared', loss = 'softmax' and no correction "
+                "'lsh': other losses are computed in float32"
+            )
         if self.active < 1:
             raise ValueError(f"active = {self.active}: must be at least 1")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout = {self.dropout}: must be at least 0 and below 1")
+
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether the loss is that of `layers.softmax_head`."""
+        return self.loss == "softmax" and self.mode == "shared" and self.correction != "lsh"
 
 
 @jax.tree_util.register_dataclass
@@ -330,6 +343,7 @@ def _loss(
             chosen.positions,
             mask=chosen.mask,
             log_inclusion=logs,
+            precision=config.precision,
         )
     else:
         logits = sparse_dense(weights, bias, hidden)

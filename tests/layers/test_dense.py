@@ -221,6 +221,13 @@ for lead, size in (((), A), ((B,), 16)):
         return out, pull(normal(4, B, OUT))
     for leaf in jax.tree.leaves(jax.jit(run)(*args)):
         digest.update(np.asarray(leaf).tobytes())
+rows, places = jnp.arange(B, dtype=jnp.int32), jnp.arange(B, dtype=jnp.int32) % A
+for precision in ("float32", "mixed"):
+    def loss(*given):
+        return jnp.sum(layers.softmax_head(*given, rows, places, precision=precision)[0])
+    args = normal(5, B, D), normal(6, A, D), normal(7, A)
+    for leaf in jax.tree.leaves(jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(*args)):
+        digest.update(np.asarray(leaf).tobytes())
 print(digest.hexdigest())
 """
 
@@ -274,6 +281,42 @@ def test_softmax_head_equals_the_loss_of_the_layer(kernels, size):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("size", [16, 203])
+def test_a_mixed_head_is_that_of_rounded_factors(kernels, size):
+    rng = np.random.default_rng(size)
+    batch, width = 12, 24
+    hidden, weights, bias = (
+        jnp.asarray(rng.normal(size=shape).astype(np.float32))
+        for shape in ((batch, width), (size, width), (size,))
+    )
+    rows = jnp.asarray(np.repeat(np.arange(batch - 1), 2).astype(np.int32))  # one has no label
+    places = jnp.asarray(rng.integers(0, size, rows.size).astype(np.int32))
+    scale = jnp.asarray(rng.normal(size=batch).astype(np.float32))
+
+    def head(precision, hidden, weights, bias):
+        loss, best = layers.softmax_head(hidden, weights, bias, rows, places, precision=precision)
+        return jnp.sum(scale * loss), (loss, best)
+
+    def run(precision, *given):
+        call = jax.value_and_grad(lambda *given: head(precision, *given), (0, 1, 2), has_aux=True)
+        return jax.jit(call)(*given)
+
+    def nearest(x):
+        return x.astype(jnp.bfloat16).astype(jnp.float32)
+
+    (_, (loss, best)), grads = run("mixed", hidden, weights, bias)
+    (_, (exact, place)), expected = run("float32", nearest(hidden), nearest(weights), bias)
+    # Products of bfloat16 are exact in float32: only the order of the sums may differ.
+    np.testing.assert_allclose(loss, exact, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(best, place)
+    for got, want in zip(grads, expected, strict=True):
+        assert got.dtype == jnp.float32 and got.shape == want.shape
+        # Both factors are rounded at their eighth bit, errors of either sign.
+        assert np.abs(got - want).max() < 2**-7 * np.abs(want).max()
+        assert np.linalg.norm(got - want) < 0.005 * np.linalg.norm(want)
+        assert np.linalg.norm(got - want) > 0  # it is mixed
+
+
 def test_softmax_head_refuses_what_does_not_fit():
     ids = jnp.zeros(1, jnp.int32)
     with pytest.raises(ValueError, match=r"weights \(3, 2\), bias \(4,\)"):
@@ -281,4 +324,8 @@ def test_softmax_head_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match=r"mask has shape \(1, 3\)"):
         layers.softmax_head(
             jnp.ones((1, 2)), jnp.ones((3, 2)), jnp.ones(3), ids, ids, mask=jnp.ones((1, 3), bool)
+        )
+    with pytest.raises(ValueError, match="precision = 'half': must be one of float32, mixed"):
+        layers.softmax_head(
+            jnp.ones((1, 2)), jnp.ones((3, 2)), jnp.ones(3), ids, ids, precision="half"
         )

@@ -244,20 +244,19 @@ def test_an_empty_batch_changes_nothing() -> None:
     jax.tree.map(np.testing.assert_array_equal, state.params, before)
 
 
-def test_mixed_steps_stay_beside_those_in_float32() -> None:
+def test_a_mixed_step_is_that_in_float32_within_a_hundredth() -> None:
     tx = optim.rowwise(optax.sgd(0.1))
-    ends = []
+    moves, losses = [], []
     for precision in ("float32", "mixed"):
         _, state, step = make(tx, strategy="uniform", active=40, precision=precision)
-        for batch in BATCHES:
-            state, seen = step(state, batch)
-        ends.append((state.params, seen))
-    (exact, told), (mixed, also) = ends
-    np.testing.assert_allclose(also.loss, told.loss, rtol=0.01)
-    assert int(also.touched_labels) == int(told.touched_labels)
-    for name, table in exact.items():
-        apart = np.linalg.norm(np.asarray(mixed[name] - table))
-        assert 0 < apart < 0.01 * np.linalg.norm(np.asarray(table)), name
+        before = jax.tree.map(np.array, state.params)
+        state, seen = step(state, BATCHES[0])
+        moves.append(jax.tree.map(lambda x, y: np.asarray(x) - y, state.params, before))
+        losses.append(float(seen.loss))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.01)
+    for name, move in moves[0].items():
+        apart = np.linalg.norm(moves[1][name] - move)
+        assert 0 < apart < 0.01 * np.linalg.norm(move), name
 
 
 @pytest.mark.parametrize("fast", [False, True])

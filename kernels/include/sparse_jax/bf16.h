@@ -25,6 +25,18 @@ inline uint16_t RoundWith(float x, uint32_t noise) {
   return static_cast<uint16_t>(size >= 0x7f800000u ? kept : (bits + noise) >> 16);
 }
 
+// To the nearest, ties to even, as XLA converts. A NaN stays one.
+SPARSE_JAX_CLONES static inline void RoundRow(const float* __restrict__ from, int64_t d,
+                                              uint16_t* __restrict__ to) {
+  for (int64_t i = 0; i < d; ++i) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, from + i, sizeof bits);
+    const uint32_t nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    to[i] = static_cast<uint16_t>(is_nan ? (bits >> 16) | 0x40u : nearest);
+  }
+}
+
 SPARSE_JAX_CLONES static inline void WidenRow(const uint16_t* __restrict__ from, int64_t d,
                                               float* __restrict__ to) {
   for (int64_t i = 0; i < d; ++i) to[i] = Widen(from[i]);

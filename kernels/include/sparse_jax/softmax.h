@@ -7,14 +7,18 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <vector>
 
+#include "sparse_jax/bf16.h"
 #include "sparse_jax/common.h"
 #include "sparse_jax/lanes.h"
 
 namespace sparse_jax {
 
 struct SoftmaxTask {
-  float* logits;              // [rows, active]: w . h on entry, the gradient on return
+  const float* logits;        // [rows, active]: w . h
+  float* gradients;           // [rows, active]: begins as the logits; or null
+  uint16_t* rounded;          // [rows, active], bfloat16 gradients instead; or null
   const float* bias;          // [active], added to every row; -inf leaves a place out
   const int32_t* label_rows;  // [entries], ascending
   const int32_t* positions;   // [entries]: the place of each label entry, out of range = padding
@@ -125,36 +129,49 @@ SPARSE_JAX_CLONES static void Scale(float* row, int64_t n, float factor) {
   for (int64_t i = 0; i < n; ++i) row[i] *= factor;
 }
 
-// Rows [begin, end): loss = logsumexp(z) - mean of z at the labels, z = logits + bias, and its
-// gradient softmax(z) - (labels' shares) in place of the logits. A row without a label that stands
-// in the set has loss and gradient 0. A row whose logits are all -inf, or hold NaN, is the caller's.
+// Row b, whose logits stand in `row`: loss = logsumexp(z) - mean of z at the labels, z = logits + bias,
+// and its gradient softmax(z) - (labels' shares) in their place. `e` is its first label entry, and
+// that of the next row afterwards. A row without a label that stands in the set has loss and gradient
+// 0. A row whose logits are all -inf, or hold NaN, is the caller's.
+inline void SoftmaxRow(const SoftmaxTask& t, int64_t b, float* row, int64_t* e) {
+  float most;
+  AddBiasAndFindMax(row, t.bias, t.active, &most, t.best + b);
+  const int64_t first = *e;
+  int32_t labels = 0;
+  float at_labels = 0;
+  for (; *e < t.entries && t.label_rows[*e] == b; ++*e) {
+    const int32_t place = t.positions[*e];
+    if (place < 0 || place >= t.active) continue;
+    ++labels;
+    at_labels += row[place] - most;
+  }
+  t.loss[b] = 0;
+  if (labels == 0) {
+    std::memset(row, 0, static_cast<size_t>(t.active) * sizeof(float));
+    return;
+  }
+  const float sum = ExpAndSum(row, t.active, most);
+  Scale(row, t.active, 1.0f / sum);
+  const float share = 1.0f / static_cast<float>(labels);
+  t.loss[b] = std::log(sum) - at_labels * share;
+  for (int64_t k = first; k < *e; ++k) {
+    if (t.positions[k] >= 0 && t.positions[k] < t.active) row[t.positions[k]] -= share;
+  }
+}
+
+// Rows [begin, end): their gradients in place of the logits, or, rounded, in `rounded` [rows, active].
 inline void SoftmaxRows(const SoftmaxTask& t, int64_t begin, int64_t end) {
   const int32_t* last = t.label_rows + t.entries;
   int64_t e = std::lower_bound(t.label_rows, last, static_cast<int32_t>(begin)) - t.label_rows;
+  if (t.rounded == nullptr) {
+    for (int64_t b = begin; b < end; ++b) SoftmaxRow(t, b, t.gradients + b * t.active, &e);
+    return;
+  }
+  std::vector<float> row(static_cast<size_t>(t.active));
   for (int64_t b = begin; b < end; ++b) {
-    float* row = t.logits + b * t.active;
-    float most;
-    AddBiasAndFindMax(row, t.bias, t.active, &most, t.best + b);
-    const int64_t first = e;
-    int32_t labels = 0;
-    float at_labels = 0;
-    for (; e < t.entries && t.label_rows[e] == b; ++e) {
-      if (t.positions[e] < 0 || t.positions[e] >= t.active) continue;
-      ++labels;
-      at_labels += row[t.positions[e]] - most;
-    }
-    t.loss[b] = 0;
-    if (labels == 0) {
-      std::memset(row, 0, static_cast<size_t>(t.active) * sizeof(float));
-      continue;
-    }
-    const float sum = ExpAndSum(row, t.active, most);
-    Scale(row, t.active, 1.0f / sum);
-    const float share = 1.0f / static_cast<float>(labels);
-    t.loss[b] = std::log(sum) - at_labels * share;
-    for (int64_t k = first; k < e; ++k) {
-      if (t.positions[k] >= 0 && t.positions[k] < t.active) row[t.positions[k]] -= share;
-    }
+    std::copy_n(t.logits + b * t.active, t.active, row.data());
+    SoftmaxRow(t, b, row.data(), &e);
+    RoundRow(row.data(), t.active, t.rounded + b * t.active);
   }
 }
 

@@ -11,6 +11,7 @@ from sparse_jax.commands import reading
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.xmc import table
 from sparse_jax.data import weighting
+from sparse_jax.ops import bf16
 from sparse_jax.retrieval import hashing
 from sparse_jax.xmc import step
 from sparse_jax.xmc.negatives import STRATEGIES
@@ -35,6 +36,7 @@ NETWORK: dict[str, tuple[str, dict[str, Any]]] = {
     "candidates": ("candidates", {"type": int, "metavar": "M"}),
     "rehash": ("rehash", {"type": int, "metavar": "STEPS"}),
     "dtype": ("dtype", {"choices": ("float32", "bfloat16")}),
+    "precision": ("precision", {"choices": (*bf16.PRECISIONS, "auto")}),
     "epochs": ("epochs", {"type": int}),
     "batch_size": ("batch_size", {"type": int, "metavar": "B"}),
     "lr": ("learning_rate", {"type": float}),
@@ -59,6 +61,8 @@ HELP = {
     "candidates": "ranked candidates taken from the tables for each example",
     "rehash": "first interval between re-hashes of changed rows; grows by a fifth each time",
     "dtype": "how the weights of features and labels are stored",
+    "precision": "of the output layer's products: mixed rounds their factors to bfloat16 and adds "
+    "up in float32; auto does so where the processor is made for it",
     "epochs": "passes over the training points",
     "batch_size": "points a step",
     "lr": "peak learning rate of Adam, decayed to 0",
