@@ -77,9 +77,15 @@ def download(packages: list[Package], folder: Path) -> dict[str, Path]:
       OSError: if there is no apt-get.
     """
     wanted = [f"{p.name}={p.version}" for p in packages]
-    if subprocess.run(["apt-get", "-qq", "download", *wanted], cwd=folder, stderr=-3).returncode:
+
+    def get(names: list[str]) -> bool:
+        command = ["apt-get", "-qq", "download", *names]
+        done = subprocess.run(command, cwd=folder, stderr=subprocess.DEVNULL, check=False)
+        return done.returncode == 0
+
+    if not get(wanted):
         for one in wanted:  # one that isn't there keeps apt-get from all others
-            subprocess.run(["apt-get", "-qq", "download", one], cwd=folder, stderr=-3, check=False)
+            get([one])
     return {path.name.partition("_")[0]: path for path in sorted(folder.glob("*.deb"))}
 
 

@@ -214,3 +214,19 @@ def test_what_is_stripped(block, expected):
 def test_people_are_left_out():
     blocks = ["Copyright (C) 1999 by the one who is the author of it all.", "Author: it is the one"]
     assert corpus_texts.english(blocks) == []
+
+
+def test_one_package_that_is_missing_keeps_no_other(tmp_path, monkeypatch):
+    """As with the real one, which then brings nothing of what it was asked for."""
+    bin_, folder = tmp_path / "bin", tmp_path / "to"
+    bin_.mkdir()
+    folder.mkdir()
+    (bin_ / "apt-get").write_text(
+        '#!/bin/sh\nshift 2\ncase "$*" in *gone*) exit 100;; esac\n'
+        'for one in "$@"; do : > "${one%%=*}_1_all.deb"; done\n'
+    )
+    (bin_ / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", str(bin_), prepend=":")
+    packages = [Package(name, "1", name, "doc", 9) for name in ("a-doc", "gone-doc", "b-doc")]
+    found = corpus_packages.download(packages, folder)
+    assert found == {name: folder / f"{name}_1_all.deb" for name in ("a-doc", "b-doc")}
