@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sparse_jax import lm
-from sparse_jax.commands import checks, tuning_base
+from sparse_jax.commands import checks, spending, tuning_base
 from sparse_jax.commands.lm.report import unknown
 from sparse_jax.commands.report import tell
 from sparse_jax.runtime.allocator import keep_freed_memory
@@ -65,6 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--lr", type=float, help="of DPO and policy gradient (1e-3)")
     add("--seed", type=int, default=0, help="(0)")
     add("--json", metavar="FILE", help="write the results here")
+    spending.add_price(parser)
     args = parser.parse_args(argv)
     names = ("base_seconds", "max_seconds", "rows", "epochs", "length", "beta", "lr")
     checks.positive(parser, args, names)
@@ -132,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
         for key, value in results.get(name, {}).items():
             shown = share if key in ("perplexity_before", "perplexity_after") else ""
             print(f"  {name:<7} {key:<24} {value:.4f}{shown}")
-    tell(results, args.json)
+    tell(results | spending.spent(args), args.json)
     return 0
 
 

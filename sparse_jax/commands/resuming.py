@@ -9,7 +9,10 @@ from sparse_jax.commands.checks import flag
 from sparse_jax.runtime import checkpoint
 
 # What may change: how long it goes on, where files lie, and what it reports.
-FREE = ("max_seconds", "checkpoint", "resume", "json", "plot", "save_every", "files", "test")
+FREE = ("max_seconds", "checkpoint", "resume", "json", "plot", "save_every", "files", "test") + (
+    "meter",
+    "price_per_hour",
+)
 
 
 def fixed_args(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,3 +30,56 @@ def sha256(params: Mapping[str, Any]) -> str:
     for name in sorted(params):
         digest.update(np.asarray(params[name]).tobytes())
     return digest.hexdigest()
+
+
+class Spent(NamedTuple):
+    """What some work took."""
+
+    seconds: float  # by the clock
+    cpu_seconds: float  # of all threads, and of child processes that have ended
+    joules: float | None  # of all processors of the machine; None where the system doesn't tell
+
+
+class Meter:
+    """Counts time and energy from its making on.
+
+    The energy is that of whole processors, idle cores and other programs included, by the counters
+    that Linux shows of Intel's and AMD's (RAPL); to read them takes root's rights on most machines.
+
+    Args:
+      counters: the folder of the counters.
+    """
+
+    def __init__(self, counters: str | os.PathLike[str] = "/sys/class/powercap") -> None:
+        # "intel-rapl:0" is a processor; what has two colons is a part of one, counted there.
+        found = sorted(Path(counters).glob("intel-rapl:*"))
+        self._processors = [folder for folder in found if folder.name.count(":") == 1]
+        self._began, self._cpu, self._energy = time.perf_counter(), _cpu_seconds(), self._read()
+
+    def spent(self) -> Spent:
+        """What has been spent since, at least once before a counter has gone round twice."""
+        joules, now = None, self._read()
+        if self._energy and now and len(now) == len(self._energy):
+            pairs = zip(self._energy, now, strict=True)
+            # A counter that reaches its end, within an hour of hard work, begins anew.
+            joules = sum((new - old) % end for (old, end), (new, _) in pairs) / 1e6
+        seconds = time.perf_counter() - self._began
+        return Spent(seconds, _cpu_seconds() - self._cpu, joules)
+
+    def _read(self) -> list[tuple[int, int]] | None:
+        """(microjoules, where the counter ends) of each processor."""
+        try:
+            return [
+                (
+                    int((folder / "energy_uj").read_text()),
+                    int((folder / "max_energy_range_uj").read_text()) + 1,
+                )
+                for folder in self._processors
+            ]
+        except (OSError, ValueError):
+            return None
+
+
+def _cpu_seconds() -> float:
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from sparse_jax.commands import checks
+from sparse_jax.commands import checks, spending
 
 # They are None until given, so that one without effect can be told from one that was left alone.
 DEFAULTS = {"min_count": 5, "bpe_size": 32_768, "memory_lr": 0.15, "save_every": 5000}
@@ -68,6 +68,7 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
     add("--save-every", type=int, metavar="STEPS", help="(5000)")
     add("--resume", action="store_true", help="go on from the last save in --checkpoint")
     add("--json", metavar="FILE", help="write the results here")
+    spending.add_price(parser)
     args = parser.parse_args(argv)
     _check(parser, args)
     checks.fill(args, DEFAULTS)

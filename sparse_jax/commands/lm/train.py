@@ -26,6 +26,7 @@ import optax
 from tqdm import tqdm
 
 from sparse_jax import lm, optim
+from sparse_jax.commands import spending
 from sparse_jax.commands.checks import check_target
 from sparse_jax.commands.lm import options
 from sparse_jax.commands.lm.report import cost, count_parameters, print_table, unknown
@@ -370,7 +371,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print_table(results)
-    tell(results, args.json)
+    tell(results | spending.spent(args), args.json)
     return 0
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparse_jax import recommend
-from sparse_jax.commands import checks
+from sparse_jax.commands import checks, spending
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.progress import Bars
@@ -38,6 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--preset", choices=tuple(PRESETS), default="fast", help="(default: fast)")
     add("--seed", type=int, default=0, help="(default: 0)")
     add("--json", metavar="FILE", help="write the figures here, too")
+    spending.add_price(parser)
     options.add_hold_out(parser, None)
     options.add_reading(parser)
     args = parser.parse_args(argv)
@@ -85,6 +86,7 @@ def _train(args: argparse.Namespace) -> int:
         results |= figures
     results |= {"model_bytes": model.nbytes(), "peak_rss_bytes": peak_rss_bytes()}
     print(f"  {'training':<21} {results['train_seconds']:.1f} s")
+    results |= spending.spent(args)
     if args.model:
         recommend.save(model, args.model)
         print(f"kept in {args.model}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparse_jax.commands import reading
+from sparse_jax.commands import reading, spending
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.xmc import table
 from sparse_jax.data import weighting
@@ -104,6 +104,7 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
     add("--save-every", type=int, metavar="STEPS", help="save a network as often as this, too")
     add("--resume", action="store_true", help="go on from the last save in --checkpoint")
     add("--json", metavar="FILE", help="write the results here")
+    spending.add_price(parser)
     add(
         "--plot",
         metavar="FILE",

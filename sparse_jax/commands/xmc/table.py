@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sparse_jax.commands import reading
+from sparse_jax.commands import reading, spending
 from sparse_jax.commands.progress import Bars
 from sparse_jax.commands.report import tell
 from sparse_jax.data import reading as reading_room
@@ -95,7 +95,7 @@ def train(args: argparse.Namespace) -> int:
     results["schema"] = schemas.to_json(model.features.schema)
     if test is not None:
         results |= figures(model, test)
-    tell(results, args.json)
+    tell(results | spending.spent(args), args.json)
     return 0
 
 

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from sparse_jax import data, xmc
-from sparse_jax.commands import reading
+from sparse_jax.commands import reading, spending
 from sparse_jax.commands.checks import check_target
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.progress import Bars
@@ -134,7 +134,7 @@ def _run(args: argparse.Namespace) -> int:
         print(f"kept in {args.model}")
     results = _results(args, model, train, test, costs)
     print_table(results)
-    tell(results, args.json)
+    tell(results | spending.spent(args), args.json)
     if args.plot and args.preset and test is not None:
         most = max(train.num_labels, test.num_labels)
         frequency = np.bincount(train.label_ids, minlength=most)
