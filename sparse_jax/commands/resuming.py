@@ -9,9 +9,9 @@ from sparse_jax.commands.checks import flag
 from sparse_jax.runtime import checkpoint
 
 # What may change: how long it goes on, where files lie, and what it reports.
-FREE = ("max_seconds", "checkpoint", "resume", "json", "plot", "save_every", "files", "test") + (
-    "meter",
-    "price_per_hour",
+FREE = (
+    *("max_seconds", "checkpoint", "resume", "json", "plot", "save_every", "files", "test"),
+    *("meter", "price_per_hour"),
 )
 
 
