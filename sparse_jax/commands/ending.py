@@ -16,8 +16,8 @@ def status_of(
 ) -> int:
     """Runs a command; returns its exit status.
 
-    A missing library, a file that can't be read or written, and a wrong value are told in one line:
-    status 2. Ctrl-C is 130.
+    A missing library, a file that can't be read or written, a wrong value, and more than fits into
+    memory are told in one line: status 2. Ctrl-C is 130.
 
     Args:
       run: the command, whose status is 0 where it returns None.
@@ -40,6 +40,9 @@ def status_of(
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
+    except MemoryError as error:  # of a size that was asked for: NumPy's says how many bytes
+        print(f"error: not enough memory: {str(error) or 'ask for less'}", file=sys.stderr)
+        return 2
     except (ImportError, OSError, ValueError) as error:
         if closed_pipe is not None and isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

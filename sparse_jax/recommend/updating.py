@@ -14,6 +14,8 @@ from sparse_jax.recommend.fitting import with_counts
 from sparse_jax.recommend.inference import renumbered
 from sparse_jax.recommend.model import Model
 
+_LOOKED_AT = 10_000  # users, when events are looked at for being new
+
 
 def update(model: Model, histories: Histories) -> Model:
     """A model that knows further events, too.
@@ -33,7 +35,8 @@ def update(model: Model, histories: Histories) -> Model:
         A `Model`.
 
     Raises:
-        ValueError: if there are no events.
+        ValueError: if there are no events, or most users' are those that the model learned last:
+            a second time they would count double.
 
     Example:
         >>> from sparse_jax import data, recommend
@@ -47,6 +50,7 @@ def update(model: Model, histories: Histories) -> Model:
     check(histories)
     if not len(histories.items):
         raise ValueError("histories = no events: must have some; give the file of the new ones")
+    _check_new(model.recent, histories)
     before = model.num_items
     names = model.item_names + in_order(n for n in histories.item_names if n not in model.places)
     places = {name: place for place, name in enumerate(names)}
@@ -64,6 +68,53 @@ def update(model: Model, histories: Histories) -> Model:
         with_counts(grown, counts, popularity, joined),
         notes=model.notes | {"updates": model.notes.get("updates", 0) + 1},
     )
+
+
+def _check_new(recent: Histories, new: Histories) -> None:
+    """Refuses events that were learned already: the whole log again, or the same update."""
+    places = {name: place for place, name in enumerate(recent.user_names)}
+    known = [i for i, name in enumerate(new.user_names) if name in places][:_LOOKED_AT]
+    compared = repeated = 0
+    for user in known:
+        given = _names_of(new, user)
+        kept = _names_of(recent, places[new.user_names[user]])
+        if min(len(given), len(kept)) < 2:
+            continue  # one event may well come again
+        compared += 1
+        repeated += given[: len(kept)] == kept or kept[-len(given) :] == given
+    if compared >= 3 and repeated > compared / 2:
+        raise ValueError(
+            f"histories = what the model has learned, of {repeated:,} of {compared:,} users "
+            "that it knows: must be new events alone, or they count twice; leave out what was trained on"
+        )
+
+
+def num_learned(model: Model, contexts: Histories, targets: np.ndarray) -> int:
+    """How many users' targets the model has learned: held out of a test, they flatter it.
+
+    Args:
+        model: of `recommend.fit`, `recommend.load` or `update`.
+        contexts: of m users, what they had taken before.
+        targets: int [m], ids of the contexts' items, what they took next.
+
+    Returns:
+        Users that the model knows by name, of whom it has kept the end of the context with the
+        target behind it.
+    """
+    places = {name: place for place, name in enumerate(model.recent.user_names)}
+    count = 0
+    for user, name in enumerate(contexts.user_names):
+        if name in places:
+            target = contexts.item_names[int(targets[user])]
+            shown = [*_names_of(contexts, user)[-1:], target]
+            kept = _names_of(model.recent, places[name])
+            count += shown in (kept[at : at + 2] for at in range(len(kept) - 1))
+    return count
+
+
+def _names_of(histories: Histories, user: int) -> list[str]:
+    items = histories.items[histories.offsets[user] : histories.offsets[user + 1]]
+    return [histories.item_names[item] for item in items.tolist()]
 
 
 def _joined(

@@ -37,6 +37,8 @@ def raising(error: BaseException | None):
         (ValueError("k = 0: must be at least 1"), 2, "error: k = 0: must be at least 1\n"),
         (ImportError("no polars"), 2, "error: no polars\n"),
         (BrokenPipeError("closed"), 2, "error: closed\n"),
+        (MemoryError("no 8 TiB"), 2, "error: not enough memory: no 8 TiB\n"),
+        (MemoryError(), 2, "error: not enough memory: ask for less\n"),
     ],
 )
 def test_status_and_message(capsys, error, status, told):

@@ -102,6 +102,17 @@ def test_related_items(folder, capsys):
     assert set(rows[0][1::2]) == {"i6", "i8"}
 
 
+def test_trained_targets_and_events_given_twice_are_told(folder, capsys, tmp_path):
+    log, kept = tmp_path / "log.txt", str(tmp_path / "m")
+    log.write_text("".join(f"u{n} i{n % 7} i{n % 5 + 7} i{n % 3}\n" for n in range(40)))
+    assert run(capsys, "train", str(log), "--model", kept, "--preset", "linear")[0] == 0
+    status, out, err = run(capsys, "evaluate", kept, str(log))
+    assert status == 0 and "warning: the model was trained on the held-out items of 40" in err
+    assert json.loads(out.splitlines()[-1])["learned_targets"] == 40
+    status, _, err = run(capsys, "update", kept, str(log))
+    assert status == 2 and "must be new events alone" in err
+
+
 def test_updating_a_kept_model(folder, capsys, tmp_path):
     recommend.save(recommend.load(folder / "m"), tmp_path / "m")
     (tmp_path / "new.txt").write_text("".join(f"new{n} i7 salt\n" for n in range(30)))

@@ -7,7 +7,7 @@ import pytest
 from walks import chains
 
 from sparse_jax import data, recommend
-from sparse_jax.recommend import fitting, pairs
+from sparse_jax.recommend import fitting, pairs, updating
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -86,6 +86,37 @@ def test_updated_models_are_kept_and_updated_again(model, tmp_path):
     assert model.item_names[-2:] == ("salt0", "salt1") and model.notes["updates"] == 2
     with pytest.raises(ValueError, match="no events"):
         recommend.update(model, data.of_lists([[]]))
+
+
+def events_of(histories, begin, end, users=300):
+    named = [[histories.item_names[i] for i in histories.of(u)[begin:end]] for u in range(users)]
+    return data.of_lists(named, users=histories.user_names[:users])
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, None), (0, 4), (3, None), (2, 4)])
+def test_what_was_learned_already_is_refused(begin, end):
+    """The whole log again, its beginning, or the end that an update brought."""
+    histories = chains()
+    model = recommend.fit(events_of(histories, 0, 4), preset="linear")
+    given = events_of(histories, begin, end)
+    if begin == 3:
+        model = recommend.update(model, events_of(histories, 4, None))
+    with pytest.raises(ValueError, match="users that it knows: must be new events alone"):
+        recommend.update(model, given)
+
+
+def test_single_events_may_come_again():
+    model = recommend.fit(data.of_lists([["a", "b"]] * 9, users=[f"u{n}" for n in range(9)]))
+    again = data.of_lists([["b"]] * 9, users=[f"u{n}" for n in range(9)])
+    assert recommend.update(model, again).popularity.tolist() == [9, 18]
+
+
+def test_targets_that_were_learned_are_counted(split):
+    held_out = recommend.fit(split.train, preset="linear")
+    every = recommend.fit(chains(), preset="linear")
+    users = split.contexts.num_users
+    assert updating.num_learned(every, split.contexts, split.targets) == users
+    assert updating.num_learned(held_out, split.contexts, split.targets) < users / 4
 
 
 def test_only_the_last_events_of_a_user_are_kept():

@@ -18,6 +18,7 @@ from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.recommend import options
 from sparse_jax.commands.report import tell
+from sparse_jax.recommend.updating import num_learned
 from sparse_jax.runtime.allocator import keep_freed_memory
 
 
@@ -45,6 +46,14 @@ def _run(args: argparse.Namespace) -> None:
     """Ranks what was held out, tells the figures."""
     model = recommend.load(args.model)
     held_out = options.split(options.read(args.file, args), args.hold_out)
+    learned = num_learned(model, held_out.contexts, held_out.targets)
+    if learned > held_out.contexts.num_users / 2:
+        print(
+            f"warning: the model was trained on the held-out items of {learned:,} of "
+            f"{held_out.contexts.num_users:,} users, so it looks better here than it is; "
+            f"`sparse-jax recommend train FILE --hold-out {args.hold_out}` leaves them out",
+            file=sys.stderr,
+        )
     figures = recommend.evaluate(
         model, held_out.contexts, held_out.targets, exclude_seen=not args.with_seen
     )
@@ -52,6 +61,7 @@ def _run(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     recommend.predict(model, held_out.contexts, k=10, exclude_seen=not args.with_seen)
     seconds = time.perf_counter() - started
+    figures["learned_targets"] = learned
     figures["predict_us"] = 1e6 * seconds / held_out.contexts.num_users
     options.print_figures(figures)
     print(f"  {'predicting':<21} {figures['predict_us']:,.0f} µs a user")
