@@ -84,8 +84,8 @@ def _check_new(recent: Histories, new: Histories) -> None:
         repeated += given[: len(kept)] == kept or kept[-len(given) :] == given
     if compared >= 3 and repeated > compared / 2:
         raise ValueError(
-            f"histories = what the model has learned, of {repeated:,} of {compared:,} users "
-            "that it knows: must be new events alone, or they count twice; leave out what was trained on"
+            f"histories = what the model has learned, of {repeated:,} of {compared:,} users that "
+            "it knows: must be new events alone, or they count twice; leave out what was trained on"
         )
 
 
