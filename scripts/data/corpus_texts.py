@@ -110,10 +110,10 @@ def from_html(text: str) -> list[str]:
     from selectolax.lexbor import LexborHTMLParser
 
     tree = LexborHTMLParser(text)
-    if tree.body is None:
-        return []
     for node in tree.css(_SKIPPED):
         node.decompose()
+    if tree.body is None:  # of frames alone
+        return []
     for node in tree.css("pre"):
         node.insert_after(BREAK)
         node.replace_with(BREAK + re.sub(r"\n\s*\n", BREAK, node.text()))

@@ -182,6 +182,11 @@ def test_lists(mirror, tmp_path, capsys):
         ("usr/share/doc/a/a.txt", b"The caf\xe9 is in the town.", ["The café is in the town."]),
         ("usr/share/doc/a/README.gz", b"no gzip, but it is the text of a file", []),
         ("usr/share/doc/a/a.html", b"", []),
+        (
+            "usr/share/doc/a/a.html",
+            b"<head></head><noscript><frameset><frame src=a.html></frameset></noscript>",
+            [],
+        ),
         ("usr/share/doc/a/AUTHORS", b"It is me who was the author of this.", []),
         ("usr/share/doc/a/a.cc", b"// It is the file of all that was.", []),
         (
