@@ -31,6 +31,8 @@ PAGES = (
     *(f"docs/{n}.md" for n in ("index", "classify", "recommend", "search", "faq")),
 )
 PAGES += (
+    "docs/dedupe.md",
+    "docs/economics.md",
     "docs/memory-and-threads.md",
     "docs/many-machines.md",
 )
@@ -138,6 +140,7 @@ def write_files(folder: Path) -> None:
     dated = [f"{row},2024-{4 + n % 3:02}-{1 + n % 28:02}" for n, row in enumerate(events)]
     for name, rows in (("events.csv", dated), ("today.csv", ["new,tea,2024-08-01"])):
         (folder / name).write_text("\n".join(["user,item,time", *rows]) + "\n")
+    (folder / "book.txt").write_text("It rains, and the cats play on.")
     (folder / "notes.txt").write_text("Cats purr. Cats and dogs play. It rains.")
 
 
