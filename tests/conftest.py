@@ -73,6 +73,7 @@ _SESSION = _share_a_folder()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
+import quickly  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -102,6 +103,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in first)
 
 
+def pytest_collection_finish() -> None:
+    """What has been imported stays: the collector need not walk over it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says what was tested: a suite that passes without the kernels has not shown them right."""
     reasons = collections.Counter(
@@ -128,9 +135,8 @@ def quick_compiles() -> Iterator[None]:
     which way that was: nothing may be left over from another module, or for one.
     """
     jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with quickly.compiled():
+        yield
     jax.clear_caches()
 
 

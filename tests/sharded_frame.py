@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import quickly
 
 from sparse_jax import sharding as sh
 from sparse_jax.sharding import processes
@@ -86,7 +87,7 @@ def start(devices: int) -> None:
         setattr(sh.Dealing, name, jax.jit(getattr(sh.Dealing, name), static_argnums=0))
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    jax.config.update("jax_disable_most_optimizations", True)
+    quickly.switch(True)
 
 
 def main(checks: dict[str, Callable[[], None]], names: list[str]) -> None:

@@ -55,6 +55,7 @@ def model(tmp_path_factory, text):
     return f"{folder}/c", json.loads((folder / "r.json").read_text())
 
 
+@pytest.mark.slow
 def test_trains_and_reports(model):
     _, results = model
     assert set(KEYS) <= set(results)
@@ -92,6 +93,7 @@ def test_a_killed_run_resumes_to_the_same_bits(model, text, tmp_path, capsys):
     assert status == 2 and "other options (--lr was 0.002, is 1.0): resume with the same" in err
 
 
+@pytest.mark.slow
 def test_scores_and_writes(model, text, capsys):
     folder, results = model
     status, out, err = call(
@@ -110,6 +112,7 @@ def test_scores_and_writes(model, text, capsys):
         assert len(out.split()) >= 4
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_save_leaves_the_model_whole(
     model, tmp_path, capsys, monkeypatch
 ):
@@ -129,6 +132,7 @@ def test_a_run_killed_before_its_first_save_leaves_the_model_whole(
     assert found["test_perplexity"] == pytest.approx(model[1]["test_perplexity"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_divergence_is_told_and_saves_nothing(model, text, tmp_path, capsys):
     folder = str(shutil.copytree(model[0], tmp_path / "c"))
     before = {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}

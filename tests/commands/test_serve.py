@@ -134,6 +134,7 @@ def test_health(server, model):
     assert server.ask("HEAD", "/health").status == 200
 
 
+@pytest.mark.slow
 def test_an_index_is_searched_as_by_the_library(index_server):
     server, index = index_server
     health = server.ask("GET", "/health").body
@@ -152,6 +153,7 @@ def test_an_index_is_searched_as_by_the_library(index_server):
     assert page.status == 200 and "Search 400 documents" in page.body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "argument"),
     [

@@ -35,26 +35,26 @@ def run(*options: str, env: dict[str, str] | None = None) -> subprocess.Complete
 
 
 @pytest.mark.slow
-def test_trains_and_reports(tmp_path):
-    options = ["--epochs", "12", "--lr", "1e-2", "--seed", "1"]
-    done = run(*options, "--json", f"{tmp_path}/a.json", "--plot", f"{tmp_path}/a.png")
-    assert done.returncode == 0, done.stderr
+def test_trains_and_reports(tmp_path, capsys):
+    options = [*FILES, *SMALL, "--epochs", "12", "--lr", "1e-2", "--seed", "1"]
+    options += ["--json", f"{tmp_path}/a.json", "--plot", f"{tmp_path}/a.png"]
+    status, out, err = call(train, capsys, *options)
+    assert status == 0, err
     results = json.loads((tmp_path / "a.json").read_text())
     assert set(KEYS) <= set(results)
     assert results["steps"] == 12 * 32
     assert results["dropped_labels"] == 0
     # The most frequent label alone has P@1 .06 on this set.
     assert results["p@1"] > 0.3
-    assert json.loads(done.stdout.splitlines()[-1]) == results
+    assert json.loads(out.splitlines()[-1]) == results
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.mark.slow
-def test_a_preset_beats_a_network_alone_and_reports_its_size(tmp_path):
-    command = [sys.executable, str(SCRIPT), *FILES, "--preset", "fast", "--json", f"{tmp_path}/p"]
-    command += ["--plot", f"{tmp_path}/p.png"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+def test_a_preset_beats_a_network_alone_and_reports_its_size(tmp_path, capsys):
+    options = [*FILES, "--preset", "fast", "--json", f"{tmp_path}/p", "--plot", f"{tmp_path}/p.png"]
+    status, _, err = call(train, capsys, *options)
+    assert status == 0, err
     results = json.loads((tmp_path / "p").read_text())
     assert {"p@1", "psp@5", "train_seconds", "peak_rss_bytes", "predict_us"} <= set(results)
     assert results["trees"] > 0 and not results["networks"]

@@ -199,10 +199,12 @@ for family in hashing.FAMILIES:
     if family == "minhash":
         continue
     config = index.IndexConfig(family=family, num_tables=4, num_bits=6)
-    lsh = index.init(jax.random.key(1), weights, config=config)
-    lsh = index.mark(lsh, jnp.arange(10, dtype=jnp.int32))
-    lsh = index.maintain(lsh, jnp.int32(100), weights, config=config)
-    assert index.candidates(lsh, weights[:4], config=config).ids.dtype == jnp.int32
+    def live(key, weights):
+        lsh = index.init(key, weights, config=config)
+        lsh = index.mark(lsh, jnp.arange(10, dtype=jnp.int32))
+        lsh = index.maintain(lsh, jnp.int32(100), weights, config=config)
+        return index.candidates(lsh, weights[:4], config=config)
+    assert jax.jit(live)(jax.random.key(1), weights).ids.dtype == jnp.int32
 points = data.XmcData(
     np.arange(61), np.tile(np.arange(2, dtype=np.int32), 30), np.ones(60, np.float32),
     np.arange(61), np.tile(np.arange(2, dtype=np.int32), 30), num_features=2, num_labels=2)

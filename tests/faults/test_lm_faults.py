@@ -79,6 +79,7 @@ def trained(tmp_path_factory, request):
 # What a model knows of its data -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evaluation_is_of_the_test_text_or_refused(trained, tmp_path, capsys):
     folder, options, results = trained
     status, out, err = call(eval_lm, capsys, str(folder))
@@ -116,6 +117,7 @@ def test_what_was_held_out_is_known_while_the_text_stays(tmp_path):
     assert not set(train) & set(test)
 
 
+@pytest.mark.slow
 def test_training_text_as_test_text_is_told(trained, capsys):
     folder, options, _ = trained
     status, _, err = call(eval_lm, capsys, str(folder), "--test", options[0])
@@ -125,6 +127,7 @@ def test_training_text_as_test_text_is_told(trained, capsys):
     assert train.tokens.size == 896 and validation.tokens.size == 0
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_data_alone(trained, tmp_path, capsys):
     folder, options, results = trained
     here = ["--checkpoint", str(folder), "--resume"]
@@ -170,6 +173,7 @@ def test_another_commands_checkpoint_is_named(extra, tmp_path, capsys):
     assert status == 2 and "holds a checkpoint of another command" in err
 
 
+@pytest.mark.slow
 def test_a_record_of_another_version_is_refused(trained, tmp_path, capsys):
     folder = shutil.copytree(trained[0], tmp_path / "m")
     about = json.loads((folder / "model.json").read_text())
@@ -186,6 +190,7 @@ def test_a_vocabulary_made_otherwise_is_seen():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [1, 2])
 def test_a_model_is_replaced_as_a_whole_or_not_at_all(trained, tmp_path, monkeypatch, write):
     folder = shutil.copytree(trained[0], tmp_path / "m")
@@ -216,6 +221,7 @@ def test_a_model_of_another_kind_is_not_trained_over(tmp_path, capsys):
     assert saved.load(tmp_path / "m", kind="xmc").arrays["w"].tolist() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_one_process_writes_to_a_checkpoint(trained, tmp_path, capsys):
     program = "import sys, time; from sparse_jax.runtime.lock import locked\n"
     program += "with locked(sys.argv[1]): print('held', flush=True); time.sleep(60)"
@@ -281,6 +287,7 @@ def test_the_mean_of_equal_losses_is_that_loss():
     assert mean_loss(looks) == 2.0 and clock.means()["loss"] == 2.0
 
 
+@pytest.mark.slow
 def test_the_share_of_unknown_words_stands_beside_each_perplexity(trained, capsys):
     folder, _, results = trained
     status, out, _ = call(eval_lm, capsys, str(folder), "--sparse", "--candidates", "8")

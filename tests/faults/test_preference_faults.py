@@ -175,6 +175,7 @@ def test_few_groups_give_both_sides(count, tmp_path):
         assert found.train and found.test
 
 
+@pytest.mark.slow
 def test_pairs_that_are_alike_are_counted_and_named(base, tmp_path, capsys):
     options = ["--checkpoint", base, "--method", "reward", "--epochs", "1", "--length", "9"]
     late = write(tmp_path / "late.jsonl", rows(before=SAME))
@@ -195,6 +196,7 @@ def test_pairs_that_are_alike_are_counted_and_named(base, tmp_path, capsys):
     assert "lines 4, 6" in err and 0 <= found["unknown_share"] < 1
 
 
+@pytest.mark.slow
 def test_divergence_ends_tuning_and_saves_nothing(base, tmp_path, capsys):
     given = write(tmp_path / "p.jsonl", rows())
     target = tmp_path / "tuned"
@@ -206,6 +208,7 @@ def test_divergence_ends_tuning_and_saves_nothing(base, tmp_path, capsys):
     assert {p: p.read_bytes() for p in before} == before
 
 
+@pytest.mark.slow
 def test_a_tuned_model_knows_what_it_learned_from(base, tmp_path, capsys):
     given = write(tmp_path / "p.jsonl", rows(count=24))
     target = str(tmp_path / "tuned")

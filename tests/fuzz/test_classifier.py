@@ -26,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 SEEDS = st.integers(0, 2**16)
 LABELS, FEATURES = 8, 40
+PRESETS = ["fast", pytest.param("accurate", marks=pytest.mark.slow)]
 
 
 def make(seed: int, count: int = 120) -> data.XmcData:
@@ -56,7 +57,7 @@ def joined(parts: list[xmc.Predictions]) -> xmc.Predictions:
     return xmc.Predictions(*(np.concatenate(x) for x in zip(*parts, strict=True)))
 
 
-@pytest.mark.parametrize("preset", ["fast", "accurate"])
+@pytest.mark.parametrize("preset", PRESETS)
 @fuzz(6)
 @given(seed=st.integers(0, 3), order=SEEDS, size=st.integers(1, 40), k=st.integers(1, LABELS))
 def test_batches_order_and_k_of_predictions(preset, seed, order, size, k):
@@ -70,7 +71,7 @@ def test_batches_order_and_k_of_predictions(preset, seed, order, size, k):
     same(joined(parts), xmc.Predictions(whole.labels[rows, :k], whole.scores[rows, :k]))
 
 
-@pytest.mark.parametrize("preset", ["fast", "accurate"])
+@pytest.mark.parametrize("preset", PRESETS)
 @fuzz(3)
 @given(seed=st.integers(0, 30))
 def test_labels_by_other_ids_are_predicted_by_other_ids(preset, seed):
@@ -157,7 +158,7 @@ def test_a_model_saved_and_loaded_at_any_step_goes_on_as_if_not(seed, saves, tmp
 
 
 @pytest.mark.skipif(not ffi.AVAILABLE, reason="no C++ kernels to compare with")
-@pytest.mark.parametrize("preset", ["fast", "accurate"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_kernels_and_plain_jax_predict_the_same(preset, monkeypatch):
     model, points = fitted(1, preset), make(101, 60)
     native = xmc.predict(model, points, k=3)

@@ -16,6 +16,14 @@ from sparse_jax import sharding
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
+SLOW = [  # seconds of compiling each
+    "lm.generate",
+    "nn",
+    "retrieval.index",
+    "retrieval.quantized",
+    "retrieval.tuner",
+    "summarize.abstractive",
+]
 NEEDS = {"nn": "flax", "search": "bm25s", "sklearn": "sklearn"}  # by room, where it isn't ours
 
 
@@ -41,7 +49,12 @@ def whole_programs(monkeypatch):
         monkeypatch.setattr(sharding.Dealing, name, jax.jit(method, static_argnums=0))
 
 
-@pytest.mark.parametrize("name", importable())
+def some_slow(names: list[str]) -> list:
+    slow = {f"sparse_jax.{name}" for name in SLOW}
+    return [pytest.param(n, marks=[pytest.mark.slow] if n in slow else []) for n in names]
+
+
+@pytest.mark.parametrize("name", some_slow(importable()))
 def test_doctests(name, whole_programs):
     needed = NEEDS.get(".".join(name.split(".")[1:2]))
     if needed and importlib.util.find_spec(needed) is None:

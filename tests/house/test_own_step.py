@@ -42,6 +42,7 @@ def page():
     del sys.modules[module.__name__]
 
 
+@pytest.mark.slow
 def test_the_page_prints_what_it_says(page):
     printed, _ = page
     expected = re.findall(r"^print\(.*\)  # ([^;\n]+)", PAGE.read_text(encoding="utf-8"), re.M)
@@ -50,6 +51,7 @@ def test_the_page_prints_what_it_says(page):
         assert found == said
 
 
+@pytest.mark.slow
 def test_the_steps_of_the_page_hold_nothing_as_large_as_a_table(page):
     _, names = page
     args = names["params"], names["state"], names["batch"], names["key"]
@@ -61,6 +63,7 @@ def test_the_steps_of_the_page_hold_nothing_as_large_as_a_table(page):
     assert stats.temp_size_in_bytes < smallest and stats.alias_size_in_bytes > 6 * smallest
 
 
+@pytest.mark.slow
 def test_the_gradients_of_the_page_are_by_rows_and_equal_to_dense_ones(page):
     _, names = page
     grads = names["layers"].value_and_grad(names["loss"])(

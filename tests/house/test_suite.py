@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import quickly
+from jax._src import compiler
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -84,6 +86,19 @@ def test_thread_counts_are_set_in_one_place():
         or (isinstance(node, ast.keyword) and node.arg == "NPROC")
     ]
     assert not wrong, "use threads.environment, or the mark `threads`"
+
+
+def test_what_is_compiled_quickly_is_compiled_as_ever_after():
+    def options() -> tuple[object, object]:
+        found = compiler.get_compile_options(1, 1)
+        level = found.executable_build_options.debug_options.xla_backend_optimization_level
+        return found.env_option_overrides, level
+
+    usual = options()
+    with pytest.raises(KeyError), quickly.compiled():
+        assert options() == (list(quickly.options().items()), 0)
+        raise KeyError
+    assert options() == usual != ([], 0)
 
 
 def test_ci_runs_rooms_without_kernels_and_the_browser():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sparse_jax.lm import attention
 
+band, unband = jax.jit(attention.band, static_argnums=1), jax.jit(attention.unband)
 E, H, A, RECENT, SIZE = 3, 5, 4, 4, 6  # SIZE = C, places that a position may look at
 
 
@@ -18,10 +19,10 @@ E, H, A, RECENT, SIZE = 3, 5, 4, 4, 6  # SIZE = C, places that a position may lo
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6))
 def test_band_is_a_window_that_moves_by_one_and_unband_its_inverse(runs, length, size):
     x = np.random.default_rng(0).normal(size=(runs, length, size + length - 1)).astype(np.float32)
-    got = np.asarray(attention.band(jnp.asarray(x), size))
+    got = np.asarray(band(x, size))
     expected = np.stack([x[:, t, t : t + size] for t in range(length)], 1)
     np.testing.assert_array_equal(got, expected)
-    wide = np.asarray(attention.unband(jnp.asarray(got)))
+    wide = np.asarray(unband(got))
     np.testing.assert_array_equal(
         np.stack([wide[:, t, t : t + size] for t in range(length)], 1), got
     )
@@ -44,7 +45,8 @@ def example(seed: int = 0):
 
 def test_what_is_read_is_numpys():
     params, words, start, known, h = example()
-    got = attention.read(params, attention.look_back(params, words, start, known), h)
+    look = jax.jit(lambda p, w, s, k, h: attention.read(p, attention.look_back(p, w, s, k), h))
+    got = look(params, words, start, known, h)
     p = {name: np.asarray(value, np.float64) for name, value in params.items()}
     expected = np.zeros((6, H))
     for s in range(2):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import quickly
 
 from sparse_jax import lm, rowwise
 from sparse_jax.lm import batching, evaluate, generate, keyvalue, model, sparse_head, training
@@ -62,7 +63,9 @@ def training_batch(config, at=0, epoch=0):
 @functools.cache
 def fresh(config):
     counts = np.bincount(TEXT.tokens, minlength=V)
-    return training.init_state(jax.random.key(0), TX, counts, config=config, popular=8)
+    return jax.jit(
+        lambda counts: training.init_state(jax.random.key(0), TX, counts, config=config, popular=8)
+    )(counts)
 
 
 @functools.cache
@@ -157,6 +160,7 @@ def test_look_up_names_the_candidates_of_the_index():
     assert np.unique(ids[ids >= 0]).size == (ids >= 0).sum()
 
 
+@pytest.mark.slow
 def test_off_is_the_model_without():
     off, on = fresh(OFF), fresh(ON)
     assert off.lsh is None
@@ -264,7 +268,8 @@ def test_the_step_makes_nothing_of_all_slots():
     config = dataclasses.replace(ON, pairs=50_021)
     state = jax.eval_shape(lambda: fresh.__wrapped__(config))
     step = training.make_step(TX, config=config, active_size=V)
-    whole = jax.jit(step, donate_argnums=0).lower(state, training_batch(config)).compile()
+    lowered = jax.jit(step, donate_argnums=0).lower(state, training_batch(config))
+    whole = lowered.compile(quickly.FUSED)
     table = 50_021 * config.hidden * 4
     stats = whole.memory_analysis()
     assert stats.alias_size_in_bytes > 6 * table  # keys, values, two moments of each

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import quickly
 
 from sparse_jax import lm, rowwise
 from sparse_jax.layers import sampled_softmax
@@ -44,9 +45,11 @@ def quick_compiles(request):
     if "full_compile" in request.keywords:
         yield
         return
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with quickly.compiled():
+        yield
+
+
+next_log_probs = jax.jit(generate.next_log_probs, static_argnames="config")
 
 
 def make_corpus(seed: int, sentences: int = 150) -> Corpus:
@@ -69,7 +72,9 @@ TRAIN, TEST = make_corpus(1), make_corpus(2, 30)
 @functools.cache
 def compiled(config: model.Config, active_size: int = 40):
     counts = np.bincount(TRAIN.tokens, minlength=config.vocabulary)
-    state = training.init_state(jax.random.key(0), TX, counts, config=config, popular=8)
+    state = jax.jit(
+        lambda counts: training.init_state(jax.random.key(0), TX, counts, config=config, popular=8)
+    )(counts)
     step = training.make_step(
         TX, active_size=active_size, learning_rate=1e-2, memory_learning_rate=0.2, config=config
     )
@@ -121,12 +126,12 @@ def test_learns_and_beats_the_unigram_on_other_text():
 def test_probabilities_of_the_whole_vocabulary_sum_to_one_and_agree_with_the_score():
     state, _ = trained()
     history, known, _ = histories()
-    log_p = generate.next_log_probs(state.params, state.memory, history, known, config=CONFIG)
+    log_p = next_log_probs(state.params, state.memory, history, known, config=CONFIG)
     np.testing.assert_allclose(np.exp(np.asarray(log_p)).sum(axis=1), 1.0, atol=1e-5)
     batch = next(batches(CONFIG, corpus=TEST))
     at = batching.positions(*batch)
     scored, _ = evaluate.log_likelihood(state.params, state.memory, *batch, config=CONFIG)
-    log_p = generate.next_log_probs(state.params, state.memory, at.history, at.known, config=CONFIG)
+    log_p = next_log_probs(state.params, state.memory, at.history, at.known, config=CONFIG)
     expected = np.take_along_axis(np.asarray(log_p), np.asarray(at.targets)[:, None], 1)[:, 0]
     np.testing.assert_allclose(np.asarray(scored).ravel(), expected, atol=2e-5)
 
@@ -189,8 +194,8 @@ def test_a_second_pass_leaves_its_own_occurrence_out():
         counts=jnp.array([1, 3], jnp.int32),
         followers=followers,
     )
-    first = model.gather_evidence(contexts, None)
-    second = model.gather_evidence(contexts, jnp.array([7], jnp.int32))
+    gather = jax.jit(model.gather_evidence)
+    first, second = gather(contexts, None), gather(contexts, jnp.array([7], jnp.int32))
     np.testing.assert_allclose(first.shares[0], [[1, 0], [2 / 3, 1 / 3]], rtol=1e-6)
     np.testing.assert_allclose(second.shares[0], [[0, 0], [1 / 2, 1 / 2]], rtol=1e-6)
     assert second.known[0].tolist() == [False, True]
@@ -215,7 +220,7 @@ def test_parts_can_be_left_out(change):
     assert (state.memory is None) == (config.rows == 0)
     assert losses[-1] < losses[0]
     history, known, _ = histories()
-    log_p = generate.next_log_probs(state.params, state.memory, history, known, config=config)
+    log_p = next_log_probs(state.params, state.memory, history, known, config=config)
     np.testing.assert_allclose(np.exp(np.asarray(log_p)).sum(axis=1), 1.0, atol=1e-5)
 
 
@@ -227,7 +232,8 @@ def test_the_step_copies_no_table_and_works_in_place():
         )
     )
     step = training.make_step(TX, active_size=40, config=config)
-    compiled = jax.jit(step, donate_argnums=0).lower(state, training_batch(config)).compile()
+    lowered = jax.jit(step, donate_argnums=0).lower(state, training_batch(config))
+    compiled = lowered.compile(quickly.FUSED)
     size = sum(x.size * 4 for x in jax.tree.leaves(state.memory))
     stats = compiled.memory_analysis()
     assert stats.alias_size_in_bytes > size
@@ -425,5 +431,5 @@ def test_the_sparse_softmax_is_normalized():
     own = sparse_head.log_softmax_of(head, ids, logits, targets)
     np.testing.assert_allclose(own, whole[jnp.arange(targets.size), targets], atol=1e-5)
     history, known, _ = histories()
-    log_p = generate.next_log_probs(state.params, state.memory, history, known, head, config=CONFIG)
+    log_p = next_log_probs(state.params, state.memory, history, known, head, config=CONFIG)
     np.testing.assert_allclose(jnp.exp(log_p).sum(axis=1), 1.0, atol=1e-5)

@@ -124,11 +124,15 @@ def test_kept_rows_are_the_first_ones_whatever_comes_after():
 TX = optim.rowwise(optax.scale_by_adam())
 
 
+@functools.partial(jax.jit, static_argnames="config")
+def first_state(counts: jax.Array, config: model.Config) -> training.LMState:
+    return training.init_state(jax.random.key(0), TX, counts, config=config, popular=8)
+
+
 @functools.cache
 def make_base() -> training.LMState:
     """A model whose memory has rows, counts and vectors; not to be donated."""
-    counts = np.arange(60, 0, -1)
-    base = training.init_state(jax.random.key(0), TX, counts, config=CONFIG, popular=8)
+    base = first_state(np.arange(60, 0, -1), CONFIG)
     step = jax.jit(training.make_step(TX, config=CONFIG, active_size=32))
     rng = np.random.default_rng(3)
     for _ in range(8):
@@ -141,7 +145,7 @@ def make_base() -> training.LMState:
 
 def test_a_key_value_memory_is_refused():
     config = dataclasses.replace(CONFIG, pairs=64)
-    base = training.init_state(jax.random.key(0), TX, np.ones(60), config=config, popular=8)
+    base = first_state(np.ones(60, np.float32), config)
     with pytest.raises(ValueError, match=r"key-value memory.*--pairs 0"):
         tuning.init_policy(base, TX)
 
@@ -170,6 +174,7 @@ def make_dpo(base: training.LMState, **options):
     )
 
 
+@pytest.mark.slow
 def test_the_reference_scores_as_a_frozen_copy_does_to_the_bit():
     base = make_base()
     frozen = jax.tree.map(jnp.copy, (base.params, base.memory))
@@ -363,7 +368,7 @@ def test_script_end_to_end(tmp_path, capsys):
     fixture = DATA / "fixtures" / "pref_tiny.jsonl"
     if not fixture.exists():
         pytest.skip(f"{fixture} is missing: set SPARSE_JAX_DATA to the folder of the data")
-    small = ["--rows", "4096", "--epochs", "1", "--length", "8", "--max-seconds", "4"]
+    small = ["--rows", "4096", "--epochs", "1", "--length", "8", "--max-seconds", "1"]
     saved = ["--json", f"{tmp_path}/r.json", "--save", f"{tmp_path}/m"]
     status, out, err = call(finetune_preference, capsys, str(fixture), *small, *saved)
     assert status == 0, err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -84,12 +84,15 @@ def test_bpe_gives_the_text_back_and_knows_no_special_token_in_it():
     np.testing.assert_array_equal(again.encode(sample), ids)
 
 
+positions = jax.jit(batching.positions)
+
+
 @settings(deadline=None, max_examples=30)  # each shape compiles
 @given(
     st.lists(st.integers(0, 6), min_size=1, max_size=70),
-    st.integers(1, 4),
-    st.integers(1, 9),
-    st.integers(1, 5),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([1, 4, 9]),
+    st.sampled_from([1, 2, 5]),
     st.sampled_from([None, 3]),
 )
 def test_batches_hold_every_token_once_with_its_own_history(tokens, runs, length, back, seed):
@@ -99,7 +102,7 @@ def test_batches_hold_every_token_once_with_its_own_history(tokens, runs, length
     made = list(batching.batches(corpus, runs, length, back, seed=seed))
     assert len(made) == batching.num_batches(corpus, runs, length)
     for batch in made:
-        at = batching.positions(jnp.asarray(batch.tokens), jnp.asarray(batch.since))
+        at = positions(batch.tokens, batch.since)
         for history, known, target in zip(*map(np.asarray, at[1:]), strict=True):
             if target >= 0:
                 seen.append((*history.tolist(), known, target))

@@ -74,6 +74,7 @@ def assert_equal(a: Any, b: Any) -> None:
         np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_uninterrupted(run: Any, tmp_path: Path) -> None:
     whole = run(fresh(), slice(0, 8))
     assert int(whole.index.rebuilds) == 1 and int(whole.index.rehashed) > 0

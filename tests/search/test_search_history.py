@@ -125,13 +125,14 @@ class History(RuleBasedStateMachine):
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(
-    max_examples=40,
+    max_examples=25,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(SOME, st.lists(SOME, max_size=4), st.integers(0, 2**32 - 1))
 def test_a_network_laid_anew_is_that_of_an_index_made_at_once(first, more, seed):
@@ -221,6 +222,7 @@ def act(index: search.Index, operation: str, given) -> None:
             index.search("apples")
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(SOME, OPERATIONS, st.sampled_from([5, 1000]))
 def test_an_index_with_lessons_is_as_it_was_when_it_is_opened_again(first, operations, train_from):

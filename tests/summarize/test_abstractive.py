@@ -183,6 +183,7 @@ def started():
     return state, jax.jit(training.make_step(tx, active_size=6, learning_rate=1e-2, config=CONFIG))
 
 
+@pytest.mark.slow
 def test_a_step_changes_only_what_it_touches(started, batch):
     state, step = started
     last = training.Batch(*(np.repeat(x[2:], 3, axis=0) for x in batch[:3]))  # words 0, 1 and 4
@@ -197,6 +198,7 @@ def test_a_step_changes_only_what_it_touches(started, batch):
     assert 4 <= changed.sum() <= 6  # the active set's
 
 
+@pytest.mark.slow
 def test_training_learns_to_copy(started, batch):
     state, step = started
     losses = []
@@ -279,6 +281,7 @@ def model(pairs):
     return summarize.fit(pairs, epochs=2)
 
 
+@pytest.mark.slow
 def test_one_seed_one_model_and_what_is_saved_comes_back(model, pairs, tmp_path):
     (line,) = model.summarize([pairs[0][0]])
     again = summarize.fit(pairs, epochs=2)
@@ -291,6 +294,7 @@ def test_one_seed_one_model_and_what_is_saved_comes_back(model, pairs, tmp_path)
         summarize.load(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_errors_and_stopping(pairs):
     with pytest.raises(ValueError, match="at least 2"):
         summarize.fit(pairs[:1])
@@ -347,6 +351,7 @@ def test_script_evaluates(tmp_path, capsys):
     assert {"id", "reference", "summary"} == set(results["samples"][0])
 
 
+@pytest.mark.slow
 def test_script_trains_and_writes(tmp_path, capsys):
     data, folder = write_pairs(tmp_path / "pairs.jsonl", 64), str(tmp_path / "model")
     assert call(script, capsys, "train", data, "--epochs", "1", "--out", folder)[0] == 0

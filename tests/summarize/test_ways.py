@@ -30,6 +30,7 @@ def pairs_where(kind: str, count: int = 44) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lead", "nearest"])
 def test_the_way_that_is_right_is_found(kind, tmp_path):
     pairs = pairs_where(kind)
@@ -46,6 +47,7 @@ def test_the_way_that_is_right_is_found(kind, tmp_path):
     assert len(loaded.summaries) == len(pairs)  # what was held out is looked up, too
 
 
+@pytest.mark.slow
 def test_few_pairs_tell_nothing():
     model = summarize.fit(pairs_where("lead", ways.ENOUGH - 1), epochs=1)
     assert model.way == "written" and not model.scores
