@@ -1,9 +1,10 @@
 """Search over a person's own documents that learns from feedback.
 
-A sparse network from hashed features of text (words, n-grams, pairs of words) to documents, BM25
-beside it, and a fixed fusion of the two. `fit` makes an index and trains it on the documents
-themselves; `Index.insert`, `upsert`, `search`, `delete`, `upvote`, `associate`, `undo` and `save`
-do what they say; `load` opens what `save` wrote. Needs ``pip install 'sparse_jax[search]'``.
+BM25 of words by their stems, of parts and pairs of words, and a sparse network over all of these,
+partly latent structure of the documents, partly trained on them, fused by a fixed rule. `fit` makes
+an index and trains it on the documents themselves; `Index.insert`, `upsert`, `search`, `delete`,
+`upvote`, `associate`, `undo` and `save` do what they say; `load` opens what `save` wrote. Needs
+``pip install 'sparse_jax[search]'``.
 
 Example:
   >>> from sparse_jax import search

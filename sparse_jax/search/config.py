@@ -22,14 +22,13 @@ class Config:
 
     num_features: int = 1 << 18  # features are hashed into so many
     dim: int = 128  # width of the network
-    kind_weights: tuple[float, float, float] = (1.0, 1.0, 0.5)  # words, n-grams, pairs
-    k1: float = 0.8  # saturation of the hashed features
-    b: float = 0.5  # their normalization by length
-    bm25_k1: float = 1.2
-    bm25_b: float = 0.75
-    bm25_weight: float = 0.1  # in the fused score; the hashed features have weight 1
-    deep_weight: float = 0.3
-    strong: float = 2.0  # a word of the title counts as so many of the text
+    kind_weights: tuple[float, float, float] = (1.0, 0.2, 0.5)  # words, n-grams, pairs
+    k1: float = 1.0  # saturation of n-grams and pairs
+    b: float = 0.65  # their normalization by length
+    bm25_k1: float = 1.0  # those of words
+    bm25_b: float = 0.65
+    deep_weight: float = 0.2
+    strong: float = 4.0  # a word of the title counts as so many of the text
     train_from: int = 1000  # documents; the network of fewer is not trained
     cold_steps: int = 1500  # training steps at the start; fewer where documents are few
     cold_batch: int = 512
@@ -46,7 +45,7 @@ class Config:
             )
         if len(self.kind_weights) != 3:
             raise ValueError(f"kind_weights = {self.kind_weights}: must be three, see `Config`")
-        for name in ("k1", "bm25_k1", "bm25_weight", "deep_weight", "strong"):
+        for name in ("k1", "bm25_k1", "deep_weight", "strong"):
             _check_number(name, getattr(self, name), math.inf)
         for name in ("b", "bm25_b"):
             _check_number(name, getattr(self, name), 1)

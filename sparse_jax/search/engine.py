@@ -1,7 +1,7 @@
-"""Scores: hashed features, BM25 and the network, fused by fixed weights.
+"""Scores: BM25 of words, of their parts and pairs, and the network, fused by fixed weights.
 
-Each part is divided by what the query could reach at most, so that a query whose words no document
-has leaves the decision to the network, which may have learned what they mean.
+The first two are divided by what the query could reach at most, so that a query whose words no
+document has leaves the decision to the network, which may have learned what they mean.
 
 The first two parts are functions of the documents alive alone: see `text.postings`. The network,
 with the weights of features in its bag, is one of the documents it was laid on (`Engine.lay`):
@@ -31,8 +31,9 @@ MAX_QUERIES = 64
 # of all, it tells nothing that their random rows don't: no measure of ours fell by .001.
 _TRAINED_FROM = 4
 _FEW = 8192  # documents, whose products take a tenth of a millisecond
-# In the bag n-grams count half: there are many in a word, and all say nearly the same.
-_DEEP_KINDS = np.asarray([1.0, 0.5, 1.0], np.float32)
+# Of words, n-grams and pairs in the bag: there are many n-grams in a word, and all say nearly the
+# same.
+_DEEP_KINDS = np.asarray([1.0, 0.5, 0.5], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Query:
 
     text: str
     ids: np.ndarray  # int32 [n], distinct features but for collisions of kinds
-    wide_weights: np.ndarray  # float32 [n], of the features in the hashed part
+    wide_weights: np.ndarray  # float32 [n], of parts and pairs of words; 0 for words
     words: np.ndarray  # int32 [m], the features that are words
     word_weights: np.ndarray  # float32 [m], of those in BM25
     deep_values: np.ndarray  # float32 [n], of the features in the bag; unit length
@@ -51,7 +52,6 @@ class Extracted(NamedTuple):
     """What is read of documents."""
 
     features: Features  # words of titles count more
-    plain_counts: np.ndarray  # float32 [nnz], as often as they come
     hasher: Hasher
 
 
@@ -196,35 +196,36 @@ class Engine:
     def read_batch(self, texts: Sequence[str]) -> list[Query]:
         """`read` for several queries at once."""
         config = self.config
-        features = extract(texts, num_features=config.num_features)
+        features = extract(texts, num_features=config.num_features, stems=True)
         alive = self.wide.num_alive
         idf = inverse_document_frequency(self.wide.document_frequency[features.ids], alive)
-        wide = np.asarray(config.kind_weights, np.float32)[features.kinds] * idf
+        # Words count by postings of their own, where they share ids with words alone.
+        wide = np.asarray([0.0, *config.kind_weights[1:]], np.float32)[features.kinds] * idf
         deep = self.deep_values(features)
         queries = []
         for text, a, b in zip(texts, features.offsets[:-1], features.offsets[1:], strict=True):
             ids, kinds = features.ids[a:b], features.kinds[a:b]
             words = ids[kinds == WORD]
             word_idf = inverse_document_frequency(self.bm25.document_frequency[words], alive)
-            max_wide = float(wide[a:b].sum()) * (config.k1 + 1)
-            max_words = float(word_idf.sum()) * (config.bm25_k1 + 1)
-            queries.append(
-                Query(
-                    text,
-                    ids,
-                    (wide[a:b] / np.float32(max(max_wide, 1e-9))),
-                    words,
-                    word_idf / np.float32(max(max_words, 1e-9)),
-                    deep[a:b],
-                )
-            )
+            word_idf *= np.float32(config.kind_weights[0])
+            most = wide[a:b].sum() * (config.k1 + 1) + word_idf.sum() * (config.bm25_k1 + 1)
+            share = np.float32(1 / max(float(most), 1e-9))
+            queries.append(Query(text, ids, wide[a:b] * share, words, word_idf * share, deep[a:b]))
         return queries
 
     def lexical(self, query: Query) -> np.ndarray:
         """The part that feedback doesn't change: float32 [documents]."""
-        wide = self.wide.score(query.ids, query.wide_weights)
-        words = self.bm25.score(query.words, query.word_weights)
-        return fusion.lexical(wide, words, config=self.config)
+        sums = self._sums(query)
+        return sums * fusion.lift(sums, self.wide.alive)
+
+    def lift(self, query: Query) -> np.float32:
+        """By what `lexical` multiplies the sums of a query's weights."""
+        return fusion.lift(self._sums(query), self.wide.alive)
+
+    def _sums(self, query: Query) -> np.ndarray:
+        counts = query.wide_weights > 0
+        wide = self.wide.score(query.ids[counts], query.wide_weights[counts])
+        return wide + self.bm25.score(query.words, query.word_weights)
 
     def hidden(self, queries: Sequence[Query], *, room: int) -> np.ndarray:
         """h of queries, padded with zeros to `room` rows: float32 [room, d]."""
@@ -277,23 +278,20 @@ class Engine:
 
     def deep_values(self, features: Features) -> np.ndarray:
         """Weights in the bag, of unit length in each text."""
-        config = self.config
-        kinds = np.asarray(config.kind_weights, np.float32) * _DEEP_KINDS
         saturated = features.counts * 2.2 / (features.counts + 1.2)
-        values = kinds[features.kinds] * self.deep_idf[features.ids] * saturated
+        values = _DEEP_KINDS[features.kinds] * self.deep_idf[features.ids] * saturated
         squares = np.bincount(features.rows, values**2, minlength=features.offsets.size - 1)
         return (values / np.sqrt(np.maximum(squares, 1e-12))[features.rows]).astype(np.float32)
 
     def extract(self, texts: Sequence[str], titles: Sequence[str]) -> Extracted:
         config = self.config
         tokens = tokenize([f"{a} {b}" if a else b for a, b in zip(titles, texts, strict=True)])
-        hasher = Hasher(tokens, num_features=config.num_features)
+        hasher = Hasher(tokens, num_features=config.num_features, stems=True)
         features = hasher.all()
-        plain = features.counts
         if any(titles) and config.strong > 1:
-            strong = extract(titles, num_features=config.num_features)
+            strong = extract(titles, num_features=config.num_features, stems=True)
             features = _add_counts(features, strong, config.strong - 1)
-        return Extracted(features, plain, hasher)
+        return Extracted(features, hasher)
 
     def _add(self, texts: Sequence[str], titles: Sequence[str]) -> Extracted:
         """Appends documents to the postings."""
@@ -303,7 +301,7 @@ class Engine:
         word = features.kinds == WORD
         sizes = np.bincount(features.rows[word], minlength=len(texts))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        self.bm25.add(offsets, features.ids[word], found.plain_counts[word])
+        self.bm25.add(offsets, features.ids[word], features.counts[word])
         return found
 
 

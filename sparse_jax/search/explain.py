@@ -26,13 +26,13 @@ def explain(engine: Engine, text: str, number: int) -> list[tuple[str, float]]:
     places = np.searchsorted(query.ids, query.words)
     words[places] = query.word_weights * engine.bm25.weights_in(number, query.words)
     deep = engine.parts(query) @ engine.output[number]
-    lexical = fusion.lexical(wide, words, config=config)
+    lexical = (wide + words) * engine.lift(query)
     shares = fusion.fuse(lexical, deep, weight=config.deep_weight)
     distinct, at = np.unique(query.ids, return_inverse=True)
     shares = np.bincount(at, shares)
 
     tokens = tokenize([text])
-    hasher = Hasher(tokens, num_features=config.num_features)
+    hasher = Hasher(tokens, num_features=config.num_features, stems=True)
     owner, ids = _owners(tokens.types, hasher)
     feature = np.searchsorted(distinct, ids)
     owners = np.bincount(feature, minlength=distinct.size)

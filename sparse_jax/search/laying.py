@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_jax.search import cold, network
+from sparse_jax.search import cold, latent, network
 from sparse_jax.search.config import Config
 from sparse_jax.search.parameters import Network
 from sparse_jax.text.features import Features, Hasher
@@ -17,6 +17,7 @@ from sparse_jax.text.features import Features, Hasher
 __all__ = ["compact", "grow", "lay", "set_rows", "train"]
 
 _ENCODE_AT_ONCE = 256
+_LATENT = 1.0  # length of documents in the latent part, for 1 in the trained one
 Values = Callable[[Features], np.ndarray]
 """Weights of features in the bag: float32 [nnz]."""
 
@@ -30,7 +31,7 @@ def train(
     kept: np.ndarray,
     config: Config,
 ) -> jax.Array:
-    """An embedding trained on pieces of documents.
+    """An embedding: a quarter of each row is that of `latent`, the others trained on pieces.
 
     Args:
       features: of the documents.
@@ -43,13 +44,25 @@ def train(
     Returns:
       float32 [num_features, d]; all other rows are as `network.drawn` has them.
     """
+    weights, dim = values(features), config.dim // 4
+    rest = dataclasses.replace(config, dim=config.dim - dim)
+    trained = np.asarray(_trained(features, hasher, values, order=order, config=rest))
+    latents = latent.rows(features, weights, order=order, kept=kept, dim=dim, seed=config.seed)
+    latents *= np.float32(_LATENT * latent.level(latents, trained, features, weights))
+    embedding = jnp.concatenate([latents, trained], axis=1)
+    return network.keep(embedding, kept, seed=config.seed)
+
+
+def _trained(
+    features: Features, hasher: Hasher, values: Values, *, order: np.ndarray, config: Config
+) -> jax.Array:
+    """float32 [num_features, d], trained on pieces of documents alone."""
     first = _first(config)
     rows = np.concatenate([np.asarray(r) for _, r in _encodings(first.embedding, features, values)])
     start = dataclasses.replace(
         first, output=jnp.asarray(rows[order])
     )  # `order` leaves padding out
-    trained = cold.fit(start, hasher, values, config=config)
-    return network.keep(trained.embedding, kept, seed=config.seed)
+    return cold.fit(start, hasher, values, config=config).embedding
 
 
 def _first(config: Config) -> Network:

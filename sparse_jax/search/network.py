@@ -49,7 +49,7 @@ __all__ = [
     "unpack",
 ]
 
-_MAX_GAIN = 3.0
+_MAX_GAIN = 5.0
 _FEW = 1 << 19
 
 

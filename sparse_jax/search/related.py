@@ -79,23 +79,20 @@ def _query(engine: Engine, documents: Sequence[Document]) -> Query:
     idf = inverse_document_frequency(engine.wide.document_frequency[features.ids], alive)
     kinds = np.asarray(config.kind_weights, np.float32)[features.kinds]
     weights = kinds * idf * saturate(features.counts, np.full(1, 1.2, np.float32), k1=1.2)
-    ids, wide = _mean(features.ids, weights, features.rows, len(documents), config.k1)
     word = features.kinds == WORD
-    words, plain = _mean(
-        features.ids[word], weights[word], features.rows[word], len(documents), config.bm25_k1
-    )
+    most = weights * np.where(word, config.bm25_k1 + 1, config.k1 + 1)
+    totals = np.bincount(features.rows, most, minlength=len(documents)) * len(documents)
+    shares = weights / np.maximum(totals, 1e-9)[features.rows]
+    ids, wide = _heaviest(features.ids[~word], shares[~word])
+    words, plain = _heaviest(features.ids[word], shares[word])
     by_id = dict(zip(found.hasher.word_ids.tolist(), found.hasher.tokens.words, strict=True))
     telling = words[np.argsort(-plain, kind="stable")[:_WORDS]].tolist()
     text = " ".join(by_id[id] for id in telling)
     return Query(text, ids, wide, words, plain, np.zeros_like(wide))
 
 
-def _mean(
-    ids: np.ndarray, weights: np.ndarray, rows: np.ndarray, documents: int, k1: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct ids int32, and the mean over documents of their shares, float32; the heaviest."""
-    totals = np.bincount(rows, weights, minlength=documents) * (k1 + 1)
-    shares = weights / np.maximum(totals, 1e-9)[rows] / documents
+def _heaviest(ids: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct ids int32, and the sums of their shares, float32; of those that have most."""
     distinct, at = np.unique(ids, return_inverse=True)
     sums = np.bincount(at, shares, minlength=distinct.size)
     chosen = np.sort(np.argsort(-sums, kind="stable")[:_FEATURES])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from sparse_jax.search.documents import Document
 from sparse_jax.text.features import normalize
+from sparse_jax.text.stem import stem
 
 __all__ = ["Result"]
 
@@ -26,14 +27,14 @@ class Result(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """Words of the query, as `text.features.normalize` has them, that the document holds.
+        """Words of the query, as `normalize` of `text.features` has them, whose stems it holds.
 
         If there is none, parts of words speak for the document, or what the network learned: the
         score is not comparable with that of a document that holds one.
         """
         document = self.document
-        have = set(normalize(f"{document.title} {document.text}").split())
-        return [w for w in dict.fromkeys(normalize(self.query).split()) if w in have]
+        have = {stem(w) for w in set(normalize(f"{document.title} {document.text}").split())}
+        return [w for w in dict.fromkeys(normalize(self.query).split()) if stem(w) in have]
 
     @property
     def is_matched(self) -> bool:

@@ -31,10 +31,20 @@ from sparse_jax.search.parameters import Stored
 from sparse_jax.search.state import State
 from sparse_jax.text.postings import Postings, inverse_document_frequency
 
-__all__ = ["check", "clean", "is_current", "memory", "read", "remember", "write"]
+__all__ = ["check", "clean", "is_current", "is_rebuilt", "memory", "read", "remember", "write"]
 
-FORMAT = 4
-_REBUILT = 3  # its features were hashed otherwise
+FORMAT = 5
+_REBUILT = (3, 4)  # their features were hashed otherwise
+# What these left at its default is at today's.
+_FORMER = {
+    "kind_weights": [1.0, 1.0, 0.5],
+    "k1": 0.8,
+    "b": 0.5,
+    "bm25_k1": 1.2,
+    "bm25_b": 0.75,
+    "deep_weight": 0.3,
+    "strong": 2.0,
+}
 _STORED = Stored._fields[2:]  # those that are arrays
 
 
@@ -53,7 +63,7 @@ def check(path: Path) -> dict[str, Any]:
         names = manifest["snapshot"], manifest["log"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{place} is damaged ({error}): restore it from a backup") from None
-    if found not in (FORMAT, _REBUILT):
+    if found not in (FORMAT, *_REBUILT):
         raise ValueError(
             f"{path} has format {found}, this version reads {FORMAT}: rebuild the index from its "
             f"documents in an empty directory (they are in {names[0]}/documents.jsonl, one a line, "
@@ -97,6 +107,11 @@ def write(path: Path, state: State) -> Journal:
                 _remove(left)
         raise
     return journal
+
+
+def is_rebuilt(path: Path) -> bool:
+    """Whether an index is laid anew each time it is opened: no array of it says anything then."""
+    return bool(check(path)["format"] in _REBUILT)
 
 
 def is_current(path: Path, log: Path) -> bool:
@@ -191,8 +206,8 @@ def read(path: Path) -> tuple[State, Path]:
     manifest = check(path)
     folder = path / manifest["snapshot"]
     try:
-        if manifest["format"] == _REBUILT:
-            return _rebuild(path, folder), path / manifest["log"]
+        if manifest["format"] in _REBUILT:
+            return _rebuild(path, folder, manifest["format"]), path / manifest["log"]
         return _read(folder), path / manifest["log"]
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise ValueError(
@@ -247,17 +262,24 @@ def _config(settings: dict[str, Any]) -> Config:
     return Config(**{**fields, "kind_weights": tuple(fields["kind_weights"])})
 
 
-def _rebuild(path: Path, folder: Path) -> State:
+def _without_former(settings: dict[str, Any]) -> dict[str, Any]:
+    fields = {field.name for field in dataclasses.fields(Config)}
+    found = {k: v for k, v in settings["engine"].items() if k in fields}
+    kept = {k: v for k, v in found.items() if _FORMER.get(k) != v}
+    return {"engine": {"kind_weights": Config.kind_weights, **kept}}
+
+
+def _rebuild(path: Path, folder: Path, found: int) -> State:
     """The same documents and lessons, as if they were new."""
     warnings.warn(
-        f"{path} has format {_REBUILT}: it is laid anew from its documents each time it is opened, "
+        f"{path} has format {found}: it is laid anew from its documents each time it is opened, "
         "until it is saved: sparse-jax search save DIR",
         stacklevel=5,
     )
     settings = json.loads((folder / "settings.json").read_bytes())
     lines = Lines(folder / "documents.jsonl", np.load(folder / "lines.npy", allow_pickle=False))
     living = [lines[number] for number in range(len(lines))]
-    state = State.fit(living, _config(settings))
+    state = State.fit(living, _config(_without_former(settings)))
     state.feedback = settings["feedback"]
     if state.feedback:
         state.refresh()

@@ -44,6 +44,8 @@ def keep(state: State, events: Sequence[dict[str, Any]], log: Path) -> None:
     """
     if not events or any(event["do"] not in _LESSONS for event in events):
         return
+    if snapshot.is_rebuilt(log.parent):
+        return
     with contextlib.suppress(OSError):
         header, place = _header(log.read_bytes(), len(events)), path_of(log)
         if _read(place).get("header", np.zeros(0)).tolist() == header.tolist():
@@ -66,7 +68,7 @@ def restore(state: State, records: Sequence[dict[str, Any]], log: Path) -> int:
       The number of records that need not be repeated.
     """
     found = _read(path_of(log))
-    if not found:
+    if not found or snapshot.is_rebuilt(log.parent):
         return 0
     try:
         size, _, count = found["header"].tolist()

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparse_jax.text.stem import stem
+
 __all__ = ["Features", "Hasher", "Tokens", "extract", "normalize", "pieces", "tokenize"]
 
 WORD, GRAM, PAIR = range(3)
@@ -160,7 +162,7 @@ def tokenize(texts: Sequence[str]) -> Tokens:
     return Tokens(np.array(offsets, np.int64), np.array(types, np.int32), list(numbers))
 
 
-def extract(texts: Sequence[str], *, num_features: int) -> Features:
+def extract(texts: Sequence[str], *, num_features: int, stems: bool = False) -> Features:
     """Hashed features of texts.
 
     Each word, each 4 bytes of a word and its borders, and each pair of neighbouring words gets a
@@ -169,6 +171,8 @@ def extract(texts: Sequence[str], *, num_features: int) -> Features:
     Args:
       texts: any strings.
       num_features: the range of ids, at most 2^31 − 1.
+      stems: whether words, alone and in pairs, are those that `text.stem` makes of them; n-grams
+        are of the words themselves.
 
     Returns:
       `Features`.
@@ -181,7 +185,7 @@ def extract(texts: Sequence[str], *, num_features: int) -> Features:
       >>> found.offsets.tolist(), found.kinds.tolist().count(PAIR)
       ([0, 9, 14, 14], 1)
     """
-    return Hasher(tokenize(texts), num_features=num_features).all()
+    return Hasher(tokenize(texts), num_features=num_features, stems=stems).all()
 
 
 class Hasher:
@@ -190,13 +194,16 @@ class Hasher:
     Args:
       tokens: of the texts.
       num_features: as for `extract`.
+      stems: as for `extract`.
     """
 
-    def __init__(self, tokens: Tokens, *, num_features: int) -> None:
+    def __init__(self, tokens: Tokens, *, num_features: int, stems: bool = False) -> None:
         if not 1 <= num_features < 2**31:
             raise ValueError(f"num_features = {num_features}: must be from 1 to 2^31 - 1.")
         self.tokens, self.num_features = tokens, num_features
         self.word_hash, grams, self.gram_offsets = _hash_words(tokens.words)
+        if stems:
+            self.word_hash = _hash_words([stem(word) for word in tokens.words])[0]
         self.word_ids = self._reduce(self.word_hash, WORD)
         self.gram_ids = self._reduce(grams, GRAM)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from small_index import TINY, sample
 
 from sparse_jax import search
-from sparse_jax.search import arrays, draw, network
+from sparse_jax.search import arrays, draw, network, taught
 from sparse_jax.search.documents import Lines
 from sparse_jax.search.parameters import narrow, widen
 
@@ -74,21 +75,29 @@ def test_rows_in_eight_bits_come_back_as_they_are():
     np.testing.assert_array_equal(widen(levels, scales, np.array([3, 3])), wide[[3, 3]])
 
 
-def test_an_index_of_format_3_is_laid_anew(tmp_path):
+@pytest.mark.parametrize("number", [3, 4])
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_an_index_of_an_earlier_format_is_laid_anew(tmp_path, monkeypatch, number, is_saved):
     """Its features were hashed otherwise: documents and lessons are what is left of it."""
     rows = sample()[:60]
     with search.fit(rows, config=TINY) as index:
         index.save(tmp_path / "i")
         index.upvote("zorblax", rows[3].id)
-        index.save()
+        if is_saved:
+            index.save()
         expected = scores(index)
     manifest = tmp_path / "i" / "manifest.json"
     folder = tmp_path / "i" / json.loads(manifest.read_text())["snapshot"]
-    manifest.write_text(manifest.read_text().replace('"format": 4', '"format": 3'))
+    manifest.write_text(manifest.read_text().replace('"format": 5', f'"format": {number}'))
     for file in folder.glob("*.npy"):
         if file.name != "lines.npy":
             file.write_bytes(b"of another kind")
-    with pytest.warns(UserWarning, match="has format 3: it is laid anew"):
+
+    def refuse(*_):  # what lies beside the log is of features hashed otherwise, too
+        raise RuntimeError("must be learned anew")
+
+    monkeypatch.setattr(taught, "_apply", refuse)
+    with pytest.warns(UserWarning, match=f"has format {number}: it is laid anew"):
         old = search.load(tmp_path / "i")
     with old:
         assert old.search("zorblax", k=1)[0].id == rows[3].id
@@ -99,7 +108,25 @@ def test_an_index_of_format_3_is_laid_anew(tmp_path):
         old.save()
     with search.load(tmp_path / "i", read_only=True) as new:
         assert scores(new) == before
-        assert json.loads(manifest.read_text())["format"] == 4
+        assert json.loads(manifest.read_text())["format"] == 5
+
+
+def test_what_an_earlier_format_left_at_its_default_is_at_that_of_today(tmp_path):
+    rows = sample()[:20]
+    former = {"kind_weights": (1.0, 1.0, 0.5), "k1": 0.8, "b": 0.5, "strong": 2.0}
+    former |= {"bm25_k1": 1.2, "bm25_b": 0.75, "deep_weight": 0.3}
+    cases = (former, search.Config()), (former | {"k1": 0.9}, search.Config(k1=0.9))
+    for given, expected in cases:
+        place = tmp_path / str(given["k1"])
+        with search.fit(rows, config=dataclasses.replace(TINY, **given)) as index:
+            index.save(place)
+        manifest = place / "manifest.json"
+        manifest.write_text(manifest.read_text().replace('"format": 5', '"format": 4'))
+        with pytest.warns(UserWarning, match="has format 4"):
+            found = search.load(place, read_only=True)._engine.config
+        for name in former:
+            assert getattr(found, name) == getattr(expected, name)
+        assert found.num_features == TINY.num_features
 
 
 def test_equal_documents_have_equal_scores():
