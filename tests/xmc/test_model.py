@@ -15,6 +15,7 @@ import pytest
 from small_points import points_of
 
 from sparse_jax import data, xmc
+from sparse_jax.ops import ffi
 from sparse_jax.runtime import saved
 from sparse_jax.xmc import calibration, inference, label_tree, metrics, mixing, wide
 from sparse_jax.xmc.model import network_parts, over_all
@@ -64,8 +65,6 @@ def test_the_kernel_finds_what_the_dense_formula_does(model, tiny, networks, mon
         model = with_network(model)
     some = inference.prepare(model, tiny[1].take(slice(0, 64)))
     batch = inference.padded_batch(some, np.arange(64), 64)
-    from sparse_jax.ops import ffi
-
     if not ffi.AVAILABLE:
         pytest.skip("no C++ kernels")
     kernel = jax.jit(lambda m, b: inference.best_labels(m, b, k=7))(model, batch)
@@ -108,8 +107,6 @@ def test_makes_no_array_of_all_labels(model, tiny):
     batch = inference.padded_batch(some, np.arange(64), 64)
     compiled = jax.jit(inference.predict_batch, static_argnames="k").lower(model, batch, k=5)
     shapes = {f"[64,{n}]" for n in (model.num_labels,)} | {f"64,{model.num_labels}]"}
-    from sparse_jax.ops import ffi
-
     text = compiled.compile().as_text()
     found = [shape for shape in shapes if shape in text]
     assert bool(found) != ffi.AVAILABLE, found  # the fallback does, which shows the test can fail
