@@ -58,7 +58,7 @@ PRESETS = {
         wide_epochs=(3, 5),
         min_share=0.002,
         max_trees=4,
-        tree_labels=1_700_000,
+        tree_labels=2_400_000,
         rare=np.inf,
         held_out=2000,
     ),

@@ -187,7 +187,7 @@ NAMES = tuple(f"w{'abcdefghij'[i // 20]}{'klmnopqrstuvwxyzabcd'[i % 20]}q" for i
 
 @pytest.mark.parametrize("preset", ["fast", "accurate"])
 def test_names_teach_what_few_points_cannot(preset):
-    n = dict(fast=400, accurate=1200)[preset]
+    n = dict(fast=400, accurate=500)[preset]
     points, test = named_points(0, by_name=True, n=n), named_points(1, by_name=True)
     plain = xmc.fit(points, preset=preset)
     named = xmc.fit(points, preset=preset, label_names=NAMES, feature_names=NAMES)
