@@ -20,7 +20,7 @@ import numpy as np
 import scipy.sparse as sp  # type: ignore[import-untyped]
 
 from sparse_jax.data import XmcData, to_csr
-from sparse_jax.xmc import inference, metrics, names, wide
+from sparse_jax.xmc import inference, names, wide
 from sparse_jax.xmc.model import About, Model
 from sparse_jax.xmc.soft_labels import Weighted
 
@@ -138,9 +138,15 @@ def choose(model: Model, parts: Parts, held_out: XmcData, known: np.ndarray) -> 
         for kind in (kind for kind in WEIGHTS if kind in parts):
             tried = [ranked.quality({**chosen, kind: value}) for value in WEIGHTS[kind]]
             best = tried[int(np.argmax([quality.sum() for quality in tried]))]
-            level = [metrics.is_level(quality, best) for quality in tried]
+            level = [_is_level(quality, best) for quality in tried]
             chosen[kind] = WEIGHTS[kind][level.index(True)]
     return {kind: value for kind, value in chosen.items() if value}
+
+
+def _is_level(quality: np.ndarray, best: np.ndarray) -> bool:
+    """Whether held-out points can't tell one from the best by a standard error."""
+    less = best - quality
+    return bool(less.mean() <= less.std() / np.sqrt(less.size))
 
 
 def add(model: Model, parts: Parts, chosen: dict[str, float]) -> Model:

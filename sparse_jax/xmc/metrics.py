@@ -344,14 +344,3 @@ def _weigh(judged: _Judged, inv_propensity: Any) -> tuple[np.ndarray, np.ndarray
 def _psp(judged: _Judged, gains: np.ndarray, best: np.ndarray, k: int) -> float:
     possible = best[:, :k].sum()
     return float(gains[:, :k].sum() / possible) if possible > 0 else 0.0
-
-
-def is_level(quality: np.ndarray, best: np.ndarray) -> bool:
-    """Whether some points can't tell one way from the best one by a standard error.
-
-    Args:
-      quality: float [n], of each point.
-      best: float [n], the same by the way that is best in the mean.
-    """
-    less = best - quality
-    return bool(less.mean() <= less.std() / np.sqrt(less.size))

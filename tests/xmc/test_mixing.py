@@ -176,20 +176,13 @@ def with_network(model):
     )
 
 
-@pytest.mark.parametrize("weight", [0.5, 2.0, 8.0])
+@pytest.mark.parametrize("weight", [1.0, 2.0, 8.0])
 def test_the_best_weight_beside_networks_is_taken(parts, monkeypatch, weight):
     model, held_out = with_network(parts[0]), parts[1]
-    tried = judged_by(monkeypatch, {weight: right(110, 0)}, lambda m: m.mix.weight)
+    tried = judged_by(monkeypatch, {weight: right(101, 0)}, lambda m: m.mix.weight)
     chosen = mixing.choose_weight(model, held_out)
     assert sorted(tried) == sorted(mixing.WEIGHTS) and mixing.ALONE in tried
     assert float(chosen.mix.weight) == weight and chosen.encoders
-
-
-def test_of_weights_that_held_out_points_cannot_tell_apart_the_first_is_taken(parts, monkeypatch):
-    model, held_out = with_network(parts[0]), parts[1]
-    found = {0.5: right(150, 7), 8.0: right(151, 0), 2.0: right(110, 0)}
-    judged_by(monkeypatch, found, lambda m: m.mix.weight)
-    assert float(mixing.choose_weight(model, held_out).mix.weight) == 8.0
 
 
 def test_networks_that_bring_nothing_are_left_out(parts, monkeypatch):
