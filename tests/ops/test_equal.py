@@ -21,6 +21,7 @@ from sparse_jax.ops import (
     ensemble,
     ffi,
     label_tree,
+    minhash,
     mixing,
     quantized,
     rows,
@@ -299,6 +300,14 @@ def run_wide(rng: np.random.Generator) -> Any:
     return jitted(lambda *p: wide.wide_scores(*p, B), *part[:4], given), stepped, pairs
 
 
+def run_minhash(rng: np.random.Generator) -> Any:
+    sets = [np.sort(rng.permutation(N)[: rng.integers(9)]) for _ in range(B)]
+    offsets, ids = np.cumsum([0, *map(len, sets)]), np.concatenate(sets).astype(np.int32)
+    words, strides = rng.integers(1, 2**32, 6, np.uint32), rng.integers(1, 11, 8, np.int32)
+    codes = minhash.codes(minhash.Params(words[:2], words[2:], strides, 30, 11), offsets, ids)
+    return codes, *minhash.Matcher(4, 0.1, 8).add(offsets, ids, codes)
+
+
 def run_text_features(rng: np.random.Generator) -> Any:
     words = np.array(["red", "Apple", "a", "größe", "x1", "the", "C++", "日本"])
     texts = [" ".join(rng.choice(words, rng.integers(0, 9))) for _ in range(B)]
@@ -327,6 +336,7 @@ CASES = {
     "bf16": Case(run_bf16),
     "ensemble": Case(run_ensemble, 1e-4),
     "label_tree": Case(run_label_tree, 1e-3),
+    "minhash": Case(run_minhash),
     "quantized": Case(run_quantized),
     "rows": Case(run_rows),
     "softmax": Case(run_softmax, 1e-4),
@@ -368,10 +378,8 @@ def test_the_comparison_can_fail(monkeypatch, name):
     """Other arrays give other results: what is compared isn't empty or constant."""
     monkeypatch.setattr(ffi, "AVAILABLE", False)
     results = [jax.tree.leaves(CASES[name].run(np.random.default_rng(seed))) for seed in (0, 1)]
-    same = [
-        np.array_equal(a, b, equal_nan=np.asarray(a).dtype == np.float32)
-        for a, b in zip(*results, strict=True)
-    ]
+    pairs = [tuple(map(np.asarray, pair)) for pair in zip(*results, strict=True)]
+    same = [np.array_equal(a, b, equal_nan=a.dtype == np.float32) for a, b in pairs]
     assert not all(same) and sum(same) <= len(same) / 2
 
 
