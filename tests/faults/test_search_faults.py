@@ -90,12 +90,13 @@ def test_lengths_are_held_against_the_mean_of_all_documents():
     engine = index._engine
     query = engine.read("apple")
     found = [float(engine.bm25.weights_in(n, query.words)[0]) for n in range(3)]
+    k1, b = TINY.bm25_k1, TINY.bm25_b
     mean = (4 + 2 + 61) / 3
-    right = [2.2 / (1 + 1.2 * (0.25 + 0.75 * n / mean)) for n in (2, 61)]
+    right = [(k1 + 1) / (1 + k1 * (1 - b + b * n / mean)) for n in (2, 61)]
     assert found == [0, *(pytest.approx(x, rel=1e-6) for x in right)]
     index.delete("0")
     found = [float(x) for x in engine.bm25.score(query.words, np.ones(1, np.float32))]
-    right = [2.2 / (1 + 1.2 * (0.25 + 0.75 * n / 31.5)) for n in (2, 61)]
+    right = [(k1 + 1) / (1 + k1 * (1 - b + b * n / 31.5)) for n in (2, 61)]
     assert found[-2:] == [pytest.approx(x, rel=1e-6) for x in right]
 
 
@@ -259,19 +260,20 @@ def test_highlights(text, query, right):
 # --------------------------------------------------------------------------------------- collisions
 
 
-def reference(texts: list[str], query: str, features: int, k1: float, b: float, words: bool):
-    """Scores by loops over all pairs of features: float64 [texts]."""
-    kinds = [1.0] if words else [1.0, 1.0, 0.5]
+def reference(texts: list[str], query: str, config: search.Config, words: bool):
+    """(sums by loops over all pairs of features, float64 [texts]; what they could reach)."""
+    features, kinds = config.num_features, config.kind_weights
+    k1, b = (config.bm25_k1, config.bm25_b) if words else (config.k1, config.b)
     rows = []
     for text in texts:
-        found = extract([text], num_features=features)
+        found = extract([text], num_features=features, stems=True)
         every = zip(found.ids.tolist(), found.kinds.tolist(), found.counts.tolist(), strict=True)
         rows.append([x for x in every if not words or x[1] == WORD])
     mean = sum(c for row in rows for _, _, c in row) / len(rows)
-    asked = extract([query], num_features=features)
+    asked = extract([query], num_features=features, stems=True)
     out, most = np.zeros(len(texts)), 0.0
     for f, kind in zip(asked.ids.tolist(), asked.kinds.tolist(), strict=True):
-        if words and kind != WORD:
+        if words != (kind == WORD):
             continue
         n = sum(any(i == f for i, _, _ in row) for row in rows)
         weight = kinds[kind] * math.log(1 + (len(rows) - n + 0.5) / (n + 0.5))
@@ -279,7 +281,7 @@ def reference(texts: list[str], query: str, features: int, k1: float, b: float, 
         for d, row in enumerate(rows):
             norm = k1 * (1 - b + b * sum(c for _, _, c in row) / mean)
             out[d] += sum(weight * c * (k1 + 1) / (c + norm) for i, _, c in row if i == f)
-    return out / max(most, 1e-9)
+    return out, most
 
 
 @pytest.mark.parametrize("features", [1 << 6, 1 << 10])
@@ -297,11 +299,11 @@ def test_colliding_features_add_up(features):
     for text in ("library documentation files", "python and graphical user interface"):
         query = engine.read(text)
         wide = engine.wide.score(query.ids, query.wide_weights)
-        right = reference(texts, text, features, config.k1, config.b, False)
-        np.testing.assert_allclose(wide, right, rtol=2e-5, atol=1e-6)
         words = engine.bm25.score(query.words, query.word_weights)
-        right = reference(texts, text, features, config.bm25_k1, config.bm25_b, True)
-        np.testing.assert_allclose(words, right, rtol=2e-5, atol=1e-6)
+        of_wide, some = reference(texts, text, config, False)
+        of_words, more = reference(texts, text, config, True)
+        np.testing.assert_allclose(wide, of_wide / (some + more), rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(words, of_words / (some + more), rtol=2e-5, atol=1e-6)
         for id, score in scores(index, text).items():
             assert sum(s for _, s in index.explain(text, id)) == pytest.approx(score, abs=2e-6)
 
@@ -370,24 +372,24 @@ def test_feedback_survives(tmp_path, train_from):
         return index.search(query, k=1)[0].id
 
     def places() -> dict[str, float]:
-        return scores(index, "my favourite thing")
+        return scores(index, "what I would like best")
 
-    assert first("my favourite thing") != "four"
-    index.upvote("my favourite thing", "four")
+    assert first("what I would like best") != "four"
+    index.upvote("what I would like best", "four")
     index.associate("zorblax", "weather report")
-    assert (first("my favourite thing"), first("zorblax")) == ("four", "other")
+    assert (first("what I would like best"), first("zorblax")) == ("four", "other")
     index.delete("four")
     index.insert([NOTES[3]])
-    assert first("my favourite thing") == "four"
+    assert first("what I would like best") == "four"
     index.upsert([D("four", "another text altogether")])
-    assert first("my favourite thing") == "four"
+    assert first("what I would like best") == "four"
     # Gone while the network is laid anew on other documents, and back.
     index.delete("four")
     index.insert(others[5:])
     assert index.refresh() and not index.refresh()
     assert first("zorblax") == "other"
     index.insert([NOTES[3]])
-    assert (first("my favourite thing"), first("zorblax")) == ("four", "other")
+    assert (first("what I would like best"), first("zorblax")) == ("four", "other")
     before = places()
     index.close()
     index = search.load(tmp_path)

@@ -173,7 +173,8 @@ def test_kernels_and_plain_jax_predict_the_same(preset, monkeypatch):
 THREADS = """
 import sys
 import jax, numpy as np
-jax.config.update("jax_disable_most_optimizations", True)
+jax.clear_caches()
+jax.config.update("jax_disable_most_optimizations", True)  # undone below: others follow it
 from sparse_jax import data, xmc
 from sparse_jax.runtime.machine import sha256
 rng = np.random.default_rng(5)
@@ -189,6 +190,8 @@ for preset in ("fast", "accurate"):
     model = xmc.update(model, points.take(points.label_ids >= 25))
     found = xmc.predict(model, points, k=4)
     print(sha256({"labels": found.labels, "scores": found.scores}))
+jax.config.update("jax_disable_most_optimizations", False)
+jax.clear_caches()
 """
 
 
