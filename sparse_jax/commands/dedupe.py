@@ -66,11 +66,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         sizes(args.threshold)
     except ValueError:
         parser.error(f"--threshold {args.threshold}: must be from 0.2 to 1, such as 0.8")
-    if args.output is not None and args.output == args.pairs:
-        parser.error(f"--pairs {args.pairs}: is --output too: must be another file")
+    for other in (args.output, *args.files):
+        if args.pairs is not None and other is not None and _same_file(args.pairs, other):
+            parser.error(f"--pairs {args.pairs}: is {other} too: must be another file")
     if len(args.files) > 1 and "-" in args.files:
         parser.error("FILE -: standard input must be the only one")
     return args
+
+
+def _same_file(path: str, other: str) -> bool:
+    return path == other or os.path.realpath(path) == os.path.realpath(other)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

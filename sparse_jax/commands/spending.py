@@ -23,9 +23,12 @@ def add_price(parser: argparse.ArgumentParser) -> None:
 
 
 def _price(text: str) -> float:
-    price = float(text)
+    try:
+        price = float(text)
+    except ValueError:
+        price = math.nan
     if not 0 <= price < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 0")
+        raise argparse.ArgumentTypeError(f"{text}: must be a number, at least 0; such as 0.08")
     return price
 
 

@@ -6,6 +6,7 @@ as `data.read` reads them.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import json
@@ -64,7 +65,7 @@ def kind_of(path: str, options: Options) -> str:
     suffix = os.path.splitext(path.removesuffix(".gz"))[1].lower()
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, _telling(path):
         head = _unpacked(file).read(_HEAD)
     found = recognise(Source(path, head), options).name
     if found not in KINDS:
@@ -83,7 +84,7 @@ def read(path: str, kind: str, options: Options) -> Iterator[Part]:
       options: its `text` names columns of a table, whose cells are joined by a space; else "text".
 
     Yields:
-      `Part`s of as many as `AT_ONCE` texts.
+      `Part`s of as many as `AT_ONCE` texts; of a file without any, one without.
 
     Raises:
       FormatError: a malformed file; it names the line.
@@ -105,16 +106,27 @@ def read(path: str, kind: str, options: Options) -> Iterator[Part]:
     name = "standard input" if standard else path
     raw = sys.stdin.buffer if standard else open(path, "rb")
     try:
-        rows = _READERS[kind](name, _lines(name, _unpacked(raw)), options)
-        header = next(rows)[2]
-        while some := list(islice(rows, AT_ONCE)):
-            texts, lines, content = map(list, zip(*some, strict=True))
-            yield Part(texts, lines, header, content, 0 if standard else raw.tell())  # type: ignore[arg-type]
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FormatError(name, f"the gzip stream is damaged ({error}); copy it again") from None
+        with _telling(name):
+            rows = _READERS[kind](name, _lines(name, _unpacked(raw)), options)
+            header, any_rows = next(rows)[2], False
+            while some := list(islice(rows, AT_ONCE)):
+                texts, lines, content = map(list, zip(*some, strict=True))
+                at, any_rows = 0 if standard else raw.tell(), True
+                yield Part(texts, lines, header, content, at)  # type: ignore[arg-type]
+            if not any_rows:  # whoever writes a table needs its header
+                yield Part([], [], header, [], 0)  # type: ignore[arg-type]
     finally:
         if not standard:
             raw.close()
+
+
+@contextlib.contextmanager
+def _telling(path: str) -> Iterator[None]:
+    """Says which gzip stream is damaged."""
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise FormatError(path, f"the gzip stream is damaged ({error}); copy it again") from None
 
 
 def _unpacked(raw: Any) -> Any:
@@ -251,6 +263,9 @@ def _parquet(path: str, options: Options) -> Iterator[Part]:
                 lines = list(range(row, row + len(texts)))
                 row += len(texts)
                 yield Part(texts, lines, b"", batch, size * row // rows)
+            if not row:
+                empty = arrow.RecordBatch.from_pylist([], schema=file.schema_arrow)
+                yield Part([], [], b"", empty, size)
     except (arrow.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise

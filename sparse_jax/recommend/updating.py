@@ -15,6 +15,7 @@ from sparse_jax.recommend.inference import renumbered
 from sparse_jax.recommend.model import Model
 
 _LOOKED_AT = 10_000  # users, when events are looked at for being new
+_TELLING = 3  # events of a user, at least: one or two may well come again
 
 
 def update(model: Model, histories: Histories) -> Model:
@@ -78,10 +79,12 @@ def _check_new(recent: Histories, new: Histories) -> None:
     for user in known:
         given = _names_of(new, user)
         kept = _names_of(recent, places[new.user_names[user]])
-        if min(len(given), len(kept)) < 2:
-            continue  # one event may well come again
+        if min(len(given), len(kept)) < _TELLING:
+            continue
         compared += 1
-        repeated += given[: len(kept)] == kept or kept[-len(given) :] == given
+        repeated += kept[-len(given) :] == given or any(
+            given[at : at + len(kept)] == kept for at in range(len(given) - len(kept) + 1)
+        )
     if compared >= 3 and repeated > compared / 2:
         raise ValueError(
             f"histories = what the model has learned, of {repeated:,} of {compared:,} users that "

@@ -33,6 +33,7 @@ _SETTINGS = {
 }
 _MOST_BYTES = 256_000_000
 _ENTRIES = "*-cache"
+_KEPT = "*-cache.*"  # behind the name stands a checksum: a power cut may cut an entry short, too
 _OWN = "run"
 
 
@@ -101,8 +102,8 @@ def _folder() -> Path | None:
             return None
         if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             return None
-        if sum(entry.stat().st_size for entry in kept.glob(_ENTRIES)) > _MOST_BYTES:
-            for entry in kept.glob(_ENTRIES):
+        if sum(entry.stat().st_size for entry in kept.glob(_KEPT)) > _MOST_BYTES:
+            for entry in kept.glob(_KEPT):
                 entry.unlink(missing_ok=True)
     except OSError:
         return None
@@ -116,9 +117,12 @@ def _own_folder(kept: Path) -> Path | None:
         _remove_dead(kept)
         prefix = f"{_OWN}-{socket.gethostname()}-{os.getpid()}-"
         own = Path(tempfile.mkdtemp(prefix=prefix, dir=kept))
-        for entry in kept.glob(_ENTRIES):
+        for entry in kept.glob(_KEPT):
             with contextlib.suppress(FileNotFoundError):  # another process tidied up
-                os.link(entry, own / entry.name)
+                if entry.suffix == _checksum(entry):
+                    os.link(entry, own / entry.stem)
+                else:
+                    entry.unlink()
     except OSError:  # a full disk, or a file system without links
         if own is not None:
             shutil.rmtree(own, ignore_errors=True)
@@ -134,7 +138,11 @@ def _is_own(folder: Path) -> bool:
 def _hand_on(own: Path, kept: Path) -> None:
     for entry in own.glob(_ENTRIES):
         with contextlib.suppress(OSError):  # it is there already, or the disk is full
-            os.link(entry, kept / entry.name)
+            os.link(entry, kept / f"{entry.name}{_checksum(entry)}")
+
+
+def _checksum(entry: Path) -> str:
+    return f".{zlib.crc32(entry.read_bytes()):08x}"
 
 
 def _remove_dead(kept: Path) -> None:

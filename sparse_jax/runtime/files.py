@@ -43,6 +43,9 @@ def sync_directory(path: Path) -> None:
 def write_stream(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
     """Replaces a file, durably, by what `write` puts into it; its directory is made if missing.
 
+    Behind a symbolic link it is the file that is replaced. What is no regular file, such as a pipe
+    or /dev/null, is written to as it stands.
+
     Args:
       path: of the file.
       write: is given the open file, which appears under its name once all is on the disk.
@@ -51,6 +54,12 @@ def write_stream(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
       OSError: if it can't be written; the old file is then as it was.
     """
     target = Path(path)
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        with naming(target), open(target, "wb") as file:
+            write(file)
+        return
+    if target.is_symlink():
+        target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:

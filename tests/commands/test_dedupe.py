@@ -69,6 +69,20 @@ def test_standard_input(capsys, monkeypatch):
     assert status == 0 and out == "".join(f"{TEXTS[n]}\n" for n in KEPT)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_without_rows_stays_a_table(tmp_path, capsys, kind):
+    path, out = tmp_path / f"a.{kind}", tmp_path / f"b.{kind}"
+    if kind == "csv":
+        path.write_text("id,text\n")
+    else:
+        arrow = pytest.importorskip("pyarrow")
+        table = arrow.table({"text": arrow.array([], arrow.string())})
+        pytest.importorskip("pyarrow.parquet").write_table(table, path)
+    for given, result in ((path, out), (out, tmp_path / f"c.{kind}")):
+        status, _, err = call(dedupe, capsys, str(given), "--output", str(result))
+        assert status == 0 and "kept 0 of 0 texts" in err, err
+
+
 def test_parquet(tmp_path, capsys):
     arrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -135,6 +149,9 @@ def test_the_threshold_is_kept_to(tmp_path, capsys):
         ("a.txt", b"a\n", ["--threshold", "0.1"], "--threshold 0.1: must be from 0.2 to 1"),
         ("a.txt", b"a\n", ["--threshold", "nan"], "must be from 0.2 to 1"),
         ("a.txt", b"a\n", ["--output", "x", "--pairs", "x"], "must be another file"),
+        ("a.txt", b"a\n", ["--output", "x", "--pairs", "./x"], "must be another file"),
+        ("a.txt", b"a\n", ["--output", "x", "--pairs", "a.txt"], "must be another file"),
+        ("a.gz", gzip.compress(b"a\n")[:7], [], "the gzip stream is damaged"),
         ("a.txt", b"a\n\0b\n", [], "a.txt: line 2: a NUL character"),
         ("a.txt", b"\xff\xfea\0\n\0", [], "a.txt: line 1: encoding = UTF-16"),
         ("a.txt.gz", gzip.compress(b"a b c\n" * 99)[:-9], [], "the gzip stream is damaged"),

@@ -93,22 +93,35 @@ def events_of(histories, begin, end, users=300):
     return data.of_lists(named, users=histories.user_names[:users])
 
 
-@pytest.mark.parametrize(("begin", "end"), [(0, None), (0, 4), (3, None), (2, 4)])
+@pytest.mark.parametrize(("begin", "end"), [(0, None), (0, 5), (3, None), (2, 5)])
 def test_what_was_learned_already_is_refused(begin, end):
     """The whole log again, its beginning, or the end that an update brought."""
     histories = chains()
-    model = recommend.fit(events_of(histories, 0, 4), preset="linear")
+    model = recommend.fit(events_of(histories, 0, 5), preset="linear")
     given = events_of(histories, begin, end)
     if begin == 3:
-        model = recommend.update(model, events_of(histories, 4, None))
+        model = recommend.update(model, events_of(histories, 5, None))
     with pytest.raises(ValueError, match="users that it knows: must be new events alone"):
         recommend.update(model, given)
 
 
-def test_single_events_may_come_again():
-    model = recommend.fit(data.of_lists([["a", "b"]] * 9, users=[f"u{n}" for n in range(9)]))
-    again = data.of_lists([["b"]] * 9, users=[f"u{n}" for n in range(9)])
-    assert recommend.update(model, again).popularity.tolist() == [9, 18]
+def test_a_long_log_given_again_is_refused():
+    """Of each user only the last 50 events are kept."""
+    rng = np.random.default_rng(0)
+    users = [f"u{n}" for n in range(5)]
+    rows = [[f"i{i}" for i in rng.integers(0, 90, 120)] for _ in users]
+    model = recommend.fit(data.of_lists(rows, users=users), preset="linear")
+    for more in ([], ["i3", "i4"]):
+        with pytest.raises(ValueError, match="must be new events alone"):
+            recommend.update(model, data.of_lists([row + more for row in rows], users=users))
+
+
+def test_an_event_or_two_may_come_again():
+    users = [f"u{n}" for n in range(9)]
+    model = recommend.fit(data.of_lists([["a", "b"]] * 9, users=users), preset="linear")
+    for again in (["b"], ["a", "b"]):
+        model = recommend.update(model, data.of_lists([again] * 9, users=users))
+    assert model.popularity.tolist() == [18, 27]
 
 
 def test_targets_that_were_learned_are_counted(split):

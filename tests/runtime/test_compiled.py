@@ -38,7 +38,7 @@ def start(cache: Path, status: int = 0, **variables: str) -> subprocess.Popen[st
 
 
 def entries(cache: Path) -> list[Path]:
-    return sorted(cache.glob("sparse_jax/compiled/*/*-cache"))
+    return sorted(cache.glob("sparse_jax/compiled/*/*-cache.*"))
 
 
 def test_the_next_process_finds_what_one_compiled(tmp_path):
@@ -57,6 +57,28 @@ def test_the_next_process_finds_what_one_compiled(tmp_path):
     assert kept and len(after) == 2 * len(kept)  # other options, other entries
     assert [(e.stat().st_ino, e.stat().st_mtime_ns) for e in after if e in kept] == before
     assert not list(tmp_path.glob("a/sparse_jax/compiled/*/run-*"))
+
+
+def test_a_damaged_entry_goes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    seen = []
+
+    def look() -> int:
+        own = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+        seen.append({entry.name: entry.read_bytes() for entry in own.iterdir()})
+        for name in ("jit_a-cache", "jit_b-cache"):
+            if not (own / name).exists():
+                (own / name).write_bytes(name.encode())
+        return 0
+
+    assert compiled.run(look) == 0
+    first, _ = entries(tmp_path)
+    first.write_bytes(b"ji")
+    assert compiled.run(look) == 0 and len(entries(tmp_path)) == 2
+    assert compiled.run(look) == 0
+    assert [len(names) for names in seen] == [0, 1, 2]
+    assert seen[2] == {"jit_a-cache": b"jit_a-cache", "jit_b-cache": b"jit_b-cache"}
 
 
 def test_a_folder_of_the_user_is_taken_and_a_parent_is_not(tmp_path, monkeypatch):
