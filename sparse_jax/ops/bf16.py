@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from sparse_jax.ops import ffi
 from sparse_jax.ops.mixing import priority
 
-__all__ = ["PRECISIONS", "check_precision", "is_fast", "stochastic_round"]
+__all__ = ["PRECISIONS", "check_precision", "has_products", "stochastic_round"]
 
 PRECISIONS = ("float32", "mixed")
 """Of products: the factors' as they are, or rounded to bfloat16; sums are float32 in both."""
@@ -37,11 +37,11 @@ def check_precision(precision: str) -> None:
 
 
 @functools.cache
-def is_fast() -> bool:
+def has_products() -> bool:
     """Whether the processor multiplies bfloat16: x86-64 with AVX512-BF16 or AMX, as Linux tells.
 
-    There a product of bfloat16 with float32 sums takes half to a fifth of one of float32; elsewhere
-    XLA widens the factors first.
+    There a product of bfloat16 with float32 sums takes half of one of float32 (AVX512-BF16) to a
+    fifth (AMX); elsewhere XLA widens the factors first.
     """
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())

@@ -361,7 +361,7 @@ def _with_networks(
     job: _Job, model: Model, rest: Weighted, held_out: XmcData, counts: dict[str, Any]
 ) -> Model:
     """The model with weights that held-out points choose, and networks where they help."""
-    options = Options(seed=job.seed, precision="auto")
+    options = Options(seed=job.seed)
     points = rest.points
     present = seen.few(points)
     points = points if present is None else seen.numbered(points, present)

@@ -48,7 +48,7 @@ class Options:
     candidates: int = 3  # ranked ones taken from the tables for each example
     rehash: int = 50  # steps until changed rows are hashed again at first; grows by a fifth
     dtype: str = "float32"  # of the tables of features and labels: or "bfloat16"
-    precision: str = "float32"  # of the output layer's products: "mixed", or "auto", the faster
+    precision: str = "float32"  # of the output layer's products: "mixed", or "auto"
     epochs: int = 5
     batch_size: int = 128
     learning_rate: float = 3e-3  # peak of Adam's; decays to 0
@@ -60,7 +60,7 @@ def precision_of(options: Options) -> str:
     if options.precision != "auto":
         return options.precision
     plain = training.Config(loss=options.loss, mode=options.mode, correction=options.correction)
-    return "mixed" if bf16.is_fast() and plain.in_one_piece else "float32"
+    return "mixed" if bf16.has_products() and plain.in_one_piece else "float32"
 
 
 def make_config(options: Options, points: data.XmcData, capacity: data.Capacity) -> training.Config:

@@ -261,7 +261,7 @@ def test_a_mixed_step_is_that_in_float32_within_a_hundredth() -> None:
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_auto_is_mixed_where_the_processor_and_the_loss_have_it(monkeypatch, fast) -> None:
-    monkeypatch.setattr(network_run.bf16, "is_fast", lambda: fast)
+    monkeypatch.setattr(network_run.bf16, "has_products", lambda: fast)
     for options, mixed in (
         ({"precision": "auto"}, fast),
         ({"precision": "auto", "loss": "bce"}, False),

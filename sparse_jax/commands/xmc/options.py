@@ -62,7 +62,7 @@ HELP = {
     "rehash": "first interval between re-hashes of changed rows; grows by a fifth each time",
     "dtype": "how the weights of features and labels are stored",
     "precision": "of the output layer's products: mixed rounds their factors to bfloat16 and adds "
-    "up in float32; auto does so where the processor is made for it",
+    "up in float32, which pays for wide rows; auto does so where the processor multiplies such",
     "epochs": "passes over the training points",
     "batch_size": "points a step",
     "lr": "peak learning rate of Adam, decayed to 0",
