@@ -51,18 +51,18 @@ def _share_a_folder() -> Path:
     after each `jax.clear_caches`. The next session has them too: they lie in build/, by the kind of
     processor and the number of cores, for which JAX doesn't ask (see `threads.environment`).
     """
-    from sparse_jax.runtime.compiled import kind_of_machine  # of the copy that was chosen
+    from sparse_jax.runtime import compiled  # of the copy that was chosen
 
     if "SPARSE_JAX_SESSION" not in os.environ:
         os.environ["SPARSE_JAX_SESSION"] = tempfile.mkdtemp(prefix="sparse_jax-tests-")
         atexit.register(shutil.rmtree, os.environ["SPARSE_JAX_SESSION"], ignore_errors=True)
-        compiled = ROOT / "build" / "compiled"
-        if sum(file.stat().st_size for file in compiled.rglob("*-cache")) > _MOST_COMPILED:
-            shutil.rmtree(compiled, ignore_errors=True)
+        former = ROOT / "build" / "compiled"
+        if sum(file.stat().st_size for file in former.rglob("*-cache")) > _MOST_COMPILED:
+            shutil.rmtree(former, ignore_errors=True)
     folder = Path(os.environ["SPARSE_JAX_SESSION"])
-    kept = ROOT / "build" / "compiled" / kind_of_machine()
-    compiled = kept if os.access(ROOT, os.W_OK) else folder / "compiled"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled))
+    kept = ROOT / "build" / "compiled" / compiled.kind_of_machine()
+    kept = kept if os.access(ROOT, os.W_OK) else folder / "compiled"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(kept))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     return folder
@@ -83,6 +83,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "sparse_jax: the C\\+\\+ kernels are not built")
     import sparse_jax
     from sparse_jax.ops import ffi
+    from sparse_jax.runtime import compiled
 
 _least_memory, _MUCH_MEMORY, _MORE_MEMORY = 0, 1_500_000_000, 200_000_000  # bytes
 _PURE = os.environ.get("SPARSE_JAX_PURE") == "1"
@@ -124,7 +125,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
     """Workers of `-n auto`: the cores that this process may use, not those of the machine."""
-    return threads.cores()
+    return compiled.cores()
 
 
 @pytest.fixture(scope="module")

@@ -36,11 +36,6 @@ Programs = dict[str, str]  # by the test's name
 Printed = dict[int, dict[str, Output]]  # by the number of threads, and the test's name
 
 
-def cores() -> int:
-    """The cores that this process may use, not those of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def environment(count: int) -> dict[str, str]:
     """The environment of a process with this many threads.
 

@@ -75,7 +75,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _same_file(path: str, other: str) -> bool:
-    return path == other or os.path.realpath(path) == os.path.realpath(other)
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
@@ -54,7 +55,7 @@ def update(model: Model, histories: Histories) -> Model:
     _check_new(model.recent, histories)
     before = model.num_items
     names = model.item_names + in_order(n for n in histories.item_names if n not in model.places)
-    places = {name: place for place, name in enumerate(names)}
+    places = _places(names)
     number = np.fromiter((places[n] for n in histories.item_names), np.int32, histories.num_items)
     new = renumbered(histories, number, names)
     joined, first_new = _joined(model.recent, new, names)
@@ -73,7 +74,7 @@ def update(model: Model, histories: Histories) -> Model:
 
 def _check_new(recent: Histories, new: Histories) -> None:
     """Refuses events that were learned already: the whole log again, or the same update."""
-    places = {name: place for place, name in enumerate(recent.user_names)}
+    places = _places(recent.user_names)
     known = [i for i, name in enumerate(new.user_names) if name in places][:_LOOKED_AT]
     compared = repeated = 0
     for user in known:
@@ -104,7 +105,7 @@ def num_learned(model: Model, contexts: Histories, targets: np.ndarray) -> int:
         Users that the model knows by name, of whom it has kept the end of the context with the
         target behind it.
     """
-    places = {name: place for place, name in enumerate(model.recent.user_names)}
+    places = _places(model.recent.user_names)
     count = 0
     for user, name in enumerate(contexts.user_names):
         if name in places:
@@ -116,15 +117,18 @@ def num_learned(model: Model, contexts: Histories, targets: np.ndarray) -> int:
 
 
 def _names_of(histories: Histories, user: int) -> list[str]:
-    items = histories.items[histories.offsets[user] : histories.offsets[user + 1]]
-    return [histories.item_names[item] for item in items.tolist()]
+    return [histories.item_names[item] for item in histories.of(user).tolist()]
+
+
+def _places(names: Sequence[str]) -> dict[str, int]:
+    return {name: place for place, name in enumerate(names)}
 
 
 def _joined(
     recent: Histories, new: Histories, names: tuple[str, ...]
 ) -> tuple[Histories, np.ndarray]:
     """(all users with what is kept of them and what is new, where the new begins in each)."""
-    places = {name: place for place, name in enumerate(recent.user_names)}
+    places = _places(recent.user_names)
     fresh = [name for name in new.user_names if name not in places]
     users = recent.user_names + tuple(fresh)
     places |= {name: len(recent.user_names) + i for i, name in enumerate(fresh)}

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from sparse_jax.runtime.files import is_running
 
-__all__ = ["kind_of_machine", "run"]
+__all__ = ["cores", "kind_of_machine", "run"]
 
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 _SETTINGS = {
@@ -76,6 +76,11 @@ def run(command: Callable[[], int]) -> int:
         shutil.rmtree(own, ignore_errors=True)
 
 
+def cores() -> int:
+    """The cores that this process may use, not those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def kind_of_machine() -> str:
     """What a compiled program depends on and JAX doesn't ask for, as the name of a folder."""
     try:
@@ -83,10 +88,8 @@ def kind_of_machine() -> str:
         flags = next(line for line in lines if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):  # not on Linux
         flags = platform.processor()
-    on_linux = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
     variables = [os.environ.get(name) for name in ("NPROC", "XLA_FLAGS")]
-    return f"{cores}-{zlib.crc32(repr((platform.machine(), flags, variables)).encode()):08x}"
+    return f"{cores()}-{zlib.crc32(repr((platform.machine(), flags, variables)).encode()):08x}"
 
 
 def _folder() -> Path | None:

@@ -167,7 +167,7 @@ def _fit_parts(
 
     The wide part sees those in its last epoch alone, and so do all trees but the first ones, which
     stand for all while weights are chosen: to hold them out to the end costs .2 to .5 points of P@1
-    on small sets, and 1.6 where a label is seen only a few times. Networks never see them.
+    on small sets, and 1.2 where a label is seen only a few times. Networks never see them.
     """
     before, linear = _fit_wide_twice(job, points, rest, counts)
     first, trees = _fit_trees(job, rest, points, counts)

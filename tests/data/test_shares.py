@@ -126,7 +126,7 @@ def test_errors_name_the_line_of_the_whole_file(tmp_path: Path, packed: bool) ->
         (b"hello\n", "line 1: the header must be three whole numbers"),
         (b"1 99999999999 3\n\n", "exceeds 2147483647"),
         (b"\xff\xfe1\x00", "encoding = UTF-16"),
-        (gzip.compress(b"1 2 3\n\n")[:-9], "gzip stream is damaged"),
+        (gzip.compress(b"1 2 3\n\n", mtime=0)[:-9], "gzip stream is damaged"),
     ],
 )
 def test_bad_files(tmp_path: Path, content: bytes, message: str) -> None:

@@ -159,7 +159,7 @@ def test_lists(mirror, tmp_path, capsys):
     [
         (
             "usr/share/man/man1/a.1.gz",
-            gzip.compress(MANUAL.encode()),
+            gzip.compress(MANUAL.encode(), mtime=0),
             [
                 "NAME",
                 "a - it is the first of all the letters",
