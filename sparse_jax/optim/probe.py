@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -107,6 +107,18 @@ def _differs(a: Any, b: Any) -> bool:
     return False
 
 
+@cache
+def _quickly() -> dict[str, Any]:
+    """XLA's options for tiny arrays and three calls: most of the time would go into compiling."""
+    plain: dict[str, Any] = {"xla_backend_optimization_level": 0}
+    options = plain | {"xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda: 0, compiler_options=options)()
+    except jax.errors.JaxRuntimeError:  # an XLA that no longer knows the second
+        return plain
+    return options
+
+
 def _probe(tx: optax.GradientTransformationExtraArgs, params: Any) -> str | None:
     """Holds ``tx`` on row slices of tiny tables against ``tx`` on the whole tables.
 
@@ -183,8 +195,7 @@ def _probe(tx: optax.GradientTransformationExtraArgs, params: Any) -> str | None
         extra, closed_over = {"value": jnp.float32(1)}, []
     if any(isinstance(x, jax.core.Tracer) for x in closed_over):
         return None
-    # Tiny arrays, three calls: most of the time would go into LLVM.
-    step = jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})
+    step = jax.jit(step, compiler_options=_quickly())
     for touched in _PROBE_IDS:
         ids = jnp.asarray(np.asarray(touched, np.int32))
         grads = jax.tree.map(draw, params)

@@ -9,6 +9,7 @@ left over is zero and never asked for.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -126,6 +127,7 @@ class Dealing:
         """n, the rows of a shard, those left over included."""
         return -(-self.num_rows // self.shards)
 
+    @functools.partial(jax.jit, static_argnums=0, inline=True)
     def place(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Where rows are.
 
@@ -142,6 +144,7 @@ class Dealing:
         n = jnp.int32(self.per_shard)
         return jnp.where(real, at // n, -1), jnp.where(real, at % n, -1)
 
+    @functools.partial(jax.jit, static_argnums=0, inline=True)
     def ids_of(self, shard: jax.Array, slots: jax.Array) -> jax.Array:
         """The inverse of `place`.
 
