@@ -81,7 +81,7 @@ def fit(
     size = min(config.cold_batch, pieces.filled.size)
     steps = min(config.cold_steps, max(12 * pieces.filled.size // size, 30))
     num_documents = jnp.int32(hasher.tokens.offsets.size - 1)
-    training = network.ColdStart(steps=steps)
+    training = network.cold_start(steps)
     gain, start = start.gain, dataclasses.replace(start, gain=None)  # not trained here
     key = jax.random.key(config.seed)
 

@@ -267,6 +267,12 @@ class ColdStart:
         return optax.apply_updates(network, updates), opt_state, value, count
 
 
+@functools.lru_cache(maxsize=4)
+def cold_start(steps: int) -> ColdStart:
+    """The `ColdStart` of as many steps: what one compiled, the next fit of its sizes has."""
+    return ColdStart(steps=steps)
+
+
 @functools.partial(jax.jit, static_argnames=("distinct", "scale", "deep"), donate_argnums=0)
 def learn(
     network: Network,
