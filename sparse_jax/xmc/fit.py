@@ -22,6 +22,7 @@ from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.xmc import (
     accounting,
     closed_form,
+    copies,
     label_tree,
     memory,
     mixing,
@@ -170,14 +171,18 @@ def _fit_parts(
     on small sets, and 1.2 where a label is seen only a few times. Networks never see them.
     """
     before, linear = _fit_wide_twice(job, points, rest, counts)
-    first, trees = _fit_trees(job, rest, points, counts)
+    # Those that the budget has anyway need no look at the points.
+    usual = job.preset.trees(points.points)
+    redundant = not usual and copies.are_usual(held_out, rest.points)
+    count = job.preset.trees(points.points, with_copies=True) if redundant else usual
+    first, trees = _fit_trees(job, count, rest, points, counts)
     early = assemble(idf, before, first, kept, about)
     parts: closed_form.Parts = {}
     chosen: dict[str, float] = {}
     if not job.interrupt.ended and held_out.num_points:
+        if first and (redundant or job.preset.visits):
+            early = mixing.choose_tree_weight(early, held_out)
         if job.preset.visits:
-            if first:
-                early = mixing.choose_tree_weight(early, held_out)
             early = _with_networks(job, early, rest, held_out, counts)
         parts, chosen = _closed_form(job, early, rest, held_out, counts)
     early = mixing.calibrate(closed_form.add(early, parts, chosen), held_out)
@@ -303,13 +308,12 @@ def _fit_wide_twice(
 
 
 def _fit_trees(
-    job: _Job, rest: Weighted, points: Weighted, counts: dict[str, Any]
+    job: _Job, count: int, rest: Weighted, points: Weighted, counts: dict[str, Any]
 ) -> tuple[list[LabelTree], list[LabelTree]]:
     """(the trees that learn from `rest`, these and those that learn from all points).
 
     They differ by their seed, and grow two at a time: much of the work is one thread's.
     """
-    count = job.preset.trees(points.points)
     first = -(-count // 3)
     tallies: list[list[float]] = [[] for _ in range(count)]
     done = 0

@@ -33,9 +33,13 @@ class Preset:
         visits = np.diff(model.offsets)[points.feature_ids].sum(dtype=np.int64)
         return int(np.clip(round(self.pair_visits / max(visits, 1)), *self.wide_epochs))
 
-    def trees(self, points: XmcData) -> int:
-        """How many label trees; one alone errs too much of its own."""
-        count = min(self.max_trees, self.tree_labels // max(points.label_ids.size, 1))
+    def trees(self, points: XmcData, *, with_copies: bool = False) -> int:
+        """How many label trees; one alone errs too much of its own.
+
+        Where most points have near copies trees gain most: they may take four times as long.
+        """
+        labels = self.tree_labels * (4 if with_copies else 1)
+        count = min(self.max_trees, labels // max(points.label_ids.size, 1))
         return count if count > 1 else 0
 
 
