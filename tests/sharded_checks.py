@@ -244,7 +244,8 @@ def a_softmax_over_shards_is_that_of_one_machine() -> None:
 
     def sharded(hidden: np.ndarray) -> Any:
         arrays = output.array, bias.array, hidden, weight, key, labels, label_rows
-        return run(of_shard, *arrays, split="ssssaaa")
+        specs = dict(split="ssaaaaa", outs=(ALL, ALL, ALL, SPLIT, SPLIT))
+        return run(of_shard, *arrays, **specs)
 
     chosen = shared_set(key, labels)
 

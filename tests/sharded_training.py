@@ -20,6 +20,7 @@ import synthetic
 from sparse_jax import data, optim
 from sparse_jax import sharding as sh
 from sparse_jax.optim import fused
+from sparse_jax.sharding import reducing
 from sparse_jax.xmc import network, sharded_step
 from sparse_jax.xmc import step as training
 
@@ -76,6 +77,31 @@ def trained(shards: int, **options: Any) -> Any:
         state, metrics = step(state, sharded_step.place_batches(pieces, mesh))
         seen.append([float(x) for x in metrics])
     return weights(state, given), np.array(seen)
+
+
+@check
+def arrays_go_together_and_sums_come_to_all_in_the_shards_order() -> None:
+    rng = np.random.default_rng(3)
+    for shards in (1, 2, 4):
+        x = (rng.standard_normal((shards, 3 * shards, 5)) * 1e4).astype(np.float32)
+        x[0, 1, 2] = np.nan
+        counts = rng.integers(-9, 9, shards).astype(np.int32)
+
+        def of_shard(x: Any, count: Any) -> Any:
+            total, told = reducing.total_for_all(x[0], count[0])
+            bits, ids = reducing.gather_together(x[0, :2], count)
+            return total[None], told[None], bits[None], ids[None]
+
+        mesh = sh.mesh(shards)
+        run = sh.on_shards(of_shard, mesh, in_specs=(jax.P(sh.AXIS),) * 2, out_specs=jax.P(sh.AXIS))
+        total, told, bits, ids = map(np.asarray, jax.jit(run)(x, counts))
+        wanted = x[0]
+        for more in x[1:]:
+            wanted = wanted + more
+        for shard in range(shards):
+            np.testing.assert_array_equal(total[shard], wanted)
+            np.testing.assert_array_equal(bits[shard], x[:, :2].reshape(-1, 5))
+            assert ids[shard].tolist() == counts.tolist() and told[shard] == counts.sum()
 
 
 @check

@@ -28,6 +28,7 @@ from sparse_jax.runtime.machine import peak_rss_bytes
 from sparse_jax.xmc import sharded_step
 
 WARM_UP = 3  # steps
+BATCHES = 8  # of a shard, in turn
 SAME = ("labels", "features", "hidden", "active", "entries", "labels_each", "steps")
 
 
@@ -71,6 +72,18 @@ def draw_batch(args: argparse.Namespace, size: int, seed: int) -> data.Batch:
     )
 
 
+def most_features(args: argparse.Namespace, shards: int) -> int:
+    """Distinct features that a shard may hold of a batch, as `train-sharded` plans them."""
+    dealing = sharding.Dealing(args.features, shards, "hash")
+    most = np.zeros((shards, shards), np.int64)
+    for seed in range(BATCHES * shards):
+        batch = draw_batch(args, args.batch_size // shards, seed)
+        owners = np.asarray(dealing.place(np.unique(batch.feature_ids))[0])
+        asked = np.bincount(owners[owners >= 0], minlength=shards)
+        np.maximum(most[seed % shards], asked, out=most[seed % shards])
+    return int(min(most.sum(axis=0).max(), dealing.per_shard))
+
+
 def loopback_bytes() -> int:
     """Sent over the loopback interface so far."""
     for line in Path("/proc/net/dev").read_text().splitlines():
@@ -92,26 +105,25 @@ def child(args: argparse.Namespace) -> None:
             labels=sharding.Dealing(args.labels, shards, "hash"),
             hidden=args.hidden,
             active=args.active,
-            active_here=sharded_step.active_here(
-                args.active, shards, args.batch_size * args.labels_each // shards
-            ),
-            distinct_features=min(args.batch_size * args.entries, args.features // shards),
+            active_here=sharded_step.active_here(args.active, shards),
+            distinct_features=most_features(args, shards),
         )
         tx = fused.adam(1e-3)
         state = sharded_step.init(tx, mesh, config=config)
         step = sharded_step.make_step(tx, mesh, config=config)
-        pieces = [draw_batch(args, size, seed) for seed in range(own, 8 * shards, shards)]
+        pieces = [draw_batch(args, size, seed) for seed in range(own, BATCHES * shards, shards)]
         batches = [sharded_step.place_batches([piece], mesh) for piece in pieces]
         for number in range(WARM_UP):
             state, seen = step(state, batches[number % len(batches)])
         jax.block_until_ready(seen)
         sharding.processes.barrier("warm")
         before, started = loopback_bytes(), time.perf_counter()
+        worked = time.process_time()
         for number in range(args.steps):
             state, seen = step(state, batches[number % len(batches)])
         jax.block_until_ready((state, seen))
         seconds = time.perf_counter() - started
-        counted = loopback_bytes() - before
+        worked, counted = time.process_time() - worked, loopback_bytes() - before
         if own:
             return
         sent = sharded_step.bytes_sent(
@@ -127,6 +139,7 @@ def child(args: argparse.Namespace) -> None:
             "batch_size": args.batch_size,
             "examples_per_second": args.steps * args.batch_size / seconds,
             "step_ms": 1e3 * seconds / args.steps,
+            "processor_ms": 1e3 * worked / args.steps,
             "bytes_sent": sent,
             "bytes_counted": counted / args.steps / shards,
             "share_of_dense": sent / dense if dense else 0.0,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from sparse_jax import rows as local
 from sparse_jax.rows import RowSparse, check_ids
 from sparse_jax.sharding.placing import AXIS, Dealing
-from sparse_jax.sharding.reducing import gather, total, total_of_own
+from sparse_jax.sharding.reducing import gather, gather_together, total, total_of_own
 
 
 class Entries(NamedTuple):
@@ -69,13 +69,33 @@ def gather_entries(
     check_ids("ids", ids)
     check_ids("segments", segments)
     me = jax.lax.axis_index(AXIS)
-    owners, slots = dealing.place(gather(ids))
-    return Entries(
-        slots=jnp.where(owners == me, slots, -1),
-        segments=gather(segments + me * jnp.int32(num_segments)),
-        weights=gather(weights),
-        num_segments=num_segments,
-    )
+    ids, segments, weights = gather_together(ids, segments + me * jnp.int32(num_segments), weights)
+    return entries_here(ids, segments, weights, dealing, num_segments=num_segments)
+
+
+def entries_here(
+    ids: jax.Array,
+    segments: jax.Array,
+    weights: jax.Array,
+    dealing: Dealing,
+    *,
+    num_segments: int,
+) -> Entries:
+    """What of all shards' entries lies here, for a caller that has gathered them already.
+
+    Args:
+      ids: int32 [S·E] of all shards; −1 is padding.
+      segments: int32 [S·E], bags of all shards, ascending.
+      weights: float32 [S·E].
+      dealing: of the table.
+      num_segments: bags of one shard.
+
+    Returns:
+      `Entries`.
+    """
+    owners, slots = dealing.place(ids)
+    here = jnp.where(owners == jax.lax.axis_index(AXIS), slots, -1)
+    return Entries(here, segments, weights, num_segments)
 
 
 def embedding_bag(table: jax.Array, entries: Entries) -> jax.Array:
@@ -99,11 +119,14 @@ def embedding_bag(table: jax.Array, entries: Entries) -> jax.Array:
       >>> run(jnp.eye(3), ids, segments).tolist()
       [[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
     """
+    return total_of_own(partial_bags(table, entries))
+
+
+def partial_bags(table: jax.Array, entries: Entries) -> jax.Array:
+    """What this shard's rows add to the bags of all shards, [S·num_segments, d]."""
     count = jax.lax.axis_size(AXIS) * entries.num_segments
-    return total_of_own(
-        local.embedding_bag(
-            table, entries.slots, entries.segments, entries.weights, num_segments=count
-        )
+    return local.embedding_bag(
+        table, entries.slots, entries.segments, entries.weights, num_segments=count
     )
 
 
@@ -130,16 +153,40 @@ def bag_gradient(grad: jax.Array, entries: Entries, *, per_shard: int, size: int
       >>> run(jnp.ones((2, 1)), ids, segments).tolist()
       [[1.0], [0.0], [2.0]]
     """
-    everyones = gather(grad)
-    slots, positions, distinct = local.unique_ids(entries.slots, num_rows=per_shard, size=size)
+    distinct = distinct_rows(entries, per_shard=per_shard, size=size)
+    rows = gradient_here(gather(grad), entries, distinct, per_shard=per_shard)
+    return RowGradient(rows, total(distinct.lost))
+
+
+class DistinctRows(NamedTuple):
+    """Rows of this shard that the bags of all shards have; `distinct_rows` makes it."""
+
+    slots: jax.Array  # int32 [size]; ascending, −1 behind them
+    positions: jax.Array  # int32 [S·E]; of each entry among slots, −1 = none
+    lost: jax.Array  # int32 []; rows of this shard that found no place
+
+
+def distinct_rows(entries: Entries, *, per_shard: int, size: int) -> DistinctRows:
+    """The distinct rows among entries, at most `size`."""
+    slots, positions, found = local.unique_ids(entries.slots, num_rows=per_shard, size=size)
+    return DistinctRows(slots, positions, jnp.maximum(found - jnp.int32(size), 0))
+
+
+def gradient_here(
+    grad: jax.Array, entries: Entries, distinct: DistinctRows, *, per_shard: int
+) -> RowSparse:
+    """The gradient of this shard's rows, of all bags' float32 [S·num_segments, d]."""
     # A bag is linear in its rows: zeros serve as well as the rows themselves.
-    zeros = jnp.zeros((size, grad.shape[1]), grad.dtype)
+    zeros = jnp.zeros((distinct.slots.size, grad.shape[1]), grad.dtype)
     _, pull = jax.vjp(
         lambda rows: local.embedding_bag(
-            rows, positions, entries.segments, entries.weights, num_segments=everyones.shape[0]
+            rows,
+            distinct.positions,
+            entries.segments,
+            entries.weights,
+            num_segments=grad.shape[0],
         ),
         zeros,
     )
-    (rows,) = pull(everyones)
-    lost = total(jnp.maximum(distinct - jnp.int32(size), 0))
-    return RowGradient(RowSparse(slots, rows, num_rows=per_shard, distinct=True), lost)
+    (rows,) = pull(grad)
+    return RowSparse(distinct.slots, rows, num_rows=per_shard, distinct=True)

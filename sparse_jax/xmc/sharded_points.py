@@ -169,7 +169,10 @@ def plan(points: Points, mesh: Any, options: Options) -> Plan:
         labels=labels,
         hidden=options.hidden,
         active=active,
-        active_here=sharded_step.active_here(active, shards, int(held)),
+        # A hash deals labels like the fill; by range, one shard may hold those of a whole batch.
+        active_here=sharded_step.active_here(
+            active, shards, int(held) if options.by == "range" else 0
+        ),
         distinct_features=max(1, min(int(asked), features.per_shard)),
         seed=options.seed,
     )

@@ -1,8 +1,8 @@
 """The training step of `step` with its rows on many shards: uniform negatives, softmax.
 
 Each shard holds a share of the rows of both tables, with their optimizer's slots, and a share of
-the batch. What they exchange are ids, hidden vectors and two numbers an example: bytes that depend
-on the batch and the width, and not on how many labels or features there are.
+the batch. What they exchange are ids, sums of the hidden width and five numbers an example: bytes
+that depend on the batch and the width, and not on how many labels or features there are.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sparse_jax.data import Batch
 from sparse_jax.ops.fixed_order import weighted_total
 from sparse_jax.optim import apply_updates
 from sparse_jax.rows import RowSparse, take_rows
-from sparse_jax.sharding import AXIS, Dealing, on_shards, parts
-from sparse_jax.sharding.reducing import gather
+from sparse_jax.sharding import AXIS, Dealing, bags, on_shards, parts
+from sparse_jax.sharding.reducing import gather_together, total_for_all
 from sparse_jax.xmc.network import Params, activate
 
 _EMBEDDING_SCALE = 0.1  # times d^(-1/2), as in `network`
@@ -83,7 +83,8 @@ def active_here(active: int, shards: int, labels: int = 0) -> int:
     Args:
       active: A, of all shards.
       shards: S.
-      labels: of them that one shard may have to hold for the batch's labels; the rest is uniform.
+      labels: of them that one shard may have to hold for the batch's labels, where these are dealt
+        by range; by hash they lie anywhere, as the rest does.
 
     Example:
       >>> active_here(1024, 1), active_here(1024, 4)
@@ -214,60 +215,55 @@ def make_step(
 def _step(
     tx: optax.GradientTransformation, config: Config, state: State, batch: Batch
 ) -> tuple[State, Metrics]:
-    """On one shard."""
+    """On one shard. It waits for the others four times: for the batch, bags, softmax, gradient."""
     params, size = state.params, batch.row_mask.shape[0]
     first = jax.lax.axis_index(AXIS) * jnp.int32(size)
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     drawn, dropped = jax.random.split(key)
-    entries = parts.gather_entries(
-        batch.feature_ids,
-        batch.feature_rows,
-        batch.feature_values,
+    everyones = _gather_batch(batch, first)
+    entries = bags.entries_here(
+        everyones.feature_ids,
+        everyones.feature_rows,
+        everyones.feature_values,
         config.features,
         num_segments=size,
     )
+    per_shard = config.features.per_shard
+    distinct = bags.distinct_rows(entries, per_shard=per_shard, size=config.distinct_features)
+    bag, overflow = total_for_all(bags.partial_bags(params["embedding"], entries), distinct.lost)
     hidden, pull_hidden = jax.vjp(
-        lambda bag, bias: _drop(activate(bag, bias), dropped, first, config.dropout),
-        parts.embedding_bag(params["embedding"], entries),
+        lambda bag, bias: _drop(activate(bag, bias), dropped, config.dropout),
+        bag,
         params["hidden_bias"],
     )
-    labels, label_rows = gather(batch.label_ids), gather(batch.label_rows + first)
     found = parts.active_set(
         drawn,
-        labels,
-        label_rows,
+        everyones.label_ids,
+        everyones.label_rows,
         config.labels,
         size=min(config.active, config.labels.num_rows),
         capacity=config.active_here,
-        num_examples=size * config.labels.shards,
+        num_examples=hidden.shape[0],
     )
     bias = take_rows(params["output_bias"], found.slots)
     head, pull = jax.vjp(
         lambda h, w, b: parts.softmax_head(
-            h, w, b, label_rows, found.positions, found.label_counts
+            h, w, b, everyones.label_rows, found.positions, found.label_counts
         ),
         hidden,
         take_rows(params["output"], found.slots),
         jnp.where(found.slots >= 0, bias, -jnp.inf),
     )
-    examples = parts.total(jnp.sum(batch.row_mask, dtype=jnp.int32))
-    examples = jnp.maximum(examples, 1).astype(jnp.float32)
+    examples = jnp.maximum(jnp.sum(everyones.row_mask, dtype=jnp.int32), 1).astype(jnp.float32)
     # As in `step`: halfway between the labels of an example sharing one vote and having one each.
-    weight = jnp.sqrt(batch.label_counts.astype(jnp.float32)) / examples
-    weight = jnp.where(batch.row_mask, weight, jnp.float32(0))
+    weight = jnp.sqrt(everyones.label_counts.astype(jnp.float32)) / examples
     no_gradient: Any = np.zeros(head.hit.shape, jax.dtypes.float0)
     grad_hidden, grad_rows, grad_ends = pull(type(head)(weight, no_gradient))
     grad_bag, grad_bias = pull_hidden(grad_hidden)
-    features = parts.bag_gradient(
-        grad_bag,
-        entries,
-        per_shard=config.features.per_shard,
-        size=config.distinct_features,
-    )
     outputs = (found.slots, config.labels.per_shard)
     sparse = {
-        "embedding": features.rows,
-        "hidden_bias": parts.total(grad_bias),
+        "embedding": bags.gradient_here(grad_bag, entries, distinct, per_shard=per_shard),
+        "hidden_bias": grad_bias,
         "output": RowSparse(outputs[0], grad_rows, num_rows=outputs[1], distinct=True),
         "output_bias": RowSparse(outputs[0], grad_ends, num_rows=outputs[1], distinct=True),
     }
@@ -277,22 +273,48 @@ def _step(
         params=apply_updates(params, updates, key),
         opt_state=opt_state,
     )
-    hits = parts.total(jnp.sum(head.hit & batch.row_mask, dtype=jnp.int32)).astype(jnp.float32)
+    hits = jnp.sum(head.hit & everyones.row_mask, dtype=jnp.int32).astype(jnp.float32)
     entries_in = jnp.sum(found.label_counts, dtype=jnp.int32)
     return moved, Metrics(
-        loss=parts.total(weighted_total(weight * head.loss)),
+        loss=weighted_total(weight * head.loss),
         p_at_1=hits / examples,
-        dropped_labels=jnp.sum(labels >= 0, dtype=jnp.int32) - entries_in,
+        dropped_labels=jnp.sum(everyones.label_ids >= 0, dtype=jnp.int32) - entries_in,
         overflow_active=found.overflow,
-        overflow_features=features.overflow,
+        overflow_features=overflow,
     )
 
 
-def _drop(hidden: jax.Array, key: jax.Array, first: jax.Array, dropout: float) -> jax.Array:
+def _gather_batch(batch: Batch, first: jax.Array) -> Batch:
+    """The batches of all shards as one, in one exchange; examples without a place have no labels.
+
+    Args:
+      batch: of this shard.
+      first: int32 [], the number of its first example among those of all shards.
+    """
+    feature_ids, feature_rows, values, label_ids, label_rows, counts = gather_together(
+        batch.feature_ids,
+        batch.feature_rows + first,
+        batch.feature_values,
+        batch.label_ids,
+        batch.label_rows + first,
+        jnp.where(batch.row_mask, batch.label_counts, -1),
+    )
+    return Batch(
+        feature_ids=feature_ids,
+        feature_rows=feature_rows,
+        feature_values=values,
+        label_ids=label_ids,
+        label_rows=label_rows,
+        label_counts=jnp.maximum(counts, 0),
+        row_mask=counts >= 0,
+    )
+
+
+def _drop(hidden: jax.Array, key: jax.Array, dropout: float) -> jax.Array:
     """Dropout by the example's number in the batch of all shards, however it is dealt."""
     if dropout == 0:
         return hidden
-    examples = first + jnp.arange(hidden.shape[0], dtype=jnp.int32)
+    examples = jnp.arange(hidden.shape[0], dtype=jnp.int32)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(examples)
     kept = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - dropout, hidden.shape[1:]))(keys)
     return jnp.where(kept, hidden * jnp.float32(1 / (1 - dropout)), jnp.float32(0))
@@ -308,14 +330,13 @@ def bytes_sent(config: Config, *, batch_size: int, entries: int, labels: int) ->
       labels: label entries of a shard's batch, P.
 
     Returns:
-      Bytes: (S − 1) · 4 · (3·E + 4·B·d + d + 2·P + B + 4·S·B + 4): ids, values and rows of entries;
-      bags, their gradient, hidden vectors and theirs; the hidden bias; labels; weights; the
-      softmax's maxima, two sums and hits; three counts and a
-      loss.
+      Bytes: (S − 1) · 4 · (3·E + 2·P + B + 4·B·d + 5·S·B + 1): ids, values and rows of entries;
+      labels and how many an example has; bags and the gradient of hidden vectors, each summed and
+      told to all; five numbers of the softmax for each example; a count.
     """
     shards, d = config.labels.shards, config.hidden
-    words = 3 * entries + 4 * batch_size * d + d + 2 * labels + batch_size
-    words += 4 * shards * batch_size + 4
+    words = 3 * entries + 2 * labels + batch_size
+    words += 4 * batch_size * d + 5 * shards * batch_size + 1
     return 4 * words * (shards - 1)
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import sharded_training
 from sparse_jax import sharding as sh
 from sparse_jax.commands import launch
 from sparse_jax.optim import fused
-from sparse_jax.sharding import saves
+from sparse_jax.sharding import processes, saves
 from sparse_jax.xmc import sharded_step
 
 pytestmark = pytest.mark.slow
@@ -98,6 +99,24 @@ def test_a_save_is_read_by_another_number_of_shards(printed: Any, folder: Path) 
     (path / "shard-00004-of-00006.npz").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"shard-00004-of-00006.npz is missing or damaged"):
         saves.restore(folder, state, lies, mesh)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has such a policy")
+def test_threads_of_exchanges_let_others_finish() -> None:
+    """Those alone that came with the exchanges; one that has ended since is no error."""
+    before, done = processes._threads(), threading.Event()
+    helper = threading.Thread(target=done.wait)
+    helper.start()
+    try:
+        (new,) = processes._threads() - before
+        assert new == helper.native_id
+        processes._let_others_finish({new})
+        assert os.sched_getscheduler(new) == os.SCHED_BATCH
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    finally:
+        done.set()
+        helper.join()
+    processes._let_others_finish({new})
 
 
 def test_processes_that_differ_are_refused_before_they_compute(
