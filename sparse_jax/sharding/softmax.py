@@ -1,7 +1,7 @@
 """A softmax over an active set whose rows lie on many shards, inside `jax.shard_map`.
 
 Each shard has the hidden vectors of all examples and the logits of its own active rows. Of them it
-tells the others four numbers an example, in one exchange; the gradient of hidden vectors is added.
+tells the others five numbers an example, in one exchange; the gradient of hidden vectors is added.
 Gradients of rows need no exchange: all examples are here.
 """
 
