@@ -73,7 +73,6 @@ _SESSION = _share_a_folder()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
-import quickly  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -81,6 +80,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 with warnings.catch_warnings():
     # Said at the end of the report instead.
     warnings.filterwarnings("ignore", "sparse_jax: the C\\+\\+ kernels are not built")
+    import quickly
+
     import sparse_jax
     from sparse_jax.ops import ffi
     from sparse_jax.runtime import compiled

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 from jax._src import compiler
 
+from sparse_jax.optim.probe import without_fusion_emitters
+
 FUSED = {"xla_cpu_use_fusion_emitters": True}
 """For `Lowered.compile`, where a test reads what was compiled."""
-
-
-@functools.cache
-def options() -> dict[str, Any]:
-    """Without XLA's emitters of fusions, which take as long as all the rest; if it knows them."""
-    options = {"xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(lambda: 0, compiler_options=options)()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return options
-
 
 _PLAIN = compiler.get_compile_options
 
 
 def _quick(*args: Any, env_options_overrides: Any = None, **named: Any) -> Any:
-    given = options() | dict(env_options_overrides or {})
+    given = without_fusion_emitters() | dict(env_options_overrides or {})
     return _PLAIN(*args, env_options_overrides=given, **named)
 
 
@@ -40,7 +29,7 @@ def switch(on: bool) -> None:
     asking which way that was: `jax.clear_caches`, if both happen in one process.
     """
     if on:
-        options()  # asked before it is used
+        without_fusion_emitters()  # asked before it is used
     compiler.get_compile_options = _quick if on else _PLAIN
     jax.config.update("jax_disable_most_optimizations", on)
 

@@ -108,14 +108,16 @@ def _differs(a: Any, b: Any) -> bool:
 
 
 @cache
-def _quickly() -> dict[str, Any]:
-    """XLA's options for tiny arrays and three calls: most of the time would go into compiling."""
-    plain: dict[str, Any] = {"xla_backend_optimization_level": 0}
-    options = plain | {"xla_cpu_use_fusion_emitters": False}
+def without_fusion_emitters() -> dict[str, Any]:
+    """XLA's options without its emitters of fusions, which take as long as all the rest.
+
+    Empty where this XLA doesn't know them.
+    """
+    options = {"xla_cpu_use_fusion_emitters": False}
     try:
         jax.jit(lambda: 0, compiler_options=options)()
-    except jax.errors.JaxRuntimeError:  # an XLA that no longer knows the second
-        return plain
+    except jax.errors.JaxRuntimeError:
+        return {}
     return options
 
 
@@ -195,7 +197,9 @@ def _probe(tx: optax.GradientTransformationExtraArgs, params: Any) -> str | None
         extra, closed_over = {"value": jnp.float32(1)}, []
     if any(isinstance(x, jax.core.Tracer) for x in closed_over):
         return None
-    step = jax.jit(step, compiler_options=_quickly())
+    # Tiny arrays, three calls: most of the time would go into compiling.
+    quick = {"xla_backend_optimization_level": 0} | without_fusion_emitters()
+    step = jax.jit(step, compiler_options=quick)
     for touched in _PROBE_IDS:
         ids = jnp.asarray(np.asarray(touched, np.int32))
         grads = jax.tree.map(draw, params)

@@ -40,13 +40,19 @@ def are_usual(some: XmcData, others: XmcData) -> bool:
     columns = _unit_rows(others).T.tocsr()
     near = 0
     for start in range(0, asked.shape[0], _AT_ONCE):
-        likeness = (asked[start : start + _AT_ONCE] @ columns).max(axis=1)
-        near += int((likeness.toarray() >= NEAR).sum())
+        likeness = asked[start : start + _AT_ONCE] @ columns
+        # Not its `max`, which sorts all entries first.
+        found = np.flatnonzero(likeness.data >= NEAR)
+        near += np.unique(np.searchsorted(likeness.indptr, found, side="right")).size
     return near >= asked.shape[0] / 2
 
 
-def _unit_rows(points: XmcData) -> sp.csr_matrix:
+def _unit_rows(points: XmcData) -> sp.csr_array:
     """Rows divided by their length; rows of zeros stay."""
     features = to_csr(points).features
-    lengths = np.sqrt(np.asarray(features.multiply(features).sum(axis=1)).ravel())
-    return sp.csr_matrix(sp.diags(1 / np.maximum(lengths, np.float32(1e-30))) @ features)
+    rows = np.repeat(np.arange(points.num_points), np.diff(features.indptr))
+    squares = np.bincount(rows, features.data.astype(np.float64) ** 2, points.num_points)
+    lengths = np.sqrt(squares)
+    lengths[lengths == 0] = 1
+    features.data = (features.data / lengths[rows]).astype(np.float32)
+    return features

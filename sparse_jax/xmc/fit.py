@@ -171,11 +171,11 @@ def _fit_parts(
     on small sets, and 1.2 where a label is seen only a few times. Networks never see them.
     """
     before, linear = _fit_wide_twice(job, points, rest, counts)
-    # Those that the budget has anyway need no look at the points.
+    # The points are looked at only where that could buy trees.
     usual = job.preset.trees(points.points)
-    redundant = not usual and copies.are_usual(held_out, rest.points)
-    count = job.preset.trees(points.points, with_copies=True) if redundant else usual
-    first, trees = _fit_trees(job, count, rest, points, counts)
+    more = job.preset.trees(points.points, with_copies=True)
+    redundant = not usual and more > 0 and copies.are_usual(held_out, rest.points)
+    first, trees = _fit_trees(job, more if redundant else usual, rest, points, counts)
     early = assemble(idf, before, first, kept, about)
     parts: closed_form.Parts = {}
     chosen: dict[str, float] = {}
