@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import random as jax_random
 
+from sparse_jax.ops.whole import one_program
 from sparse_jax.rows.bags import unique_ids
 from sparse_jax.rows.tables import add_rows, check_ids
 
@@ -146,18 +147,8 @@ class RowSparse:
             return self
         if ids.shape[0] < 2:
             return RowSparse(ids, self.rows, num_rows=self.num_rows, distinct=True)
-        found, rows = jax.lax.cond(
-            _repeats(ids, self.num_rows), self._summed, lambda: (ids, self.rows)
-        )
+        found, rows = _merge(ids, self.rows, num_rows=self.num_rows)
         return RowSparse(found, rows, num_rows=self.num_rows, distinct=True)
-
-    def _summed(self) -> tuple[jax.Array, jax.Array]:
-        """(distinct ids, sums of their rows)."""
-        ids, count = self.ids, self.ids.shape[0]
-        found, place, _ = unique_ids(ids, num_rows=self.num_rows, size=count)
-        place = jnp.where(place < 0, count, place)
-        rows = jnp.zeros_like(self.rows).at[place].add(self.rows, mode="drop")
-        return found, rows
 
     def to_dense(self) -> jax.Array:
         """The whole table. Costs O(num_rows): for tests and small tables.
@@ -165,8 +156,11 @@ class RowSparse:
         Returns:
           The table ``[num_rows, ...]``.
         """
+        return self._added_to(jnp.zeros(self.shape, self.dtype))
+
+    def _added_to(self, table: Any) -> jax.Array:
         merged = self.merged()
-        return add_rows(jnp.zeros(self.shape, self.dtype), merged.ids, merged.rows)
+        return _add(table, merged.ids, merged.rows)
 
     def __add__(self, other: Any) -> Any:
         if not hasattr(other, "shape"):
@@ -185,8 +179,7 @@ class RowSparse:
                 "place and would be lost; use optim.apply_updates(params, updates, key), which "
                 "rounds at random"
             )
-        merged = self.merged()
-        return add_rows(other, merged.ids, merged.rows)
+        return self._added_to(other)
 
     __radd__ = __add__
 
@@ -196,6 +189,22 @@ class RowSparse:
         return self.map(lambda rows: rows * jnp.asarray(scale).astype(rows.dtype))
 
     __rmul__ = __mul__
+
+
+_add = one_program(add_rows, static=())
+
+
+@functools.partial(one_program, static=("num_rows",))
+def _merge(ids: jax.Array, rows: jax.Array, *, num_rows: int) -> tuple[jax.Array, jax.Array]:
+    """(distinct ids, sums of their rows), as they are where they are distinct already."""
+
+    def merge() -> tuple[jax.Array, jax.Array]:
+        count = ids.shape[0]
+        found, place, _ = unique_ids(ids, num_rows=num_rows, size=count)
+        place = jnp.where(place < 0, count, place)
+        return found, jnp.zeros_like(rows).at[place].add(rows, mode="drop")
+
+    return jax.lax.cond(_repeats(ids, num_rows), merge, lambda: (ids, rows))
 
 
 def _repeats(ids: jax.Array, num_rows: int) -> jax.Array:

@@ -118,6 +118,38 @@ def test_row_sparse_arithmetic():
     assert merged.distinct and merged.ids.tolist() == [1, 2, -1, -1, -1]
 
 
+def test_outside_of_jit_nothing_is_compiled_twice(kernels, monkeypatch):
+    """And what was compiled with kernels isn't taken without, nor the other way round."""
+    compiled = []
+
+    def hear(event, seconds, **_):
+        compiled.extend([event] * ("backend_compile" in event))
+
+    def at(*ids):
+        g = RowSparse(i32(*ids), jnp.ones((3, 20)), num_rows=4)
+        return jax.block_until_ready((g.merged().rows, g.to_dense(), jnp.zeros((4, 20)) + g))
+
+    def calls_kernels():
+        g = RowSparse(i32(1, 2, 1), jnp.ones((3, 20)), num_rows=4)
+        return "ffi_call" in str(jax.make_jaxpr(lambda g: g.merged().rows)(g))
+
+    for switch in (False, ffi.native() is not None, ffi.AVAILABLE):
+        monkeypatch.setattr(ffi, "AVAILABLE", switch)
+        at(1, 2, 1)
+        assert calls_kernels() == switch
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    try:
+        merged, *dense = at(0, -1, 0)
+        assert not compiled
+        jax.jit(lambda x: x - 2)(merged)
+        assert compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(hear)
+    np.testing.assert_array_equal(merged[:, 0], [2, 0, 0])
+    for table in dense:
+        np.testing.assert_array_equal(table[:, 0], [2, 0, 0, 0])
+
+
 def test_row_sparse_refuses_what_has_no_meaning():
     g = RowSparse(i32(2, -1), jnp.ones((2, 3)), num_rows=4)
     with pytest.raises(ValueError, match=r"\(5, 3\)"):
