@@ -24,7 +24,7 @@ import synthetic
 from sparse_jax import sharding as sh
 from sparse_jax.optim import fused
 from sparse_jax.sharding import processes, saves
-from sparse_jax.xmc import sharded_step
+from sparse_jax.xmc import sharded_held_out, sharded_step
 
 SHARDS = 6
 
@@ -64,6 +64,27 @@ def train_and_save(directory: str) -> dict[str, Any]:
     }
 
 
+def held_out() -> str:
+    """Digest of the points that are held out of all shards' shares, and told to all processes."""
+    points, ends = sharded_training.POINTS, (1, 1, 60, 60, 79, sharded_training.POINTS.num_points)
+    counts = np.diff(ends, prepend=0).tolist()
+    rows = sharded_held_out.rows_of(counts, seed=0)
+    whole = np.concatenate(
+        [part + end - n for part, end, n in zip(rows, ends, counts, strict=True)]
+    )
+    mesh = sh.mesh()
+    shares = [
+        points.take(rows[shard] + ends[shard] - counts[shard])
+        for shard in sharded_held_out.own_shards(mesh)
+    ]
+    found = sharded_held_out.gather(shares, mesh)
+    assert whole.size == found.num_points == 5 and sum(part.size > 0 for part in rows) == 3
+    expected = points.take(whole)
+    for name in ("feature_offsets", "feature_ids", "feature_values", "label_offsets", "label_ids"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    return synthetic.digest([found.feature_values, found.label_ids])
+
+
 def check_what_is_said() -> None:
     """Of processes that differ, and of one that does not answer."""
     own, count = jax.process_index(), jax.process_count()
@@ -87,4 +108,5 @@ if __name__ == "__main__":
         if jax.process_count() == 3:
             check_what_is_said()
             sharded_frame.main(sharded_checks.CHECKS, [])
-        print(json.dumps(train_and_save(sys.argv[1])), flush=True)
+        held = held_out()
+        print(json.dumps(train_and_save(sys.argv[1]) | {"held": held}), flush=True)

@@ -28,6 +28,23 @@ DEFAULT = (0.0, 1.5, 0.5)
 _RIDGE = 1e-4
 
 
+def held_out(size: int, most: int) -> int:
+    """How many of `size` points are kept from training to fit a curve: at most a twentieth.
+
+    Args:
+      size: points.
+      most: of them, whatever their number.
+
+    Returns:
+      None of fewer than 40.
+
+    Example:
+      >>> [held_out(size, 600) for size in (39, 100, 50_000)]
+      [0, 5, 600]
+    """
+    return min(most, -(-size // 20)) if size >= 40 else 0
+
+
 def fit(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
     """The three numbers, by penalized logistic regression.
 

@@ -21,6 +21,7 @@ from sparse_jax.runtime import checkpoint
 from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.xmc import (
     accounting,
+    calibration,
     closed_form,
     copies,
     label_tree,
@@ -243,10 +244,9 @@ def _check(
 
 
 def _hold_out(points: Weighted, most: int, seed: int) -> tuple[Weighted, Weighted]:
-    """(held-out points, the rest): at most a twentieth is held out, none of fewer than 40."""
-    size = points.points.num_points
-    order = np.random.default_rng(seed).permutation(size)
-    count = min(most, -(-size // 20)) if size >= 40 else 0
+    """(held-out points, the rest)."""
+    order = np.random.default_rng(seed).permutation(points.points.num_points)
+    count = calibration.held_out(order.size, most)
     return points.take(np.sort(order[:count])), points.take(np.sort(order[count:]))
 
 

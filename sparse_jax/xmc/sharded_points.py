@@ -14,7 +14,8 @@ from sparse_jax.data import weighting
 from sparse_jax.data.shares import read_share
 from sparse_jax.sharding import AXIS, Dealing, on_shards, parts, processes
 from sparse_jax.sharding.placing import By
-from sparse_jax.xmc import sharded_step
+from sparse_jax.xmc import sharded_held_out, sharded_step
+from sparse_jax.xmc.sharded_held_out import on_mesh, own_shards
 
 ACTIVE = 1024
 
@@ -36,17 +37,13 @@ class Options:
 class Points(NamedTuple):
     """The points of this process's shards; `read` makes it."""
 
-    shares: list[data.XmcData]  # weighted, a share for each shard
-    counts: list[int]  # points of each shard of all processes
+    shares: list[data.XmcData]  # weighted, a share for each shard, to be trained on
+    counts: list[int]  # of these, of each shard of all processes
+    held: list[data.XmcData]  # weighted, of each share what is held out
+    held_count: int  # of all processes
     chosen: weighting.Weighting
     reason: str  # of the weighting, a sentence
     kept: data.XmcData  # this process's points as they were read
-
-
-def own_shards(mesh: Any) -> list[int]:
-    """The shards of this process."""
-    here = jax.process_index()
-    return [n for n, device in enumerate(mesh.devices.flat) if device.process_index == here]
 
 
 def read(path: str, mesh: Any, options: Options) -> Points:
@@ -78,9 +75,14 @@ def read(path: str, mesh: Any, options: Options) -> Points:
     if not sum(counts):
         raise ValueError(f"{path} has no points: must have at least one; check its header")
     chosen, reason = _weigh(points, options.weighting, sum(counts), mesh)
+    weighted = [weighting.apply(chosen, p) for p in points]
+    held = sharded_held_out.rows_of(counts, options.seed)
+    own = [held[shard] for shard in own_shards(mesh)]
     return Points(
-        [weighting.apply(chosen, p) for p in points],
-        counts,
+        [p.take(np.delete(np.arange(p.num_points), h)) for p, h in zip(weighted, own, strict=True)],
+        [count - rows.size for count, rows in zip(counts, held, strict=True)],
+        [p.take(rows) for p, rows in zip(weighted, own, strict=True)],
+        sum(rows.size for rows in held),
         chosen,
         reason,
         data.concatenate(*points),
@@ -110,18 +112,10 @@ def _weigh(
         np.bincount(p.feature_ids[p.feature_values != 0], minlength=p.num_features) for p in points
     ]
     count = on_shards(lambda x: parts.total(x[0]), mesh, in_specs=jax.P(AXIS), out_specs=jax.P())
-    spread = _on_mesh([x.astype(np.int32)[None] for x in found], mesh)
+    spread = on_mesh([x.astype(np.int32)[None] for x in found], mesh)
     frequency = np.asarray(jax.jit(count)(spread))
     idf = (np.log((1 + total) / (1 + frequency.astype(np.int64))) + 1).astype(np.float32)
     return weighting.Weighting(idf), reason
-
-
-def _on_mesh(pieces: list[np.ndarray], mesh: Any) -> jax.Array:
-    devices = [mesh.devices.flat[shard] for shard in own_shards(mesh)]
-    arrays = [jax.device_put(x, d) for x, d in zip(pieces, devices, strict=True)]
-    shape = (mesh.size * len(pieces[0]), *pieces[0].shape[1:])
-    sharding = jax.NamedSharding(mesh, jax.P(AXIS))
-    return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
 
 
 class Plan(NamedTuple):

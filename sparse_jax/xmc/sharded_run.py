@@ -15,11 +15,12 @@ from sparse_jax.optim import fused, rates
 from sparse_jax.runtime import checkpoint, loop
 from sparse_jax.sharding import ShardedRows, gather_to_first, processes, saves
 from sparse_jax.sharding import mesh as make_mesh
-from sparse_jax.xmc import memory, sharded_step
+from sparse_jax.xmc import calibration, memory, mixing, sharded_held_out, sharded_step
 from sparse_jax.xmc.alone import of_params
 from sparse_jax.xmc.model import About, Model
 from sparse_jax.xmc.progress import Progress, silent
-from sparse_jax.xmc.sharded_points import Options, own_shards, plan, read, seed_of
+from sparse_jax.xmc.sharded_held_out import own_shards
+from sparse_jax.xmc.sharded_points import Options, plan, read, seed_of
 
 LOOK_EVERY = 25  # steps between looks at the metrics
 
@@ -59,7 +60,7 @@ class ShardedRun:
     def about(self) -> dict[str, Any]:
         """What a resumed run must have in common."""
         digest = processes.collect("data", [fingerprint(share) for share in self.points.shares])
-        sizes = [sum(self.points.counts), self.plan.config.labels.num_rows]
+        sizes = [self.num_points, self.plan.config.labels.num_rows]
         by_shard = [one for process in digest for one in process]
         return dataclasses.asdict(self.options) | {"data": [sizes, len(by_shard), by_shard]}
 
@@ -155,6 +156,16 @@ class ShardedRun:
         self.state = outcome.state
 
     @property
+    def num_points(self) -> int:
+        """Of all processes, those held out included."""
+        return sum(self.points.counts) + self.points.held_count
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether there are points enough to learn from what scores mean."""
+        return self.points.held_count >= calibration.FEW_POINTS
+
+    @property
     def num_weights(self) -> int:
         """Of the whole network."""
         config = self.plan.config
@@ -171,7 +182,10 @@ class ShardedRun:
         )
 
     def model(self) -> Model | None:
-        """The model on process 0, whole, as `xmc.load` reads it; None on the others, which help."""
+        """The model on process 0, whole, as `xmc.load` reads it; None on the others, which help.
+
+        Its scores mean chances, as the held-out points of all shards tell them.
+        """
         config, params = self.plan.config, self.state.params
         tables = {
             name: gather_to_first(ShardedRows(params[name], dealing))
@@ -181,6 +195,7 @@ class ShardedRun:
                 ("output_bias", config.labels),
             )
         }
+        held_out = sharded_held_out.gather(self.points.held, self.mesh)
         whole = {name: jnp.asarray(table) for name, table in tables.items() if table is not None}
         if not whole:
             return None
@@ -189,8 +204,9 @@ class ShardedRun:
             num_labels=config.labels.num_rows,
             preset="network",
             seed=self.options.seed,
-            notes={"points": sum(self.points.counts), "calibrated": False},
+            notes={"points": self.num_points, "calibrated": self.calibrates},
         )
         whole["hidden_bias"] = jnp.asarray(processes.whole(params["hidden_bias"]))
         kept = memory.keep(self.points.kept, seed=self.options.seed)
-        return of_params(whole, about, chosen=self.points.chosen, kept=kept)
+        model = of_params(whole, about, chosen=self.points.chosen, kept=kept)
+        return mixing.calibrate(model, held_out)

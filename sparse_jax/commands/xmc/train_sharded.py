@@ -6,7 +6,8 @@
     sparse-jax xmc evaluate MODEL test.txt
 
 Each process reads its share of the file, which is in the Extreme Classification Repository's
-format. Nothing that processes exchange is encrypted.
+format. A twentieth of the points, at most 2,000, is not trained on: these say what scores are worth
+as chances. Nothing that processes exchange is encrypted.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.files import check_writable
 from sparse_jax.runtime.lock import locked
 from sparse_jax.sharding import traffic
+from sparse_jax.xmc import calibration
 from sparse_jax.xmc.sharded_points import Options
 from sparse_jax.xmc.sharded_run import ShardedRun
 
@@ -144,7 +146,7 @@ def _run(args: argparse.Namespace, options: Options, *, first: bool) -> int:
     if first:
         dense = traffic.dense_all_reduce(run.num_weights, run.mesh.size)
         print(
-            f"{sum(run.points.counts):,} points, {config.features.num_rows:,} features, "
+            f"{run.num_points:,} points, {config.features.num_rows:,} features, "
             f"{config.labels.num_rows:,} labels on {run.mesh.size} shards of "
             f"{jax.process_count()} processes"
         )
@@ -170,14 +172,27 @@ def _run(args: argparse.Namespace, options: Options, *, first: bool) -> int:
         if run.last_loss is not None:
             print(f"  loss     {run.last_loss:.4f}")
         print(f"  training {run.clock.seconds:.1f} s")
-        print(f"  weights  {_digest(model)}", flush=True)
+        print(f"  weights  {_digest(model)}")
+        print(f"  scores   {_meaning(run)}", flush=True)
     return 0
 
 
+def _meaning(run: ShardedRun) -> str:
+    """What the scores of the model are worth."""
+    held = run.points.held_count
+    if run.calibrates:
+        return f"chances, as {held:,} points tell that were not trained on"
+    return (
+        f"not calibrated: they order labels, but are no chances, since {held} of {run.num_points} "
+        f"points could be held out and {calibration.FEW_POINTS} are needed"
+    )
+
+
 def _digest(model: xmc.Model) -> str:
-    """Of the network: equal runs have equal digests."""
+    """Of the network, and of what its scores mean: equal runs have equal digests."""
     found = hashlib.sha256()
-    for leaf in jax.tree.leaves((model.encoders, model.output, model.output_bias)):
+    parts = (model.encoders, model.output, model.output_bias, model.mix.curve)
+    for leaf in jax.tree.leaves(parts):
         found.update(np.asarray(leaf).tobytes())
     return found.hexdigest()[:16]
 
