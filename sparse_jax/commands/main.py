@@ -36,6 +36,7 @@ COMMANDS = {
     "lm score": Command("lm.score", "the log probability of each line", "lm"),
     "lm perplexity": Command("lm.perplexity", "of lines that are sentences", "lm"),
     "lm filter": Command("lm.filter", "keep the lines that a kept model finds likely", "lm"),
+    "lm arpa": Command("lm.arpa", "keep an n-gram model so that it opens at once", "lm"),
     "lm generate": Command("lm.generate", "write on from a prompt", "lm"),
     "lm preference": Command("preference", "tune a language model by preferences", "lm"),
     "recommend train": Command("recommend.train", "train a recommender on histories of users"),

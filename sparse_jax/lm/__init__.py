@@ -6,11 +6,14 @@ tables, `generate` writes. `save` and `load` keep a finished `LanguageModel`.
 """
 
 # Not listed in `__all__`, but kept under these names: `X as X`.
+from sparse_jax.lm import arpa as arpa
 from sparse_jax.lm import batching as batching
 from sparse_jax.lm import bpe as bpe
 from sparse_jax.lm import evaluate, generate
+from sparse_jax.lm import interpolation as interpolation
 from sparse_jax.lm import memory as memory
 from sparse_jax.lm import model as model
+from sparse_jax.lm import ngram as ngram
 from sparse_jax.lm import sparse_head as sparse_head
 from sparse_jax.lm import spelling as spelling
 from sparse_jax.lm import text as text

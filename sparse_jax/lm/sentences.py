@@ -10,7 +10,7 @@ import numpy as np
 
 from sparse_jax.lm import evaluate
 from sparse_jax.lm.batching import batches
-from sparse_jax.lm.text import DOCUMENT, UNKNOWN, Corpus, encode_corpus
+from sparse_jax.lm.text import DOCUMENT, UNKNOWN, Corpus, Vocabulary, encode_corpus
 
 if TYPE_CHECKING:
     from sparse_jax.lm.saved import LanguageModel
@@ -75,35 +75,70 @@ def score(model: LanguageModel, sentences: Iterable[str]) -> SentenceScores:
     References:
       Heafield, KenLM: Faster and smaller language model queries, 2011: what is reported.
     """
+    texts = as_texts(sentences)
+    if not texts:
+        return sum_up(np.zeros(0), ends=np.zeros(0, bool), unknown=np.zeros(0, bool))
+    corpus = encode(model.vocabulary, texts)
+    log10_p = log_likelihood(model, corpus) / np.log(10)
+    return sum_up(log10_p, ends=corpus.tokens == DOCUMENT, unknown=corpus.tokens == UNKNOWN)
+
+
+def as_texts(sentences: Iterable[str]) -> list[str]:
+    """Sentences as a list.
+
+    Raises:
+      TypeError: if sentences is one string, or holds what is none.
+    """
     if isinstance(sentences, str):
         raise TypeError("sentences is a string: must be a list of them; put it into one")
     texts = list(sentences)
     wrong = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
     if wrong is not None:
         raise TypeError(f"sentences[{wrong}] = {texts[wrong]!r}: must be a string; leave it out")
-    if not texts:
-        return SentenceScores(*[np.zeros(0)] * 3, *[np.zeros(0, np.int64)] * 2)
-    corpus = encode_corpus(model.vocabulary, texts)
-    log10_p = _log_likelihood(model, corpus) / np.log(10)
-    ends = corpus.tokens == DOCUMENT
-    if ends.sum() != len(texts):  # a token of the text itself is no end
+    return texts
+
+
+def encode(vocabulary: Vocabulary, texts: list[str]) -> Corpus:
+    """The tokens of sentences, of which each is a document.
+
+    Raises:
+      ValueError: if a token of a text is the end of a document.
+    """
+    corpus = encode_corpus(vocabulary, texts)
+    if int((corpus.tokens == DOCUMENT).sum()) != len(texts):
         raise ValueError("sentences hold the end of a document as text: leave it out")
+    return corpus
+
+
+def sum_up(log10_p: np.ndarray, *, ends: np.ndarray, unknown: np.ndarray) -> SentenceScores:
+    """Scores of sentences from those of their tokens.
+
+    Args:
+      log10_p: float64 [t], of each token, sentence after sentence.
+      ends: bool [t], whether it is the end of its sentence.
+      unknown: bool [t], whether it is the unknown token.
+
+    Example:
+      >>> ends, unknown = np.array([0, 1, 1], bool), np.array([1, 0, 0], bool)
+      >>> sum_up(np.array([-2.0, -1.0, -4.0]), ends=ends, unknown=unknown).log10_p.tolist()
+      [-3.0, -4.0]
+    """
+    count = int(ends.sum())
     sentence = np.cumsum(ends) - ends
-    unknown = corpus.tokens == UNKNOWN
 
     def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(sentence, values, minlength=len(texts))
+        return np.bincount(sentence, values, minlength=count)
 
     return SentenceScores(
         log10_p=total(log10_p),
         log10_end=log10_p[ends],
         log10_unknown=total(np.where(unknown, log10_p, 0.0)),
-        tokens=np.bincount(sentence, minlength=len(texts)) - 1,
+        tokens=np.bincount(sentence, minlength=count) - 1,
         unknown=total(unknown).astype(np.int64),
     )
 
 
-def _log_likelihood(model: LanguageModel, corpus: Corpus) -> np.ndarray:
+def log_likelihood(model: LanguageModel, corpus: Corpus) -> np.ndarray:
     """log p of each token of a corpus, in order: float64 [n]."""
     found = []
     for batch in batches(corpus, _RUNS, _LENGTH, model.config.history):

@@ -63,7 +63,7 @@ def test_what_may_come_first_has_probability_one(model):
     # "\n\n  " is known by its word behind: p("\n\n  x") = p("\n\n  ") p(x | "\n\n  ").
     corpus = lm.text.encode_corpus(model.vocabulary, ["\n\n  x"])
     assert corpus.tokens[0] == lm.text.INDENTED
-    inner[-2] = sentences._log_likelihood(model, corpus)[0] / np.log(10)
+    inner[-2] = sentences.log_likelihood(model, corpus)[0] / np.log(10)
     assert float((10.0**inner).sum()) == pytest.approx(1, abs=1e-5)
 
 

@@ -1,6 +1,6 @@
 """Keep the lines of a text that a language model finds likely, in their order.
 
-    sparse-jax lm filter DIR crawled.txt --keep 0.5 > kept.txt
+    sparse-jax lm filter MODEL crawled.txt --keep 0.5 > kept.txt
 
 Lines are compared by log10 of a token, ends counted, so that long ones aren't at a loss; of equal
 ones the earlier is kept.
@@ -26,7 +26,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--keep", type=float, required=True, metavar="SHARE", help="of the lines, above 0, up to 1")
     add("--output", metavar="FILE", help="write here instead of to standard output")
-    args = parser.parse_args(argv)
+    args = lines.parse_args(parser, argv)
     if not 0 < args.keep <= 1:
         parser.error(f"--keep {args.keep}: must be above 0 and at most 1, such as 0.5 for half")
     return args
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     """Reads lines, writes the likeliest."""
-    given, parts = lines.scored(args)
+    given, parts, _ = lines.scored(args)
     mean = np.concatenate([scores.log10_p / (scores.tokens + 1) for _, scores in parts])
     best = np.argsort(-mean, kind="stable")[: math.ceil(args.keep * len(given))]
     content = "".join(given[i] + "\n" for i in np.sort(best)).encode()

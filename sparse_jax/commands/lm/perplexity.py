@@ -1,6 +1,7 @@
 """Perplexity of a text whose lines are sentences by themselves, with and without unknown words.
 
-    sparse-jax lm perplexity DIR sentences.txt
+    sparse-jax lm perplexity MODEL sentences.txt
+    sparse-jax lm perplexity MODEL sentences.txt --arpa news.arpa.gz --valid others.txt
 
 `lm evaluate` takes files as running documents instead, where each line has those before it as
 context.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +26,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = lines.parser(__doc__)
     parser.add_argument("--json", metavar="FILE", help="write the results here")
-    return parser.parse_args(argv)
+    return lines.parse_args(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,10 +38,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     """Reads lines, tells their figures."""
-    _, parts = lines.scored(args)
-    fields = zip(*(scores for _, scores in parts), strict=True)
+    work = lines.scored(args)
+    fields = zip(*(scores for _, scores in work.parts), strict=True)
     scores = SentenceScores(*map(np.concatenate, fields))
-    results = {
+    results: dict[str, Any] = {
         "perplexity": scores.perplexity(),
         "perplexity_of_known_tokens": scores.perplexity(unknown=False),
         "log10_p": float(scores.log10_p.sum()),
@@ -47,6 +49,8 @@ def _run(args: argparse.Namespace) -> None:
         "tokens": int(scores.tokens.sum()),
         "unknown_tokens": int(scores.unknown.sum()),
     }
+    if work.weight is not None:
+        results["arpa_weight"] = work.weight
     for name, value in results.items():
         shown = f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
         print(f"  {name:<28} {shown}")

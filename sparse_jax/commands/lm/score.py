@@ -1,7 +1,9 @@
-"""Score each line of a text with a trained language model.
+"""Score each line of a text with a trained language model, an n-gram model, or both.
 
-    sparse-jax lm score DIR sentences.txt
-    some program | sparse-jax lm score DIR - --format jsonl
+    sparse-jax lm score MODEL sentences.txt
+    some program | sparse-jax lm score MODEL - --format jsonl
+    sparse-jax lm score news.arpa.gz sentences.txt
+    sparse-jax lm score MODEL sentences.txt --arpa news.arpa.gz --valid others.txt
 
 A line is a sentence by itself. Columns: log10 of its probability with its end, the same without,
 tokens, unknown tokens, and the text. `lm perplexity` sums them up, `lm filter` keeps the best.
@@ -30,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--format", choices=("tsv", "jsonl"), default="tsv", help="of the output (%(default)s)")
     add("--output", metavar="FILE", help="write here instead of to standard output")
-    return parser.parse_args(argv)
+    return lines.parse_args(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     """Reads lines, writes their scores."""
-    _, parts = lines.scored(args)
+    parts = lines.scored(args).parts
 
     def write(file: IO[bytes]) -> None:
         if args.format == "tsv":
