@@ -26,7 +26,7 @@ def start(args: argparse.Namespace, stop: Interrupt) -> Tuner:
         print(f"note: {note}", file=sys.stderr)
     source = text.read_texts([args.pairs]).sources[0]
     if args.checkpoint:
-        base = load(args.checkpoint)
+        base = load(args.checkpoint, mapped=False)
         counted = source.sha256 in {known.sha256 for known in base.record.learned()}
         if not counted:
             learned = (*base.record.pairs, source)

@@ -169,12 +169,12 @@ def save(model: NGram, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> NGram:
-    """Reads what `save` wrote; nothing is unpickled.
+    """Opens what `save` wrote; nothing is unpickled, and the n-grams stay on the disk until used.
 
     Raises:
       ValueError: if there is no model, it is of another kind or version, or it is damaged.
     """
-    config, arrays = saved.load(path, kind=KIND)
+    config, arrays = saved.load(path, kind=KIND, mapped=True)
     words = arrays["words"].tobytes().decode("utf-8").split("\n")
     orders = (
         Order(*(arrays[f"{name}{n}"] for name in Order._fields))

@@ -110,11 +110,14 @@ def save(model: LanguageModel, path: str | os.PathLike[str]) -> None:
     saved.save(path, kind=KIND, config=config, arrays=arrays)
 
 
-def load(path: str | os.PathLike[str]) -> LanguageModel:
+def load(path: str | os.PathLike[str], *, mapped: bool = False) -> LanguageModel:
     """Reads what `save` wrote; nothing is unpickled.
 
     Args:
       path: of the directory.
+      mapped: leaves the arrays on the disk until they are used, which opens models of any size at
+        once: for scoring and writing, not for training, which would copy them. Damage within them
+        is not noticed then.
 
     Returns:
       A `LanguageModel`, which scores and writes as the saved one did, bit for bit.
@@ -127,7 +130,7 @@ def load(path: str | os.PathLike[str]) -> LanguageModel:
       Traceback (most recent call last):
       ValueError: ...
     """
-    about, arrays = saved.load(path, kind=KIND)
+    about, arrays = saved.load(path, kind=KIND, mapped=mapped)
     fields = {field.name for field in dataclasses.fields(model.Config)}
     given = about["model"]
     if given.keys() != fields or "record" not in about:
@@ -136,7 +139,7 @@ def load(path: str | os.PathLike[str]) -> LanguageModel:
     config = model.Config(**given | {"orders": tuple(given["orders"])})
     try:
         record = Record.from_json(about["record"])
-        tree = trees.from_arrays(arrays, _shapes(config, about["popular"]))
+        tree = trees.from_arrays(arrays, _shapes(config, about["popular"]), share=mapped)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return LanguageModel(

@@ -1,7 +1,8 @@
 """The one format of saved models: `model.json` beside one file of arrays.
 
 `model.json` says what kind of model it is, of which version, with its configuration, and names the
-file of arrays; that one is a NumPy `.npz` without pickled objects. The arrays are written first,
+file of arrays; that one is a NumPy `.npz` without pickled objects, which can be mapped into memory
+instead of being read. The arrays are written first,
 under a name of their own, and `model.json` is replaced last: a reader, or a process killed at any
 moment, sees the old model whole or the new one whole. Two processes that save into one directory do
 so in turn, and the last one's model stays.
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax.runtime import npz
 from sparse_jax.runtime.files import remove_leftovers, write_atomically, write_stream
 from sparse_jax.runtime.lock import in_turn
 
@@ -82,7 +84,7 @@ def save(
     with in_turn(root):
         path = root / about["file"]
         try:
-            write_stream(path, lambda file: np.savez(file, allow_pickle=False, **plain))
+            write_stream(path, lambda file: npz.write(file, plain))
             write_atomically(root / MANIFEST, (json.dumps(about, allow_nan=False) + "\n").encode())
         except BaseException:
             if _named(root) != path.name:
@@ -103,12 +105,14 @@ def _named(root: Path) -> str:
         return ""
 
 
-def load(directory: str | os.PathLike[str], *, kind: str) -> Saved:
+def load(directory: str | os.PathLike[str], *, kind: str, mapped: bool = False) -> Saved:
     """Reads what `save` wrote.
 
     Args:
       directory: of the model.
       kind: as saved.
+      mapped: leaves the arrays where they are until they are used: they can't be written to, and
+        damage within them is not noticed.
 
     Returns:
       A `Saved`.
@@ -120,14 +124,14 @@ def load(directory: str | os.PathLike[str], *, kind: str) -> Saved:
     about = read_manifest(root)
     while True:
         try:
-            return _load(root, about, kind)
+            return _load(root, about, kind, mapped)
         except ValueError:
             before, about = about, read_manifest(root)
             if about == before:  # else it was replaced meanwhile, and what it named is gone
                 raise
 
 
-def _load(root: Path, about: dict[str, Any], kind: str) -> Saved:
+def _load(root: Path, about: dict[str, Any], kind: str, mapped: bool) -> Saved:
     """The model that `about` describes."""
     if about["kind"] != kind:
         raise ValueError(
@@ -136,8 +140,12 @@ def _load(root: Path, about: dict[str, Any], kind: str) -> Saved:
         )
     path = root / str(about["file"])
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            plain = {name: file[name] for name in about["arrays"]}
+        with open(path, "rb") as stream:
+            if mapped:
+                plain = npz.mapped(stream, list(about["arrays"]))
+            else:
+                with np.load(stream, allow_pickle=False) as file:
+                    plain = {name: file[name] for name in about["arrays"]}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged or missing ({error}): save the model anew") from error
     arrays = {}

@@ -21,12 +21,14 @@ def to_arrays(tree: Any) -> dict[str, np.ndarray]:
     return {name: np.asarray(_data(leaf)) for name, leaf in _leaves(tree)}
 
 
-def from_arrays(arrays: dict[str, np.ndarray], like: Any) -> Any:
+def from_arrays(arrays: dict[str, np.ndarray], like: Any, *, share: bool = False) -> Any:
     """The tree that `to_arrays` was given.
 
     Args:
       arrays: of `to_arrays`; names that `like` doesn't have are left alone.
       like: a tree of the same structure, shapes and dtypes; `jax.ShapeDtypeStruct` will do.
+      share: uses the memory of the arrays where JAX can, instead of copying them: they must not
+        change, and can't be donated.
 
     Raises:
       ValueError: if an array is missing or has another shape or dtype.
@@ -43,7 +45,7 @@ def from_arrays(arrays: dict[str, np.ndarray], like: Any) -> Any:
                 f"{wanted.shape}; save the model anew"
             )
         # A copy that JAX owns: an array that shares NumPy's memory can't be donated.
-        data = jnp.array(given)
+        data = jax.device_put(given) if share else jnp.array(given)
         leaves.append(jax.random.wrap_key_data(data) if _is_key(leaf) else data)
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 

@@ -87,6 +87,13 @@ def test_a_long_line_and_none_at_all(model):
         model.score(["the fox", None])
 
 
+def test_a_mapped_model_scores_alike(place, model):
+    for a, b in zip(
+        lm.load(place / "model", mapped=True).score(TEXTS), model.score(TEXTS), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
 # ---------------------------------------------------------------------------------------- commands
 
 

@@ -11,14 +11,14 @@ from sparse_jax.lm.saved import LanguageModel
 from sparse_jax.runtime import checkpoint, saved
 
 
-def load(directory: str) -> LanguageModel:
-    """A model of `lm train` or `lm preference`.
+def load(directory: str, *, mapped: bool = True) -> LanguageModel:
+    """A model of `lm train` or `lm preference`; mapped, as those want who only read it.
 
     Raises:
       ValueError: if there is none; it tells a run that has not ended from an empty directory.
     """
     try:
-        return lm.load(directory)
+        return lm.load(directory, mapped=mapped)
     except ValueError as error:
         if "has no model.json" in str(error) and checkpoint.read_extra(directory) is not None:
             raise ValueError(
