@@ -9,8 +9,11 @@ depends on the rounding of a transcendental function either.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +27,16 @@ MAX_CODE_BITS = 30
 EMPTY = -1
 # XLA:CPU flushes subnormals, NumPy does not; both sides treat them as zero.
 SMALLEST_NORMAL = np.float32(2.0**-126)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def one_program(*static: str) -> Callable[[F], F]:
+    """Compiles a function as a whole outside of `jit`, by the values of arguments named static.
+
+    Operation by operation its first call would compile tens of programs.
+    """
+    return cast(Any, functools.partial(jax.jit, static_argnames=static, inline=True))
 
 
 def check_int(name: str, value: int, low: int, high: int | None = None, cure: str = "") -> int:

@@ -41,6 +41,7 @@ class DWTA:
         return 2**self.num_bits
 
 
+@common.one_program("dim", "num_tables", "num_bits", "window")
 def init(key: jax.Array, dim: int, *, num_tables: int, num_bits: int, window: int = 8) -> DWTA:
     """Draw an independent random window of coordinates, and a probe stride, for each digit.
 
@@ -78,6 +79,7 @@ def init(key: jax.Array, dim: int, *, num_tables: int, num_bits: int, window: in
     return DWTA(windows.T, strides, dim, num_tables, num_bits, window)
 
 
+@common.one_program()
 def hash(params: DWTA, x: jax.Array) -> jax.Array:
     """WTA codes in which a digit whose window is all zero borrows that of another window.
 

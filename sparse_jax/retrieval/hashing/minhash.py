@@ -42,6 +42,7 @@ class MinHash:
         return 2**self.num_bits
 
 
+@common.one_program("dim", "num_tables", "num_bits", "num_hashes")
 def init(
     key: jax.Array,
     dim: int | None = None,
@@ -98,6 +99,7 @@ def _mix(word: jax.Array) -> jax.Array:
     return word ^ (word >> np.uint32(16))
 
 
+@common.one_program()
 def hash(params: MinHash, x: jax.Array) -> jax.Array:
     """Codes of sets: the least element, in a random order, of each of L * K bins of the universe.
 

@@ -55,6 +55,7 @@ def _thresholds() -> np.ndarray:
     return np.array([round(c * 2.0**32) for c in cdf], np.uint32)
 
 
+@common.one_program("dim", "num_tables", "num_bits")
 def init(key: jax.Array, dim: int, *, num_tables: int, num_bits: int) -> SimHash:
     """Draw the directions of `num_tables` tables of `num_bits` sign bits.
 
@@ -93,6 +94,7 @@ def init(key: jax.Array, dim: int, *, num_tables: int, num_bits: int) -> SimHash
     return SimHash(directions, dim, num_tables, num_bits)
 
 
+@common.one_program()
 def hash(params: SimHash, x: jax.Array) -> jax.Array:
     """Codes whose bit k is 1 where <g_k, x> >= 0.
 

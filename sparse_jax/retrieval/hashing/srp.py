@@ -38,6 +38,7 @@ class SparseProjection:
         return 2**self.num_bits
 
 
+@common.one_program("dim", "num_tables", "num_bits", "density")
 def init(
     key: jax.Array, dim: int, *, num_tables: int, num_bits: int, density: float = 1 / 3
 ) -> SparseProjection:
@@ -90,6 +91,7 @@ def init(
     return SparseProjection(directions, dim, num_tables, num_bits, num_nonzeros)
 
 
+@common.one_program()
 def hash(params: SparseProjection, x: jax.Array) -> jax.Array:
     """Codes whose bit k is 1 where the signed sum of m random coordinates of x is >= 0.
 

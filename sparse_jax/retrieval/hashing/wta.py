@@ -56,6 +56,7 @@ def check_window(dim: int, num_bits: int, window: int) -> int:
     return num_bits // digit_bits
 
 
+@common.one_program("dim", "num_tables", "num_bits", "window")
 def init(key: jax.Array, dim: int, *, num_tables: int, num_bits: int, window: int = 8) -> WTA:
     """Draw an independent random window of coordinates for each digit.
 
@@ -113,6 +114,7 @@ def winners(flat: jax.Array, windows: jax.Array) -> tuple[jax.Array, jax.Array]:
     return winner, empty
 
 
+@common.one_program()
 def hash(params: WTA, x: jax.Array) -> jax.Array:
     """Codes whose digit k is the position of the largest entry in the k-th window.
 
