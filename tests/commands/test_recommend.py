@@ -52,6 +52,7 @@ def test_training_reports_and_keeps_a_model(folder):
     assert results["peak_rss_bytes"] > 0 and results["train_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_a_preset_with_an_encoder(folder, capsys, monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "fast", SMALL)
     status, out, _ = run(

@@ -283,7 +283,7 @@ def test_the_command_line(model, tmp_path, capsys, monkeypatch):
 
 def test_the_script_makes_a_sample_where_there_is_none(tmp_path, monkeypatch, capsys):
     init = search.fit
-    monkeypatch.setattr(search, "fit", lambda documents: init(documents, config=SMALL))
+    monkeypatch.setattr(search, "fit", lambda documents: init(documents[:30], config=SMALL))
     monkeypatch.setattr(serve, "run", lambda app, listener: listener.close())
     monkeypatch.chdir(tmp_path)
     assert serve.main(["--port", "0"]) == 0

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from in_process import call
 
-from sparse_jax import data, xmc
+from sparse_jax import data, sharding, xmc
 from sparse_jax.commands import launch
 from sparse_jax.commands import main as command_line
 from sparse_jax.commands.xmc import train_sharded
+from sparse_jax.xmc.sharded_points import Options, read
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TRAIN, TEST = (str(FIXTURES / f"xmc_tiny_{part}.txt") for part in ("train", "test"))
@@ -192,6 +193,13 @@ def test_a_file_that_breaks_its_promise(tmp_path: Path, capsys: Any) -> None:
         status, _, err = call(train_sharded, capsys, str(path))
         assert status == 2 and message in err
     path.write_text("2 5 2\n0 1:1\n1 2:1\n\n\n")  # blank lines at the end are no points
+    assert read(str(path), sharding.mesh(), Options()).counts == [2]
+
+
+@pytest.mark.slow
+def test_points_too_few_to_be_held_out(tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "points.txt"
+    path.write_text("2 5 2\n0 1:1\n1 2:1\n\n\n")
     status, out, err = call(train_sharded, capsys, str(path), "--hidden", "4", "--epochs", "1")
     assert status == 0 and "2 points, 5 features, 2 labels" in out, err
     assert "not calibrated: they order labels" in out and "0 of 2 points could be held out" in out

@@ -15,6 +15,8 @@ import pytest
 from sparse_jax import data, rowwise
 from sparse_jax.data import batching
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 TINY = [str(ROOT / "tests" / "fixtures" / f"xmc_tiny_{part}.txt") for part in ("train", "test")]
@@ -45,6 +47,7 @@ def test_examples_are_short_and_each_is_run_here():
         assert f'load("{path.stem}"' in Path(__file__).read_text(), path
 
 
+@pytest.mark.slow
 def test_flat_in_rows_takes_steps_of_both_kinds(capsys):
     load("flat_in_rows").main("600", "700", steps=2)
     shown = r"[67]00 rows: plain JAX [\d.]+ ms, Flax nnx [\d.]+ ms\n"

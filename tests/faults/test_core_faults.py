@@ -38,6 +38,8 @@ from sparse_jax.runtime import checkpoint, saved
 from sparse_jax.runtime.lock import locked
 from sparse_jax.xmc import label_tree, metrics, wide
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TRAIN, TEST = (str(FIXTURES / f"xmc_tiny_{part}.txt") for part in ("train", "test"))
 SMALL = ["--hidden", "8", "--active", "6", "--batch-size", "8", "--lr", "0.03"]
@@ -106,7 +108,7 @@ def test_labels_without_a_point_come_last_in_every_part(weighted):
     assert scores[:, ~seen].max() < scores[:, seen].min()
 
 
-@pytest.mark.parametrize("preset", ["fast", "accurate"])
+@pytest.mark.parametrize("preset", ["fast", pytest.param("accurate", marks=pytest.mark.slow)])
 def test_labels_without_a_point_come_last_in_the_whole(preset):
     """Also those that an update makes room for."""
     train, test = (data.with_sizes(data.read_xmc(x), num_labels=520) for x in (TRAIN, TEST))

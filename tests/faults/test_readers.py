@@ -17,6 +17,8 @@ from sparse_jax.commands import main as program
 from sparse_jax.data.plain import read as read_text
 from sparse_jax.lm.preference import pairs
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 JSON = '{"id": "ä", "text": "red äpfel", "prompt": "q", "chosen": "yes", "rejected": "no"}\n'
 NOW = "".join(JSON.replace('"q"', f'"q{i}"') for i in range(40))
 READERS = {
@@ -85,7 +87,7 @@ def test_files_without_points_are_named_before_training(content, options, tmp_pa
         assert content != ZERO or "has no points" in err
 
 
-@pytest.mark.parametrize("preset", ["fast", "accurate"])
+@pytest.mark.parametrize("preset", ["fast", pytest.param("accurate", marks=pytest.mark.slow)])
 def test_rows_of_every_odd_kind_train(preset):
     rows = [({i % 3}, {i % 3: 1.0, 3 + i % 4: 2.0}) for i in range(60)]
     for odd in (

@@ -46,6 +46,8 @@ from sparse_jax.commands.serve.view import UNMATCHED, Asked, Frame, highlight, p
 from sparse_jax.text.features import WORD, extract, normalize
 from sparse_jax.text.postings import Postings
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 D = search.Document
 ROWS = [
     json.loads(line)

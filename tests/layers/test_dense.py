@@ -12,6 +12,8 @@ from sparse_jax.layers import losses
 from sparse_jax.ops import fixed_order
 from sparse_jax.rows import RowSparse, take_rows
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 B, N, A, D, OUT = 5, 12, 4, 6, 3
 
 

@@ -145,7 +145,10 @@ def make_base() -> training.LMState:
 
 def test_a_key_value_memory_is_refused():
     config = dataclasses.replace(CONFIG, pairs=64)
-    base = first_state(np.ones(60, np.float32), config)
+    tx, counts = optax.identity(), np.ones(60, np.float32)
+    base = jax.eval_shape(
+        lambda: training.init_state(jax.random.key(0), tx, counts, config=config, popular=8)
+    )
     with pytest.raises(ValueError, match=r"key-value memory.*--pairs 0"):
         tuning.init_policy(base, TX)
 

@@ -12,6 +12,8 @@ from sparse_jax import optim
 from sparse_jax.optim import fused
 from sparse_jax.rows import RowSparse
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 N, D = 37, 19
 
 

@@ -15,6 +15,8 @@ import pytest
 from sparse_jax import optim
 from sparse_jax.rows import RowSparse
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 EQUAL, REFUSED = "equal", "refused"
 TABLE = {
     "adabelief": (lambda: optax.adabelief(0.1), EQUAL),

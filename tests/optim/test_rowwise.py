@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import quickly
 
 from sparse_jax.optim import ElapsedState, rowwise
 from sparse_jax.rows import RowSparse
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 N, D = 6, 3
 
@@ -26,9 +29,7 @@ def dense_update(tx, *args):
 
 # Compiled as rowwise is in these tests: Adam's and RAdam's bias corrections are differences of
 # powers near 1, and the compiled and the op-by-op ones differ by more than the tolerance.
-# Level 0 halves the time these many small programs take to compile.
-FAST = {"xla_backend_optimization_level": 0}
-_update = jax.jit(lambda tx, *args: tx.update(*args), static_argnums=0, compiler_options=FAST)
+_update = jax.jit(lambda tx, *args: tx.update(*args), static_argnums=0)
 
 
 def make_params(seed=0):
@@ -61,16 +62,12 @@ def lazy_reference(tx, grads, state, params, touched):
     return optax.apply_updates(params, updates), jax.tree.map(keep, new, state)
 
 
-def quick(f):
-    return jax.jit(f, compiler_options=FAST)
-
-
-def donated_step(tx, options=None):
+def donated_step(tx):
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    return jax.jit(step, donate_argnums=(0, 1), compiler_options=options)
+    return jax.jit(step, donate_argnums=(0, 1))
 
 
 def assert_close(a, b, tol=1e-6):
@@ -118,7 +115,7 @@ def test_matches_dense_on_touched_rows(name):
     sparse = rowwise(tx)
     params, expected = make_params(), make_params()
     state, reference = sparse.init(params), sparse.init(params)
-    step = donated_step(sparse, FAST)
+    step = donated_step(sparse)
     rng = np.random.default_rng(1)
     # A norm taken behind the moments sees touched rows only: no dense run has that semantics.
     for touched in FULL if name == "clip_after" else TOUCHED:
@@ -139,7 +136,7 @@ def test_rows_inside_partition(decay):
     dense = optax.partition(inner, LABELS)
     state, reference = tx.init(params), dense.init(params)
     rng = np.random.default_rng(1)
-    step = donated_step(tx, FAST)
+    step = donated_step(tx)
     for _ in range(3):
         rows, grads = make_grads(rng, [*range(N)])
         with jax.numpy_dtype_promotion("standard"):  # for the part outside rowwise
@@ -155,7 +152,7 @@ def test_inject_hyperparams_can_be_set():
     state = tx.init(params)
     state.hyperparams["learning_rate"] = jnp.float32(2)
     rows, grads = make_grads(np.random.default_rng(0), [1])
-    updates, _ = quick(tx.update)(rows, state, params)
+    updates, _ = jax.jit(tx.update)(rows, state, params)
     np.testing.assert_allclose(updates["table"].to_dense(), -2 * grads["table"], rtol=1e-6)
 
 
@@ -166,9 +163,9 @@ def test_scan_equals_loop(decay):
     state = tx.init(params)
     rng = np.random.default_rng(1)
     steps = [make_grads(rng, touched)[0] for touched in TOUCHED]
-    step = donated_step(tx, FAST)
+    step = donated_step(tx)
 
-    @quick
+    @jax.jit
     def many(params, state, grads):
         return jax.lax.scan(lambda c, g: (step.__wrapped__(*c, g), None), (params, state), grads)[0]
 
@@ -187,7 +184,7 @@ def test_in_place_under_donation(decay):
     ids = jnp.asarray(np.random.default_rng(0).permutation(rows)[:n], jnp.int32)
     grads = {"table": RowSparse(ids.at[3].set(-1), jnp.ones((n, 32)), num_rows=rows)}
     step = donated_step(tx)
-    memory = step.lower(params, state, grads).compile().memory_analysis()
+    memory = step.lower(params, state, grads).compile(quickly.FUSED).memory_analysis()
     size = rows * 32 * 4
     assert memory.temp_size_in_bytes < size // 10
     assert memory.alias_size_in_bytes >= 3 * size
@@ -207,7 +204,7 @@ def test_untouched_rows_keep_their_bits_and_padding_is_not_the_last_row(decay):
     tx = rowwise(optax.adamw(0.1), decay=decay)
     params = make_params()
     rng = np.random.default_rng(0)
-    update = quick(tx.update)
+    update = jax.jit(tx.update)
     _, state = update(make_grads(rng, [*range(N)])[0], tx.init(params), params)
     updates, new = update(make_grads(rng, [1, 3])[0], state, params)
     for a, b in ((state, new), (params, optax.apply_updates(params, updates))):
@@ -225,7 +222,7 @@ def test_none_and_masked_gradients_pass():
         rowwise(optax.masked(optax.adam(0.1), {"table": True, "bias": False, "extra": False})),
         rowwise(optax.sgd(0.1, momentum=0.9), decay="elapsed"),
     ):
-        updates, _ = quick(tx.update)({**grads, "extra": None}, tx.init(params), params)
+        updates, _ = jax.jit(tx.update)({**grads, "extra": None}, tx.init(params), params)
         assert updates["extra"] is None
         assert isinstance(updates["table"], RowSparse)
 
@@ -235,7 +232,7 @@ def test_without_params_and_for_a_bare_table(decay):
     tx = rowwise(optax.adam(0.1), decay=decay)
     table = make_params()["table"]
     grads, _ = make_grads(np.random.default_rng(0), [2])
-    updates, _ = quick(tx.update)(grads["table"], tx.init(table))
+    updates, _ = jax.jit(tx.update)(grads["table"], tx.init(table))
     assert np.flatnonzero(updates.to_dense()[:, 0]).tolist() == [2]
 
 
@@ -244,7 +241,7 @@ def test_extra_arguments_reach_the_transformation():
     params = make_params()
     state = tx.init(params)
     grads, dense = make_grads(np.random.default_rng(0), [2])
-    update = quick(tx.update)
+    update = jax.jit(tx.update)
     for _ in range(4):
         updates, state = update(grads, state, params, value=jnp.float32(1))
     assert np.all(np.abs(updates["table"].to_dense()[2]) < np.abs(dense["table"][2]))
@@ -269,7 +266,7 @@ def test_elapsed_slots_equal_dense_at_each_touch(name):
     sparse = rowwise(tx, decay="elapsed")
     params = make_params()
     state, dense = sparse.init(params), sparse.init(params).inner_state
-    update = quick(sparse.update)
+    update = jax.jit(sparse.update)
     rng = np.random.default_rng(1)
     for touched in [[0, 1], [1], [], [2], [1, 5], [0, 2], [*range(N)]]:
         rows, grads = make_grads(rng, touched)
@@ -304,7 +301,7 @@ def test_elapsed_leaves_slots_that_do_not_decay_in_proportion():
     tx = rowwise(optax.amsgrad(0.1), decay="elapsed")
     params = make_params()
     state = tx.init(params)
-    update = quick(tx.update)
+    update = jax.jit(tx.update)
     rng = np.random.default_rng(0)
     _, state = update(make_grads(rng, [0, 1])[0], state, params)
     before = state.inner_state[0].nu_max["table"][1]

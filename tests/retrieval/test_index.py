@@ -14,6 +14,8 @@ from sparse_jax.retrieval import hashing, index, schedules, tables
 from sparse_jax.retrieval.hashing import transforms
 from sparse_jax.retrieval.index import IndexConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 N, D = 60, 16
 FAMILIES = sorted(set(hashing.FAMILIES) - {"minhash"})
 KINDS = [(f, "centred") for f in FAMILIES] + [

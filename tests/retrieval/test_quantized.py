@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quickly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_jax.ops import ffi
 from sparse_jax.ops.quantized import quantized_scan
 from sparse_jax.retrieval import quantized, topk
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 N, D, M = 600, 24, 8
 
@@ -204,7 +207,7 @@ def test_update_is_in_place_and_ignores_ids_out_of_range():
     )
     donated = jax.jit(quantized.update, donate_argnums=0)
     few = jax.ShapeDtypeStruct((8,), jnp.int32)
-    compiled = donated.lower(big, few, shape((many, D)), shape((many,))).compile()
+    compiled = donated.lower(big, few, shape((many, D)), shape((many,))).compile(quickly.FUSED)
     assert compiled.memory_analysis().temp_size_in_bytes < many
 
 

@@ -13,6 +13,8 @@ import pytest
 from sparse_jax.retrieval import tuner
 from sparse_jax.retrieval.index import IndexConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 N, D = 3000, 24
 
 

@@ -13,6 +13,8 @@ import pytest
 import trained
 from in_process import call
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [str(ROOT / "tests" / "fixtures" / f"xmc_tiny_{part}.txt") for part in ("train", "test")]
 TRAIN = "--hidden 16 --active 256 --batch-size 64 --epochs 2 --tables 4 --bits 4"

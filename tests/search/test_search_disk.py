@@ -135,7 +135,7 @@ def about(n: int) -> str:
     return hashlib.md5(str(n).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("after", [3, 8, 12])
+@pytest.mark.parametrize("after", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 12))])
 def test_kill_9_loses_nothing_acknowledged(saved, tmp_path, after):
     place = tmp_path / "i"
     with search.load(saved, read_only=True) as found:

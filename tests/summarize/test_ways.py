@@ -8,6 +8,8 @@ import pytest
 from sparse_jax import summarize
 from sparse_jax.summarize import ways
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 pytest.importorskip("rouge_score")
 NOUNS = ("apple", "river", "engine", "letter", "garden", "window", "bridge", "candle")
 

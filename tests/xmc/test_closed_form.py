@@ -185,7 +185,7 @@ def named_points(seed, *, by_name, n=400):
 NAMES = tuple(f"w{'abcdefghij'[i // 20]}{'klmnopqrstuvwxyzabcd'[i % 20]}q" for i in range(200))
 
 
-@pytest.mark.parametrize("preset", ["fast", "accurate"])
+@pytest.mark.parametrize("preset", ["fast", pytest.param("accurate", marks=pytest.mark.slow)])
 def test_names_teach_what_few_points_cannot(preset):
     n = dict(fast=400, accurate=500)[preset]
     points, test = named_points(0, by_name=True, n=n), named_points(1, by_name=True)

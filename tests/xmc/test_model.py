@@ -225,7 +225,8 @@ def test_labels_without_a_point_come_last():
     assert found.labels[2, 0] == 1
 
 
-def test_many_labels_a_point_train_every_preset():
+@pytest.mark.parametrize("preset", ["fast", pytest.param("accurate", marks=pytest.mark.slow)])
+def test_many_labels_a_point_train_every_preset(preset):
     rng = np.random.default_rng(0)
     rows = [
         (
@@ -235,8 +236,7 @@ def test_many_labels_a_point_train_every_preset():
         for _ in range(80)
     ]
     train = points_of(rows, 50, 3000)
-    for preset in ("fast", "accurate"):
-        assert xmc.predict(xmc.fit(train, preset=preset), train, k=5).labels.shape == (80, 5)
+    assert xmc.predict(xmc.fit(train, preset=preset), train, k=5).labels.shape == (80, 5)
 
 
 def test_labels_that_are_few_of_a_long_list_cost_what_they_cost_alone():

@@ -49,7 +49,7 @@ def scores(model: xmc.Model) -> np.ndarray:
     return out.mean(axis=0)
 
 
-@pytest.mark.parametrize("preset", ["fast", "accurate"])
+@pytest.mark.parametrize("preset", ["fast", pytest.param("accurate", marks=pytest.mark.slow)])
 def test_ones_change_no_bit(preset):
     points, _ = make(1.0)
     plain = xmc.fit(points, preset=preset)
