@@ -60,7 +60,8 @@ class Answer:
       sentences: of the answer, in reading order; none if it isn't known.
       source: the place in `passages` of the one that it is taken from; None if it isn't known.
       starts: for each passage the number of the sentence, of `split`, where it answers best.
-      evidence: from 0 to 1, of the best passage; compared with `MIN_EVIDENCE`.
+      shares: for each passage, from 0 to 1, the share of the question that it holds.
+      evidence: the share of the passage that answers best, compared with `MIN_EVIDENCE`.
       missing: words of the question that this passage lacks.
     """
 
@@ -69,6 +70,7 @@ class Answer:
     sentences: tuple[str, ...]
     source: int | None
     starts: tuple[int, ...]
+    shares: tuple[float, ...]
     evidence: float
     missing: tuple[str, ...]
 
@@ -157,7 +159,7 @@ def answer_from(
     """
     _check_words(max_words)
     if not passages:
-        return Answer(question, (), (), None, (), 0.0, ())
+        return Answer(question, (), (), None, (), (), 0.0, ())
     with index._lock:
         taught = _taught(index, question)
         asked = _informative(index._engine, question)
@@ -165,9 +167,8 @@ def answer_from(
     starts, scores = _best_starts(asked.stems | taught.means, texts)
     upvoted = [n for n, found in enumerate(passages) if found.id in taught.upvoted]
     best = max(upvoted or range(len(texts)), key=lambda n: (scores[n], -n))
-    evidence, missing = _evidence(asked, texts[best].stems, taught)
-    if upvoted:
-        evidence, missing = 1.0, ()
+    held = [_evidence(asked, text, taught) for text in texts]
+    evidence, missing = held[best]
     is_known = evidence >= MIN_EVIDENCE
     return Answer(
         question,
@@ -175,6 +176,7 @@ def answer_from(
         _take(texts[best].sentences, starts[best], max_words) if is_known else (),
         best if is_known else None,
         tuple(starts),
+        tuple(share for share, _ in held),
         evidence,
         missing,
     )
@@ -264,7 +266,7 @@ class _Passage:
     """
 
     def __init__(self, text: list[str], found: Result) -> None:
-        self.score = found.score
+        self.id, self.score = found.id, found.score
         self.sentences = text or [found.document.title]
         self.title = _stems(found.document.title)
         words = [list(map(stem, normalize(one).split())) for one in self.sentences]
@@ -309,8 +311,11 @@ def _best_starts(asked: set[str], passages: Sequence[_Passage]) -> tuple[list[in
     return starts, scores
 
 
-def _evidence(asked: _Asked, have: set[str], taught: _Taught) -> tuple[float, tuple[str, ...]]:
+def _evidence(asked: _Asked, passage: _Passage, taught: _Taught) -> tuple[float, tuple[str, ...]]:
     """Share of the words by weight that a passage has or was taught to, and those it has not."""
+    if passage.id in taught.upvoted:
+        return 1.0, ()
+    have = passage.stems
     for source, target in taught.pairs:
         have = have | source if target <= have else have
     holds = np.array([stem(word) in have for word in asked.words])

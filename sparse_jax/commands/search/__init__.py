@@ -2,6 +2,7 @@
 
     sparse-jax search index DIR PATH          make an index of documents, or add to it
     sparse-jax search query DIR "red apples"  the ten best documents
+    sparse-jax search ask DIR "QUESTION"      an answer out of them, and where it stands
     sparse-jax search related DIR ID          documents like this one, or like several
     sparse-jax search upvote DIR QUERY ID     this document answers that query
     sparse-jax search associate DIR A B       A means B
@@ -29,6 +30,7 @@ from sparse_jax.runtime.allocator import keep_freed_memory
 COMMANDS = {
     "index": "make an index of documents, or add to it",
     "query": "search",
+    "ask": "answer a question from the documents, with sources",
     "related": "documents like one of the index, or like several",
     "upvote": "learn that a document answers a query",
     "associate": "learn that one text means another",
@@ -38,7 +40,7 @@ COMMANDS = {
     "save": "fold the log into a new snapshot",
     "evaluate": "train and score on queries with answers",
 }
-_TEXTS = ("query", "source", "target", "id", "ids")  # what of the arguments is text
+_TEXTS = ("query", "question", "source", "target", "id", "ids")  # what of the arguments is text
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

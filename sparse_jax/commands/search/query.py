@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--explain", action="store_true", help="say what each word added")
 
 
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+def add_output_arguments(parser: argparse.ArgumentParser, *, k: int = 10) -> None:
     """How many documents, which, and how they are shown."""
-    parser.add_argument("-k", type=int, default=10, help="how many documents (10)")
+    parser.add_argument("-k", "--k", type=int, default=k, help=f"how many documents ({k})")
     parser.add_argument(
         "--where",
         action="append",

@@ -25,10 +25,12 @@ from sparse_jax.commands.serve.bodies import MAX_FILE
 from sparse_jax.commands.serve.reading import Refusal, encode
 from sparse_jax.commands.serve.uploads import Uploads
 from sparse_jax.commands.serve.view import Asked, Frame, page
+from sparse_jax.search.answers import answer_from
 
 __all__ = ["make_empty_index", "make_sample_index", "routes", "sample"]
 
 MAX_FORM = 100_000  # bytes of a form
+_READ = 5  # of the documents found, that are read for an answer
 _MAX_FIELDS = 50
 _HEADERS = {
     "Content-Security-Policy": (
@@ -50,6 +52,7 @@ def routes(index: search.Index, uploads: Uploads) -> list[BaseRoute]:
         asked = Asked.of(request.query_params)
         note, status, why = request.query_params.get("note", ""), 200, []
         results: list[search.Result] = []
+        answer = None
         try:
             where = filters.wanted(asked.where, asked.choices)
             if asked.like:
@@ -58,11 +61,12 @@ def routes(index: search.Index, uploads: Uploads) -> list[BaseRoute]:
             elif asked.q:
                 results = index.search(asked.q, k=10, where=where)
                 why = index.explain(asked.q, asked.why) if asked.why else []
+                answer = answer_from(index, asked.q, results[:_READ]) if asked.ask else None
         except (ValueError, TypeError, KeyError) as error:
-            results, note, status = [], str(error.args[0]), 400
+            results, answer, note, status = [], None, str(error.args[0]), 400
         siblings = getattr(request.app.state, "pages", ())
         frame = Frame(_base(request), token, len(index), offer.fields(), siblings)
-        return _html(page(asked, results, why, note, frame), status)
+        return _html(page(asked, results, why, note, frame, answer), status)
 
     async def change(request: Request) -> Response:
         try:

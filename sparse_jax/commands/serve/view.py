@@ -9,8 +9,10 @@ from html import escape
 from urllib.parse import urlencode
 
 from sparse_jax import search, summarize
+from sparse_jax.commands.search.ask import unknown
 from sparse_jax.commands.serve import filters
 from sparse_jax.commands.serve.bodies import MAX_FILE, MAX_FILES_BYTES
+from sparse_jax.search.answers import Answer
 from sparse_jax.search.listing import Field
 from sparse_jax.text.features import normalize, pieces
 
@@ -20,6 +22,7 @@ UNMATCHED = (
     "No document below holds a word of the query: parts of words speak for them, or what was "
     "taught."
 )
+_PLAIN = ("q", "where", "like", "why", "ask")  # of `Asked`, beside what is chosen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,25 +33,25 @@ class Asked:
     where: str = ""  # conditions on metadata, with & between
     like: str = ""  # id of a document whose like is wanted, instead of a query
     why: str = ""  # id of a result that is to be explained
+    ask: str = ""  # whether the query is a question that is to be answered; empty for no
     choices: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of `filters`
 
     @classmethod
     def of(cls, params: Mapping[str, str]) -> Asked:
         """Of an address, or a form."""
-        names = ("q", "where", "like", "why")
-        plain = {name: params.get(name, "") for name in names}
+        plain = {name: params.get(name, "") for name in _PLAIN}
         return cls(**plain, choices=filters.chosen(params))
 
     def query_string(self, **changed: str) -> str:
         """The parameters, with something else asked for."""
-        plain = {"q": self.q, "where": self.where, "like": self.like, "why": self.why}
+        plain = {name: getattr(self, name) for name in _PLAIN}
         return urlencode(
             {name: x for name, x in (plain | dict(self.choices) | changed).items() if x}
         )
 
     def hidden(self) -> str:
         """Fields that take query and filter along with a form."""
-        kept = {"q": self.q, "where": self.where, **self.choices}
+        kept = {"q": self.q, "where": self.where, "ask": self.ask, **self.choices}
         return "".join(_hidden(name, value) for name, value in kept.items())
 
 
@@ -69,13 +72,16 @@ def page(
     why: Sequence[tuple[str, float]],
     note: str,
     frame: Frame,
+    answer: Answer | None = None,
 ) -> str:
     """The whole page."""
     if results and asked.q and not any(found.is_matched for found in results):
         note = f"{note} {UNMATCHED}".strip()
     said = f'<p class="note" role="status">{escape(note)}</p>' if note else ""
     hidden = _hidden("token", frame.token) + asked.hidden()
-    items = "".join(_item(found, asked, why, hidden, frame.base) for found in results)
+    items = "".join(
+        _item(n, found, asked, why, hidden, frame) for n, found in enumerate(results, 1)
+    )
     nothing = "<p>Nothing found.</p>" if asked.q or asked.like else ""
     listed = f"<ol>{items}</ol>" if results else nothing
     return f"""<!doctype html>
@@ -88,6 +94,7 @@ def page(
 <main>
 {_search_form(asked, frame)}
 {said}
+{_answer(answer, asked.q) if answer is not None else ""}
 {listed}
 </main>
 {_teaching(hidden, frame)}
@@ -116,7 +123,8 @@ def _search_form(asked: Asked, frame: Frame) -> str:
     return f"""<form action="{frame.base}/" role="search">
 <div class="row"><label for="q"><span id="count">Search {frame.documents:,} documents</span>
 <input id="q" name="q" type="search" value="{escape(asked.q)}" maxlength="{search.MAX_QUERY}"
- autofocus required></label><button class="main">Search</button></div>
+ autofocus required></label><button class="main">Search</button>
+<button name="ask" value="1">Ask</button></div>
 <details{is_open}><summary>Filter</summary><div class="row">
 {filters.fieldset(list(frame.fields), asked.choices)}
 <label for="where">Conditions, such as year&gt;2005 &amp; kind=note
@@ -155,24 +163,40 @@ or JSON lines; at most {MAX_FILE >> 20} MB each, {MAX_FILES_BYTES >> 30} GB toge
 <p role="status" tabindex="-1"></p></form></details>"""
 
 
+def _answer(answer: Answer, question: str) -> str:
+    """The answer, with a link to the document below that it is taken from."""
+    if answer.source is None:
+        said = escape(unknown(answer))
+    else:
+        number, document = answer.source + 1, answer.passages[answer.source].document
+        said = f"""{highlight(answer.text, question)}
+<a href="#found{number}">[{number}] {escape(document.title or document.id)}</a>"""
+    return f'<section class="note" aria-label="Answer"><p>{said}</p></section>'
+
+
 def _item(
-    found: search.Result, asked: Asked, why: Sequence[tuple[str, float]], hidden: str, base: str
+    number: int,
+    found: search.Result,
+    asked: Asked,
+    why: Sequence[tuple[str, float]],
+    hidden: str,
+    frame: Frame,
 ) -> str:
     """One result."""
-    document, query = found.document, asked.q
+    document, query, base = found.document, asked.q, frame.base
     title, shares = document.title or document.id, ""
     summary = summarize.extractive(document.text, max_words=40, query=query or None)
     if why and asked.why == document.id:
         told = ", ".join(f"{escape(word)} {share:+.3f}" for word, share in why)
         shares = f'<p class="score">What each word adds: {told}</p>'
-    likes = dataclasses.replace(asked, q="", like=document.id, why="").query_string()
+    likes = dataclasses.replace(asked, q="", like=document.id, why="", ask="").query_string()
     like = f'<a href="{escape(f"{base}/?{likes}")}">More like this</a>'
     explained = escape(f"{base}/?{asked.query_string(why=document.id)}")
     explain = f'<a href="{explained}">Why?</a>' if query else ""
     vote = f"""<form action="{base}/upvote" method="post">
 {hidden}{_hidden("id", document.id)}
 <button aria-label="Thumbs up for {escape(title)}">👍 This is it</button></form>"""
-    return f"""<li><h2>{highlight(title, query)}</h2>
+    return f"""<li><h2 id="found{number}">{highlight(title, query)}</h2>
 <p>{highlight(summary, query)}</p>
 <span class="score">{escape(document.id)}, {found.score:.3f}</span>{shares}
 <div class="links">{vote if query else ""}{like}{explain}</div></li>"""
