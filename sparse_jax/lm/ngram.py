@@ -21,7 +21,7 @@ from sparse_jax.runtime import saved
 
 __all__ = ["KIND", "NGram", "Order", "load", "look_up", "save", "score"]
 
-KIND = "ngram"
+KIND = "lm arpa"  # the command that writes them
 UNKNOWN, BEGIN, END = 0, 1, 2
 """Ids of <unk>, <s> and </s> in every model."""
 MARKS = ("<unk>", "<s>", "</s>")

@@ -207,7 +207,7 @@ def test_arpa_tells_what_it_kept_and_whether_it_sums_to_one(place, other, tmp_pa
         (["--arpa", "A", "--weight", "1.5"], "--weight 1.5: must be from 0 to 1"),
         (["--arpa", "A", "--weight", "nan"], "--weight nan: must be from 0 to 1"),
         (["--arpa", "no.arpa"], "no.arpa"),
-        (["--arpa", "{model}"], "holds a model of kind 'lm': must be 'ngram'"),
+        (["--arpa", "{model}"], "holds a model of kind 'lm': must be 'lm arpa'"),
         (["--arpa", "{lines}"], "lines.txt: has no \\data\\: must be an ARPA file"),
     ],
 )

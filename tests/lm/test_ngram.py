@@ -113,12 +113,15 @@ def test_perplexity_is_that_of_the_scores(fitted):
 
 
 def histories(model: ngram.NGram, count: int) -> list[list[int]]:
+    """Any words, with and without a beginning, and what stands in the text of the model."""
     rng = random.Random(3)
     ids = [i for i in range(len(model.words)) if i not in (ngram.BEGIN, ngram.END)]
-    return [
-        [*rng.choice(([ngram.BEGIN], [])), *rng.choices(ids, k=rng.randrange(1, 6))]
-        for _ in range(count)
-    ]
+    found = []
+    for text in sentences(count // 2, 0):
+        found.append([*rng.choice(([ngram.BEGIN], [])), *rng.choices(ids, k=rng.randrange(1, 6))])
+        words = [ngram.BEGIN, *model.encode(text)]
+        found.append(words[: rng.randrange(1, len(words) + 1)])
+    return found
 
 
 def after(model: ngram.NGram, history: list[int]) -> tuple[np.ndarray, int, int]:
@@ -173,6 +176,20 @@ def test_contexts_that_no_line_lists_have_a_backoff_of_zero(fitted, read):
     assert bool(lost) == (len(cut) == 4)
 
 
+def test_nothing_before_a_sentence_is_its_context(read):
+    """Even where a file lists what bridges two."""
+    model = read(
+        GOLDEN.replace("2=4", "2=5")
+        .replace("3=2", "3=3")
+        .replace("-0.1\truns </s>", "-0.1\truns </s>\n-0.01\t</s> <s>\t-0.5")
+        .replace("-0.04\tfox", "-0.02\t</s> <s> red\n-0.04\tfox")
+    )
+    found = model.score(["red", "red fox", "red"]).log10_p
+    np.testing.assert_allclose(
+        found, [model.score([x]).log10_p[0] for x in ("red", "red fox", "red")]
+    )
+
+
 def test_a_line_of_a_million_words(read):
     model = read(GOLDEN)
     found = model.score(["red fox runs dog " * 250_000])
@@ -210,6 +227,16 @@ def test_the_same_model_in_other_clothes(read, text):
     found = read(text)
     assert found.notes == ()
     np.testing.assert_array_equal(found.score(KENLM).log10_p, read(GOLDEN).score(KENLM).log10_p)
+
+
+def test_lengths_without_any_n_gram(read):
+    head = GOLDEN.split("\n\\3-grams:")[0]
+    text = head.replace("3=2", "3=0") + "\n\\3-grams:\n\n\\end\\"
+    model = read(text)
+    assert model.score(["red fox runs"]).log10_p[0] == pytest.approx(
+        -0.5 + (-0.11 - 0.2) + (-0.22 - 0.3) + (-0.33 - 0.1)
+    )
+    assert [x.size for x in ngram_sums.sum_over(model, np.ones(6, bool))] == [1, 6, 4]
 
 
 def test_a_file_without_the_unknown_word_or_with_impossible_ones(read):
