@@ -266,7 +266,7 @@ def _parse(some: _Some, n: int, last: bool, ids: dict[bytes, int]) -> Rows:
 
 
 def _floats(texts: list[bytes]) -> np.ndarray:
-    """Numbers as float32; NaN where there is none."""
+    """Numbers as float32; NaN where there is none. Python takes 1_0 for 10, which is refused."""
 
     def one(text: bytes) -> float:
         try:
@@ -275,10 +275,12 @@ def _floats(texts: list[bytes]) -> np.ndarray:
             return np.nan
 
     try:
-        found = np.fromiter(map(float, texts), np.float32, len(texts))
+        numbers = float if b"_" not in b"".join(texts) else one
+        found = np.fromiter(map(numbers, texts), np.float64, len(texts))
     except ValueError:
-        return np.array([one(text) for text in texts], np.float32)
-    return found if b"_" not in b"".join(texts) else np.array([*map(one, texts)], np.float32)
+        found = np.fromiter(map(one, texts), np.float64, len(texts))
+    with np.errstate(over="ignore"):  # beyond float32 is infinite
+        return found.astype(np.float32)
 
 
 def _make(lines: _Lines, words: list[bytes], rows: list[Rows]) -> NGram:

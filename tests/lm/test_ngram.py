@@ -243,9 +243,10 @@ def test_a_file_without_the_unknown_word_or_with_impossible_ones(read):
     model = read(GOLDEN.replace("1=6", "1=5").replace("-1.0\t<unk>\n", ""))
     assert model.notes == ("no <unk>: taken with log10 p = -100",)
     assert model.score(["dog"]).log10_p[0] == pytest.approx(-0.30103 - 100 - 0.9, abs=1e-4)
-    model = read(GOLDEN.replace("-0.8\truns", "-inf\truns"))
-    assert model.score(["runs", "red"]).log10_p[0] == -math.inf
-    assert math.isfinite(model.score(["red"]).log10_p[0])
+    for never in ("-inf", "-1e99"):
+        model = read(GOLDEN.replace("-0.8\truns", f"{never}\truns"))
+        found = model.score(["runs", "red"]).log10_p
+        assert found[0] == -math.inf and math.isfinite(found[1])
 
 
 @pytest.mark.parametrize(
@@ -298,3 +299,26 @@ def test_damaged_bytes_are_refused(read):
         read("\\data\\\nngram 1=1\n\\1-grams:\n-1 <s>\n\\end\\")
     with pytest.raises(ValueError, match="line 2: the file ends within"):
         read("\\data\\\nngram 1=3")
+
+
+def test_a_file_changed_anywhere_is_read_or_refused(read):
+    """By the one error that names the file; never by another, nor read to what is no number."""
+    rng = random.Random(0)
+    lines, signs = GOLDEN.split("\n"), "-.019 \t\n\\<>seinf=_+\0\xff"
+    refused = 0
+    for _ in range(300):
+        rows, text = list(lines), GOLDEN
+        if rng.random() < 0.5:
+            row = rows.pop(rng.randrange(len(rows)))
+            text = "\n".join([*rows[: (at := rng.randrange(len(rows)))], row, *rows[at:]])
+        else:
+            at = rng.randrange(len(text))
+            text = text[:at] + rng.choice(signs) + text[at + rng.randrange(2) :]
+        try:
+            found = read(text).score(KENLM)
+        except ValueError as error:
+            refused += 1
+            assert "a.arpa: " in str(error)
+        else:
+            assert not np.isnan(found.log10_p).any()
+    assert 100 < refused < 300
