@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def imports(path: Path, package: tuple[str, ...]) -> list[str]:
     return found
 
 
+@functools.cache
 def modules() -> list[tuple[str, Path, list[str]]]:
     """(top-level module of the package, file, its imports) for each file in the package."""
     out = []
