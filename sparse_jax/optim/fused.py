@@ -105,7 +105,7 @@ def adam(
         leaves, treedef = jax.tree.flatten(grads, is_leaf=lambda x: isinstance(x, RowSparse))
         slots = [treedef.flatten_up_to(slot) for slot in (moments.mu, moments.nu)]
         moved = [_move(g, m, v, scalars) for g, m, v in zip(leaves, *slots, strict=True)]
-        updates, mu, nu = (treedef.unflatten(list(part)) for part in zip(*moved, strict=True))
+        updates, mu, nu = (treedef.unflatten([part[i] for part in moved]) for i in range(3))
         if callable(learning_rate):
             rest = rest._replace(count=optax.safe_increment(rest.count))
         return updates, (moments._replace(count=count, mu=mu, nu=nu), rest)

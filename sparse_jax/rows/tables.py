@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sparse_jax.ops import ffi
 from sparse_jax.ops import rows as ops_rows
 from sparse_jax.ops.bf16 import add_bf16, take_bf16
 
@@ -39,13 +40,16 @@ def _scatter_index(ids: jax.Array, num_rows: int) -> jax.Array:
     return jnp.where((ids >= 0) & (ids < num_rows), ids, past_end)
 
 
+_BLOCK_ROWS = 1 << 16  # of at most 128 numbers, drawn at once
+
+
 def draw_rows(
     draw: Callable[[jax.Array, tuple[int, int]], jax.Array],
     key: jax.Array,
     num_rows: int,
     dim: int,
     *,
-    block: int = 1 << 16,
+    block: int | None = None,
 ) -> jax.Array:
     """A table of random rows, drawn in blocks: its random bits are never all in memory at once.
 
@@ -54,7 +58,9 @@ def draw_rows(
       key: PRNG key.
       num_rows: N.
       dim: d.
-      block: rows drawn together; a table of no more is the single call draw(key, (N, d)).
+      block: rows drawn together; by default 2^16, and fewer of more than 128 numbers, since a draw
+        takes some 28 bytes a number on its way. A table of no more is the single call
+        draw(key, (N, d)).
 
     Returns:
       [N, d], of the dtype drawn.
@@ -63,16 +69,28 @@ def draw_rows(
       >>> draw_rows(jax.random.normal, jax.random.key(0), 5, 2, block=2).shape
       (5, 2)
     """
+    if block is None:
+        block = min(_BLOCK_ROWS, max(1, 128 * _BLOCK_ROWS // max(dim, 1)))
     if num_rows <= block:
         return draw(key, (num_rows, dim))
     keys = jax.random.split(key, -(-num_rows // block))
     dtype = jax.eval_shape(lambda key: draw(key, (block, dim)), key).dtype
-    # XLA:CPU would convert all of a bfloat16 table at each block: it is filled as words.
+    tail = num_rows - block  # where the last block begins, over rows of the one before
+    if dtype == jnp.bfloat16 and ffi.AVAILABLE:
+
+        def add(number: jax.Array, table: jax.Array) -> jax.Array:
+            ids = jnp.minimum(number * block, tail) + jnp.arange(block, dtype=jnp.int32)
+            ids = jnp.where((number < len(keys) - 1) & (ids >= tail), -1, ids)
+            rows = draw(keys[number], (block, dim)).astype(jnp.float32)
+            return add_bf16(table, ids, rows, jnp.uint32(0))  # to zeros: nothing to round
+
+        return jax.lax.fori_loop(0, len(keys), add, jnp.zeros((num_rows, dim), dtype))
+    # XLA:CPU would convert all of a bfloat16 table at each block: it is filled as words, at the
+    # price of a second table when they become bfloat16.
     stored = jnp.uint16 if dtype == jnp.bfloat16 else dtype
 
     def fill(number: jax.Array, table: jax.Array) -> jax.Array:
-        # The last block begins early enough to be whole, over rows of the one before.
-        start = jnp.minimum(number * block, num_rows - block)
+        start = jnp.minimum(number * block, tail)
         rows = jax.lax.bitcast_convert_type(draw(keys[number], (block, dim)), stored)
         return jax.lax.dynamic_update_slice_in_dim(table, rows, start, 0)
 

@@ -8,6 +8,7 @@ are stored under their path in the tree, PRNG keys as their data; nothing is pic
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import logging
@@ -23,6 +24,8 @@ import numpy as np
 
 _NAME = re.compile(r"(\d+)_step_(\d+)")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what Orbax hasn't renamed yet
+_BLOCK = 1 << 27  # bytes of an array that are written and read at once
+_AT_LEAST = 64  # rows of a block
 _SLACK = 1 << 20  # bytes that a checkpoint may take beyond its arrays
 _SHOWN = 60  # characters of an option's value that an error repeats
 
@@ -77,7 +80,13 @@ def save(
             f"extra is not JSON: {error}; give it str, int, float, list, dict"
         ) from None
     # Orbax refuses arrays without elements; `restore` makes them from their shape.
-    arrays = {k: _data(x) for k, x in leaves.items() if x.size}
+    blocks = {k: _blocks(_data(x)) for k, x in leaves.items() if x.size}
+    about["blocks"] = {k: len(of) for k, of in blocks.items() if len(of) > 1}
+    arrays = {
+        name: block
+        for k, of in blocks.items()
+        for name, block in zip(_block_names(k, len(of)), of, strict=True)
+    }
 
     root = Path(directory).resolve()
     root.mkdir(parents=True, exist_ok=True)
@@ -133,21 +142,26 @@ def restore(directory: str | Path, like_state: Any) -> tuple[Any, dict[str, Any]
     with _checkpointer(ocp) as reader:
         about = _read(reader, path, about=ocp.args.JsonRestore())["about"]
         _check_fit(path, about["leaves"], wanted)
-        names = [k for k, x in wanted.items() if x.size]
-        as_numpy = {k: ocp.RestoreArgs(restore_type=np.ndarray) for k in names}
-        args = ocp.args.PyTreeRestore(restore_args=as_numpy)
-        arrays = _read(reader, path, state=args)["state"]
+        in_blocks: dict[str, int] = about.get("blocks", {})
+        whole = [k for k, x in wanted.items() if x.size and k not in in_blocks]
+        arrays = _read_arrays(reader, path, whole)
 
-    def value(name: str, like: Any) -> jax.Array:
-        if name not in arrays:
-            return jnp.zeros(like.shape, like.dtype)
-        # A copy of JAX's own: an array that shares NumPy's memory can't be donated.
-        data = jnp.array(arrays.pop(name))
-        if _is_key(like):
-            return jax.random.wrap_key_data(data, impl=about["generators"][name])
-        return data
+        def value(name: str, like: Any) -> jax.Array:
+            if name in in_blocks:
+                blocks = (
+                    _read_arrays(reader, path, [block])[block]
+                    for block in _block_names(name, in_blocks[name])
+                )
+                return _filled(like, blocks)
+            if name not in arrays:
+                return jnp.zeros(like.shape, like.dtype)
+            # A copy of JAX's own: an array that shares NumPy's memory can't be donated.
+            data = jnp.array(arrays.pop(name))
+            if _is_key(like):
+                return jax.random.wrap_key_data(data, impl=about["generators"][name])
+            return data
 
-    restored = [value(name, like) for name, like in wanted.items()]
+        restored = [value(name, like) for name, like in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like_state), restored), about["extra"]
 
 
@@ -171,6 +185,56 @@ def read_extra(directory: str | Path) -> dict[str, Any] | None:
     with _checkpointer(ocp) as reader:
         about: dict[str, Any] = _read(reader, done[-1][1], about=ocp.args.JsonRestore())["about"]
     return about["extra"]
+
+
+def _blocks(array: Any) -> list[Any]:
+    """The rows of an array in blocks of some _BLOCK bytes.
+
+    On the CPU they share its memory: JAX takes NumPy's where it is aligned, as 64 rows are, and
+    Orbax copies arrays of NumPy's alone.
+    """
+    if array.nbytes <= _BLOCK or len(array) <= _AT_LEAST:
+        return [array]
+    rows = np.asarray(array)
+    size = max(1, _BLOCK * len(rows) // rows.nbytes // _AT_LEAST) * _AT_LEAST
+    return [jax.device_put(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def _block_names(name: str, count: int) -> list[str]:
+    """What an array's blocks are called; one that is whole has its own name."""
+    return [name] if count == 1 else [f"{name} block {i + 1} of {count}" for i in range(count)]
+
+
+def _read_arrays(reader: Any, path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """Some of a checkpoint's arrays."""
+    if not names:
+        return {}
+    ocp = _orbax()
+    as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+    args = ocp.args.PyTreeRestore(
+        item=dict.fromkeys(names, 0), restore_args=as_numpy, partial_restore=True
+    )
+    arrays: dict[str, np.ndarray] = _read(reader, path, state=args)["state"]
+    return arrays
+
+
+def _filled(like: Any, blocks: Iterator[np.ndarray]) -> jax.Array:
+    """An array of JAX's own with these rows. Beside it there is never more than a block.
+
+    On the CPU they are written into its buffer, which nobody else knows of yet: XLA would convert
+    all of a bfloat16 array for each block, and `jnp.array` needs all of the rows in NumPy's memory.
+    """
+    if jax.default_backend() != "cpu":
+        return jnp.array(np.concatenate(list(blocks)))
+    array = jax.block_until_ready(jnp.zeros(like.shape, like.dtype))
+    memory = (ctypes.c_uint8 * array.nbytes).from_address(array.unsafe_buffer_pointer())
+    target = np.frombuffer(memory, np.uint8)
+    start = 0
+    for block in blocks:
+        words = np.ascontiguousarray(block).view(np.uint8).reshape(-1)
+        target[start : start + words.size] = words
+        start += words.size
+    return array
 
 
 def _check_room(root: Path, size: int) -> None:

@@ -15,7 +15,7 @@ import optax
 
 from sparse_jax import data
 from sparse_jax.ops import bf16
-from sparse_jax.optim import fused, rates
+from sparse_jax.optim import fused, rates, row_scale
 from sparse_jax.retrieval import hashing, schedules
 from sparse_jax.retrieval.index import IndexConfig
 from sparse_jax.runtime import checkpoint, loop
@@ -29,6 +29,10 @@ from sparse_jax.xmc.progress import Progress, silent
 MAINTAIN_EVERY = 10  # steps between looks at the schedules of re-hash and rebuild
 LOOK_EVERY = 25  # steps between looks at the metrics
 ACTIVE = 1024  # places of an active set, or as many as the batch's own labels need
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adam": fused.adam,
+    "row-scale": row_scale,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +55,8 @@ class Options:
     precision: str = "float32"  # of the output layer's products: "mixed", or "auto"
     epochs: int = 5
     batch_size: int = 128
-    learning_rate: float = 3e-3  # peak of Adam's; decays to 0
+    optimizer: str = "adam"  # one of OPTIMIZERS
+    learning_rate: float = 3e-3  # its peak; decays to 0
     seed: int = 0
 
 
@@ -61,6 +66,21 @@ def precision_of(options: Options) -> str:
         return options.precision
     plain = training.Config(loss=options.loss, mode=options.mode, correction=options.correction)
     return "mixed" if bf16.has_products() and plain.in_one_piece else "float32"
+
+
+def make_optimizer(options: Options, *, steps: int) -> optax.GradientTransformation:
+    """The optimizer of so many steps, its rate decaying to 0.
+
+    Raises:
+      ValueError: if there is none of that name.
+    """
+    if options.optimizer not in OPTIMIZERS:
+        known = ", ".join(OPTIMIZERS)
+        raise ValueError(f"optimizer = {options.optimizer!r}: must be one of {known}")
+    rate = rates.cosine(options.learning_rate, steps=steps)
+    if options.optimizer == "adam" and STRATEGIES[options.strategy].whole_layer:
+        return optax.adam(rate)
+    return OPTIMIZERS[options.optimizer](rate)
 
 
 def make_config(options: Options, points: data.XmcData, capacity: data.Capacity) -> training.Config:
@@ -163,9 +183,7 @@ class NetworkRun:
     def compile(self) -> None:
         """What the run calls: `start` makes a state, `run_step` and `maintain` move it on."""
         options, points = self.options, self.points
-        rate = rates.cosine(options.learning_rate, steps=self.total_steps)
-        whole = STRATEGIES[options.strategy].whole_layer
-        tx = optax.adam(rate) if whole else fused.adam(rate)
+        tx = make_optimizer(options, steps=self.total_steps)
 
         def start(key: jax.Array) -> training.TrainState:
             key_params, key_state = jax.random.split(key)
@@ -235,7 +253,9 @@ class NetworkRun:
             was = {**was, "data": saved.get("data")}
         here = {**dataclasses.asdict(self.options), "data": self._data()}
         checkpoint.check_same_run(self.directory, was, here)
-        found = checkpoint.restore(self.directory, self.state)
+        like = jax.eval_shape(lambda: self.state)
+        del self.state  # or there would be two
+        found = checkpoint.restore(self.directory, like)
         assert found is not None
         state, extra = found
         self.state, self.history = state, extra["history"]

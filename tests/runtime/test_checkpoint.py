@@ -129,6 +129,35 @@ def test_restored_arrays_can_be_donated(tmp_path: Path) -> None:
     assert bump(restored)["w"].unsafe_buffer_pointer() == at
 
 
+def test_large_arrays_go_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "_BLOCK", 1 << 12)
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 1 << 16, (1000, 8)).astype(np.uint16)  # signed zeros, NaNs and all
+    state = {
+        "half": jax.lax.bitcast_convert_type(jnp.asarray(words), jnp.bfloat16),
+        "float": jnp.asarray(rng.normal(size=(129, 3, 5)).astype(np.float32)),
+        "wide": jnp.asarray(rng.normal(size=(2, 9000)).astype(np.float32)),
+        "long": jnp.arange(5000, dtype=jnp.int32),
+        "small": jnp.ones(3),
+    }
+    read = []
+    one_by_one = checkpoint._read_arrays
+    monkeypatch.setattr(
+        checkpoint, "_read_arrays", lambda *a: read.append(list(a[2])) or one_by_one(*a)
+    )
+    checkpoint.save(tmp_path, state, step=0, extra={})
+    restored, _ = checkpoint.restore(tmp_path, state)  # type: ignore[misc]
+    for name, array in state.items():
+        assert restored[name].dtype == array.dtype
+        assert np.asarray(restored[name]).tobytes() == np.asarray(array).tobytes(), name
+    assert len([names for names in read if names[0].startswith("['half'] block")]) == 4
+    assert set(read[0]) == {"['small']", "['wide']"}  # whole, all at once
+
+    bump = jax.jit(lambda s: {"half": s["half"].at[0].set(0)}, donate_argnums=0)
+    at = restored["half"].unsafe_buffer_pointer()
+    assert bump({"half": restored["half"]})["half"].unsafe_buffer_pointer() == at
+
+
 def test_nothing_saved(tmp_path: Path) -> None:
     assert checkpoint.restore(tmp_path, {"w": jnp.ones(1)}) is None
     assert checkpoint.restore(tmp_path / "missing", {"w": jnp.ones(1)}) is None

@@ -126,7 +126,12 @@ def excess(compiled: Any, *, weight: int = 4) -> list[str]:
 
 @functools.cache
 def compile_step(
-    *, donate: bool = True, fused: bool = False, dtype: Any = jnp.float32, **options: Any
+    *,
+    donate: bool = True,
+    fused: bool = False,
+    row_scale: bool = False,
+    dtype: Any = jnp.float32,
+    **options: Any,
 ) -> Any:
     mode = options.setdefault("mode", "shared")
     options.setdefault("active", ACTIVE if mode == "shared" else ACTIVE // BATCH)
@@ -134,6 +139,7 @@ def compile_step(
     adam = optax.adam(1e-3)
     tx = adam if config.strategy == "dense" else optim.rowwise(adam)
     tx = fused_module.adam(1e-3) if fused else tx
+    tx = optim.row_scale(1e-3) if row_scale else tx
     points = synthetic.make_data(BATCH, num_features=FEATURES, num_labels=LABELS)
     sizes = {"hidden": HIDDEN, "dtype": dtype}
     state = jax.eval_shape(lambda: synthetic.start(points, tx, config=config, **sizes))
@@ -149,6 +155,7 @@ STEPS = {
     "uniform": {"strategy": "uniform"},
     "fused": {"strategy": "lsh", "fused": True},
     "bfloat16": {"strategy": "lsh", "fused": True, "dtype": jnp.bfloat16},
+    "row scale": {"strategy": "uniform", "row_scale": True},
 }
 
 

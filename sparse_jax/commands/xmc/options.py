@@ -15,7 +15,7 @@ from sparse_jax.ops import bf16
 from sparse_jax.retrieval import hashing
 from sparse_jax.xmc import step
 from sparse_jax.xmc.negatives import STRATEGIES
-from sparse_jax.xmc.network_run import Options
+from sparse_jax.xmc.network_run import OPTIMIZERS, Options
 from sparse_jax.xmc.presets import PRESETS
 
 LSH_FAMILIES = [f for f in hashing.FAMILIES if f != "minhash"]  # minhash is for sets
@@ -39,6 +39,7 @@ NETWORK: dict[str, tuple[str, dict[str, Any]]] = {
     "precision": ("precision", {"choices": (*bf16.PRECISIONS, "auto")}),
     "epochs": ("epochs", {"type": int}),
     "batch_size": ("batch_size", {"type": int, "metavar": "B"}),
+    "optimizer": ("optimizer", {"choices": list(OPTIMIZERS)}),
     "lr": ("learning_rate", {"type": float}),
 }
 LABELS = (
@@ -65,7 +66,8 @@ HELP = {
     "up in float32, which pays for wide rows; auto does so where the processor multiplies such",
     "epochs": "passes over the training points",
     "batch_size": "points a step",
-    "lr": "peak learning rate of Adam, decayed to 0",
+    "optimizer": "adam keeps 8 bytes a weight; row-scale 4 bytes a row, for large tables",
+    "lr": "peak learning rate, decayed to 0",
 }
 NEEDS_TABLES = ("hash", "transform", "tables", "bits", "candidates", "rehash")
 PICTURES = (".png", ".svg", ".pdf")

@@ -1,0 +1,70 @@
+"""A network on its way: its optimizers, and what a run leaves for the next."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_jax import data
+from sparse_jax.xmc.network_run import OPTIMIZERS, NetworkRun, Options
+
+LARGE = {"optimizer": "row-scale", "dtype": "bfloat16", "epochs": 6, "hidden": 32}
+
+
+@pytest.fixture(scope="module")
+def points():
+    """Each label is told by a feature of its own, among noise."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 50, 1000).astype(np.int32)
+    noise = np.stack([rng.permutation(100)[:4] + 50 for _ in labels])
+    features = np.concatenate([labels[:, None], noise], axis=1).astype(np.int32)
+    return data.XmcData(
+        np.arange(0, features.size + 1, 5),
+        features.reshape(-1),
+        np.full(features.size, 0.4, np.float32),
+        np.arange(1001),
+        labels,
+        num_features=150,
+        num_labels=50,
+    )
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_learns(points, name):
+    run = NetworkRun(Options(optimizer=name, epochs=6, hidden=32), points)
+    run.fit()
+    assert np.mean(run.predict(points, k=1)[:, 0] == points.label_ids) > 0.95
+
+
+def test_tables_of_half_the_bytes_with_a_number_a_row_learn_and_resume(points, tmp_path):
+    whole = NetworkRun(Options(**LARGE), points)
+    whole.fit()
+    assert np.mean(whole.predict(points, k=1)[:, 0] == points.label_ids) > 0.95
+    slots = sum(x.nbytes for x in jax.tree.leaves(whole.state.opt_state))
+    assert slots <= 4 * (150 + 50 + 50 + 32 + 1)
+    assert whole.state.params["output"].dtype == jnp.bfloat16
+
+    first = NetworkRun(Options(**LARGE), points, directory=str(tmp_path), save_every=11)
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(progress=_stop_at(30))
+    rest = NetworkRun(Options(**LARGE), points, directory=str(tmp_path))
+    assert rest.resume()
+    assert 0 < rest.clock.step < whole.clock.step
+    rest.fit()
+    for name, table in whole.state.params.items():
+        assert np.asarray(rest.state.params[name]).tobytes() == np.asarray(table).tobytes(), name
+
+
+def _stop_at(number):
+    def progress(_, step, *rest):
+        if step >= number:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_an_optimizer_that_there_is_not(points):
+    with pytest.raises(ValueError, match="optimizer = 'sgd': must be one of adam, row-scale"):
+        NetworkRun(Options(optimizer="sgd"), points)
