@@ -37,7 +37,8 @@ from sparse_jax.ops.wide import Entries
 
 N, D, B = 40, 20, 7
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-WITHOUT_KERNEL = {"exporting", "ffi", "fixed_order", "mixing", "whole"}  # tested in layers and below
+# Tested in layers, rows and below.
+WITHOUT_KERNEL = {"exporting", "ffi", "fixed_order", "mixing", "whole"}
 
 
 class Case(NamedTuple):
