@@ -16,6 +16,8 @@ from sparse_jax import data, xmc
 from sparse_jax.commands import main as program
 from sparse_jax.commands.xmc import points
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TRAIN, TEST = (str(FIXTURES / f"xmc_tiny_{part}.txt") for part in ("train", "test"))
 

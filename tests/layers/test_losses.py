@@ -9,6 +9,8 @@ import pytest
 
 from sparse_jax.layers import losses
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 B, A = 4, 6
 # Example 0 has two labels, 1 one label entered twice and another, 2 none, 3 one; then padding.
 ROWS = np.array([0, 0, 1, 1, 1, 3, 3, 0], np.int32)

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from sparse_jax.lm import attention
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 band, unband = jax.jit(attention.band, static_argnums=1), jax.jit(attention.unband)
 E, H, A, RECENT, SIZE = 3, 5, 4, 4, 6  # SIZE = C, places that a position may look at
 

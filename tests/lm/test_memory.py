@@ -11,6 +11,8 @@ import pytest
 
 from sparse_jax.lm import memory as mem
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 ORDERS = (1, 2, 3)
 
 
