@@ -99,6 +99,20 @@ def test_search_by_keyboard(page):
     assert page.locator("mark").count() > 3
 
 
+def test_a_question_by_keyboard(page):
+    page.fill("#q", "plank dock documentation")
+    page.locator("#q").press("Tab")  # Search
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    answer = page.get_by_label("Answer")
+    sync_api.expect(answer).to_be_visible()
+    source = answer.get_by_role("link")
+    number = source.inner_text().split("]")[0].strip("[")
+    source.press("Enter")
+    sync_api.expect(page.locator(":target")).to_have_attribute("id", f"found{number}")
+    assert page.locator(f"#found{number}").inner_text() in source.inner_text()
+
+
 def test_thumbs_up_by_keyboard(page):
     ask(page, "my favourite thing")
     chosen = page.locator("ol li").nth(4)
