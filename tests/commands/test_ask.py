@@ -151,11 +151,12 @@ def test_what_a_model_writes_is_copied_and_named(place, model, capsys):
     out = run_search(capsys, *asked)
     answered, by = out.split("\n\n")[:2]
     assert answered == "Its rot is a nuisance. Pruning is a cure of rot. Spray helps. [1]"
-    assert by.startswith(f"Written with {model}: Its rot is a nuisance. [1] ")
+    label = f"Written by the model in {model}, out of [1]: "
+    assert by.startswith(f"{label}Its rot is a nuisance. [1] ")
     head = json.loads(run_search(capsys, *asked, "--json").splitlines()[0])
     texts = {row.id: row.text for row in ROWS}
-    assert len(head["written"]) == 3
-    for one in head["written"]:
+    assert len(head["written"]["sentences"]) == 3 and head["written"]["read"] == ["cure"]
+    for one in head["written"]["sentences"]:
         assert one["text"] in split(texts[one["source"]])
         assert f"{one['text']} [1]" in by
     assert run_search(capsys, *asked) == out  # it doesn't draw
@@ -217,7 +218,7 @@ def test_a_written_answer_says_nothing_twice_and_keeps_to_its_words(liking, glim
         found = written.complete(Liking("Kings"), glim, max_words=most)
         assert sum(map(count_words, found.sentences)) <= most
         assert found.sentences[0] == "Blue glim is a gem."
-    assert glim.shares[2] < answers.MIN_EVIDENCE  # the third passage isn't about it
+    assert whole.read == [0, 1] and glim.shares[2] < answers.MIN_EVIDENCE  # it isn't about that
 
 
 # -------------------------------------------------------------------------------------------- page

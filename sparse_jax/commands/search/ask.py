@@ -10,7 +10,8 @@ doesn't know, and which words they lack.
 
 With --model a language model of `sparse-jax lm train` writes a second answer: behind the first
 sentence it chooses which sentence of the passages comes next. Each has the number of its source,
-and none is the model's own; whether they belong together, the sources say.
+and none is the model's own; whether they belong together, the sources say. It reads passages that
+hold enough of the question, and these are named first.
 
 --json prints one JSON object for the answers, and behind it one for each passage, as `search query`
 has them. Sources are ids; an answer that isn't known is null.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sparse_jax import search
@@ -76,9 +78,15 @@ def paragraphs(found: Answer, written: Written | None, model: str | None) -> lis
         return [unknown(found)]
     told = [f"{found.text} [{found.source + 1}]"]
     if written is not None:
-        marked = [f"{one} [{n + 1}]" for one, n in zip(*written, strict=True)]
-        told.append(f"Written with {model}: {' '.join(marked)}")
+        read = "".join(f"[{number + 1}]" for number in written.read)
+        marked = [f"{one} [{n + 1}]" for one, n in _sentences(written)]
+        told.append(f"Written by the model in {model}, out of {read}: {' '.join(marked)}")
     return told
+
+
+def _sentences(written: Written) -> Iterator[tuple[str, int]]:
+    """Each with the place of its passage."""
+    return zip(written.sentences, written.sources, strict=True)
 
 
 def unknown(found: Answer) -> str:
@@ -105,8 +113,11 @@ def record(found: Answer, written: Written | None) -> dict[str, object]:
         "evidence": round(found.evidence, 4),
         "missing": list(found.missing),
         "written": written
-        and [
-            {"text": text, "source": found.passages[number].id}
-            for text, number in zip(*written, strict=True)
-        ],
+        and {
+            "sentences": [
+                {"text": text, "source": found.passages[number].id}
+                for text, number in _sentences(written)
+            ],
+            "read": [found.passages[number].id for number in written.read],
+        },
     }

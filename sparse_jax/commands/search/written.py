@@ -30,6 +30,7 @@ class Written(NamedTuple):
 
     sentences: list[str]
     sources: list[int]  # of each sentence the place of its passage
+    read: list[int]  # places of all passages that it could take sentences of
 
 
 def complete(model: lm.LanguageModel, found: Answer, *, max_words: int = 60) -> Written:
@@ -44,16 +45,14 @@ def complete(model: lm.LanguageModel, found: Answer, *, max_words: int = 60) -> 
       A `Written`, which ends with the last sentence that fits.
     """
     assert found.source is not None
-    written = Written([found.sentences[0]], [found.source])
-    texts = [
-        split(passage.document.text) if share >= MIN_EVIDENCE else []
-        for passage, share in zip(found.passages, found.shares, strict=True)
-    ]
+    read = [n for n, share in enumerate(found.shares) if share >= MIN_EVIDENCE]
+    written = Written([found.sentences[0]], [found.source], read)
+    texts = {n: split(found.passages[n].document.text) for n in read}
     at = list(found.starts)
     at[found.source] += 1
     room = max_words - count_words(found.sentences[0])
     while True:
-        ways = {n: texts[n][at[n]] for n in range(len(texts)) if at[n] < len(texts[n])}
+        ways = {n: texts[n][at[n]] for n in read if at[n] < len(texts[n])}
         fits = [n for n, sentence in ways.items() if count_words(sentence) <= room]
         if not fits:
             return written
