@@ -13,8 +13,8 @@ weighs little, what tells them apart much. So the search decides what a question
 words that only some passages hold, which of them answers it, and where.
 
 The evidence for an answer is the share of the question's words, by their rarity in the index, that
-its passage holds. Below `MIN_EVIDENCE` nothing is said. Constants and bound were chosen on the
-training questions of MedQuAD; docs/search.md has the figures on others.
+its passage holds. Below `MIN_EVIDENCE` nothing is said. Constants and bound were chosen on training
+questions of MedQuAD, the bound on halves of other collections, too; docs/search.md has figures.
 """
 
 from __future__ import annotations

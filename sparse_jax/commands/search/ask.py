@@ -5,7 +5,7 @@ the number of its source. Where the passages hold too little of the question, it
 doesn't know, and which words they lack.
 
     sparse-jax search ask DIR "how is SANDO inherited?"
-    sparse-jax search ask DIR "how is SANDO inherited?" --where year>2005 -k 3
+    sparse-jax search ask DIR "how is SANDO inherited?" --where 'year>2005' -k 3
     sparse-jax search ask DIR "how is SANDO inherited?" --model LM
 
 With --model a language model of `sparse-jax lm train` writes a second answer: behind the first
