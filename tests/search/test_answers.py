@@ -71,6 +71,14 @@ def test_a_long_passage_is_begun_where_it_answers(index):
     assert answer(index, "What is brake fern?").text.startswith("Brake fern is a plant.")
 
 
+def test_the_beginning_is_left_for_a_reason():
+    """Three words sooner are none."""
+    near = "Fruit is sweet. Red apples grow on trees."
+    with search.fit([D("a", near), D("b", "Cars need fuel.")], config=TINY) as index:
+        assert answer(index, "Where do apples grow?").text == near
+        assert answer(index, "Where do apples grow?").starts == (0, 0)
+
+
 @pytest.mark.parametrize("max_words", [1, 5, 8, 12, 60])
 def test_an_answer_is_a_piece_of_one_passage(index, max_words):
     found = answer(index, "What is the treatment of zorn plum?", max_words=max_words)
