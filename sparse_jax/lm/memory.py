@@ -12,7 +12,7 @@ take no memory until they are written.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ _COUNT_MASK = (1 << COUNT_BITS) - 1
 class Memory:
     """R rows; everything of a row that was never claimed is zero."""
 
-    rows: jax.Array  # float32 [R, d]
+    rows: jax.Array  # float32 or bfloat16 [R, d]
     scales: jax.Array  # float32 [R]; sum over touches of the mean squared gradient
     tags: jax.Array  # uint32 [R]; the owner's tag, 0 = free
     counts: jax.Array  # int32 [R]; occurrences of the owner since it claimed the row
@@ -62,8 +62,14 @@ class Followers(NamedTuple):
     counts: jax.Array  # int32, 0 = empty slot
 
 
-def init(num_rows: int, width: int, *, slots: int = 8) -> Memory:
+def init(num_rows: int, width: int, *, slots: int = 8, dtype: Any = jnp.float32) -> Memory:
     """An empty memory of num_rows * width parameters.
+
+    Args:
+      num_rows: R.
+      width: d.
+      slots: K, followers that a row keeps.
+      dtype: of the rows: jnp.float32, or jnp.bfloat16 in half the bytes.
 
     Raises:
       ValueError: if a size is not positive.
@@ -76,7 +82,7 @@ def init(num_rows: int, width: int, *, slots: int = 8) -> Memory:
         if value < 1:
             raise ValueError(f"{name} = {value}: must be at least 1")
     return Memory(
-        rows=jnp.zeros((num_rows, width), jnp.float32),
+        rows=jnp.zeros((num_rows, width), dtype),
         scales=jnp.zeros(num_rows, jnp.float32),
         tags=jnp.zeros(num_rows, jnp.uint32),
         counts=jnp.zeros(num_rows, jnp.int32),
@@ -222,7 +228,12 @@ def observe(memory: Memory, contexts: ContextRows, targets: jax.Array) -> Memory
 
 
 def update_rows(
-    memory: Memory, ids: jax.Array, grads: jax.Array, *, learning_rate: jax.Array | float
+    memory: Memory,
+    ids: jax.Array,
+    grads: jax.Array,
+    *,
+    learning_rate: jax.Array | float,
+    key: jax.Array,
 ) -> Memory:
     """One step of Adagrad with one scale a row, on the rows touched.
 
@@ -234,6 +245,7 @@ def update_rows(
       ids: int32 [n], distinct, -1 = padding.
       grads: float32 [n, d].
       learning_rate: η.
+      key: PRNG key by which rows of bfloat16 are rounded up or down.
 
     Returns:
       The memory.
@@ -242,6 +254,8 @@ def update_rows(
       Duchi, Hazan and Singer 2011; a scale a row as in Mudigere et al. 2022, "Software-Hardware
       Co-design for Fast and Scalable Training of Deep Learning Recommendation Models", section 4.
     """
+    narrow = memory.rows.dtype == jnp.bfloat16
+    seed = jax.random.bits(key, (), jnp.uint32) if narrow else None
     squares = jnp.mean(grads * grads, axis=1)
     scales = take_rows(memory.scales, ids) + squares
     steps = (
@@ -251,6 +265,6 @@ def update_rows(
     )
     return dataclasses.replace(
         memory,
-        rows=add_rows(memory.rows, ids, -steps),
+        rows=add_rows(memory.rows, ids, -steps, seed=seed),
         scales=set_rows(memory.scales, ids, scales),
     )

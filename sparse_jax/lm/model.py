@@ -31,6 +31,7 @@ class Config:
     vocabulary: int
     rows: int = 1 << 24  # R, of the memory; 0 leaves it out
     width: int = 64  # d, of a memory row
+    dtype: str = "float32"  # of the memory's rows; or "bfloat16"
     orders: tuple[int, ...] = (1, 2, 3, 4, 5, 8, 16)  # tokens of context
     slots: int = 8  # followers that a row keeps
     window: int = 8  # latest words the trunk reads
@@ -50,6 +51,8 @@ class Config:
             raise ValueError(f"vocabulary = {self.vocabulary}: must be 1 to {mem.MAX_IDS}")
         if self.orders != tuple(sorted(set(self.orders))) or self.orders[:1] < (1,):
             raise ValueError(f"orders = {self.orders}: must be ascending and at least 1")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype = {self.dtype!r}: must be float32 or bfloat16")
         if self.pairs and not 1 <= self.pair_candidates <= self.pairs:
             raise ValueError(
                 f"pairs = {self.pairs}: must be 0 or at least pair_candidates = "
@@ -114,7 +117,7 @@ def init(key: jax.Array, *, config: Config) -> tuple[Params, mem.Memory | None]:
     }
     if c.pairs:
         params["keys"], params["values"] = keyvalue.init(pair_key, c.pairs, c.hidden)
-    memory = mem.init(c.rows, c.width, slots=c.slots) if c.rows else None
+    memory = mem.init(c.rows, c.width, slots=c.slots, dtype=jnp.dtype(c.dtype)) if c.rows else None
     return params, memory
 
 

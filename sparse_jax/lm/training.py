@@ -201,6 +201,7 @@ def make_step(
                 inputs.contexts.ids,
                 rows.memory * total,
                 learning_rate=scale * jnp.float32(memory_learning_rate),
+                key=jax.random.fold_in(drop, 1),
             )
             memory = mem.observe(memory, inputs.contexts, jnp.where(repeated, -1, at.targets))
             known_share = jnp.mean(inputs.evidence.known.astype(jnp.float32))

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparse_jax.ops import ffi
 from sparse_jax.ops import rows as ops_rows
 from sparse_jax.ops.bf16 import add_bf16, take_bf16
 
@@ -75,27 +74,9 @@ def draw_rows(
         return draw(key, (num_rows, dim))
     keys = jax.random.split(key, -(-num_rows // block))
     dtype = jax.eval_shape(lambda key: draw(key, (block, dim)), key).dtype
-    tail = num_rows - block  # where the last block begins, over rows of the one before
-    if dtype == jnp.bfloat16 and ffi.AVAILABLE:
-
-        def add(number: jax.Array, table: jax.Array) -> jax.Array:
-            ids = jnp.minimum(number * block, tail) + jnp.arange(block, dtype=jnp.int32)
-            ids = jnp.where((number < len(keys) - 1) & (ids >= tail), -1, ids)
-            rows = draw(keys[number], (block, dim)).astype(jnp.float32)
-            return add_bf16(table, ids, rows, jnp.uint32(0))  # to zeros: nothing to round
-
-        return jax.lax.fori_loop(0, len(keys), add, jnp.zeros((num_rows, dim), dtype))
-    # XLA:CPU would convert all of a bfloat16 table at each block: it is filled as words, at the
-    # price of a second table when they become bfloat16.
-    stored = jnp.uint16 if dtype == jnp.bfloat16 else dtype
-
-    def fill(number: jax.Array, table: jax.Array) -> jax.Array:
-        start = jnp.minimum(number * block, tail)
-        rows = jax.lax.bitcast_convert_type(draw(keys[number], (block, dim)), stored)
-        return jax.lax.dynamic_update_slice_in_dim(table, rows, start, 0)
-
-    table = jax.lax.fori_loop(0, len(keys), fill, jnp.zeros((num_rows, dim), stored))
-    return jax.lax.bitcast_convert_type(table, dtype)
+    return ops_rows.fill_rows(
+        lambda number: draw(keys[number], (block, dim)), num_rows, dim, block=block, dtype=dtype
+    )
 
 
 def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:

@@ -250,7 +250,7 @@ class NetworkRun:
             return False
         was = saved.get("options")
         if isinstance(was, dict):
-            was = {**was, "data": saved.get("data")}
+            was = {"optimizer": "adam", **was, "data": saved.get("data")}
         here = {**dataclasses.asdict(self.options), "data": self._data()}
         checkpoint.check_same_run(self.directory, was, here)
         like = jax.eval_shape(lambda: self.state)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import threads
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 import baseline_lm  # noqa: E402
 from kneser_ney import KneserNey, modified_discounts  # noqa: E402
 
+from sparse_jax import lm  # noqa: E402
 from sparse_jax.commands.lm import evaluate as eval_lm  # noqa: E402
 from sparse_jax.commands.lm import generate  # noqa: E402
 from sparse_jax.commands.lm import train as train_lm  # noqa: E402
@@ -74,6 +76,16 @@ def test_trains_and_reports(model):
     assert results["test_perplexity"] < 50
     assert results["parameters"] > 20_000 * 64
     assert 0 < results["madds_per_token"] < results["dense_madds_per_token"]
+
+
+def test_rows_of_bfloat16_are_kept_and_scored(text, tmp_path, capsys):
+    out, once = str(tmp_path / "c"), [*SMALL[:-1], "1"]
+    assert train_lm.main([text, *once, "--dtype", "bfloat16", "--checkpoint", out]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert lm.load(out).memory.rows.dtype == jnp.bfloat16
+    assert eval_lm.main([out, "--json", str(tmp_path / "e.json")]) == 0
+    again = json.loads((tmp_path / "e.json").read_text())
+    assert again["test_perplexity"] == pytest.approx(told["test_perplexity"], rel=1e-6)
 
 
 @pytest.mark.slow

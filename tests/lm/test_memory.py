@@ -14,6 +14,7 @@ from sparse_jax.lm import memory as mem
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 ORDERS = (1, 2, 3)
+KEY = jax.random.key(0)
 
 
 def hashed(*texts):
@@ -125,6 +126,7 @@ def test_adagrad_with_one_scale_a_row_matches_numpy():
             jnp.asarray(padded),
             jnp.asarray(np.vstack([grads, np.ones((1, 3))]), "f4"),
             learning_rate=0.1,
+            key=KEY,
         )
         scales[ids] += (grads**2).mean(axis=1)
         rows[ids] -= 0.1 * grads / np.sqrt(scales[ids])[:, None]
@@ -132,9 +134,25 @@ def test_adagrad_with_one_scale_a_row_matches_numpy():
     np.testing.assert_allclose(memory.scales, scales, rtol=1e-5)
 
 
+def test_rows_of_bfloat16_move_by_the_same_steps_in_the_mean():
+    """Steps of 1 / 1,000 of a row's length are far below its last bit, and none is lost."""
+    memory = mem.init(3, 1024, dtype=jnp.bfloat16)
+    assert memory.rows.dtype == jnp.bfloat16 and memory.scales.dtype == jnp.float32
+    move = jax.jit(lambda m, key: mem.update_rows(m, words(1), ones, learning_rate=1e-2, key=key))
+    ones = jnp.ones((1, 1024), jnp.float32)
+    memory = mem.update_rows(memory, words(1), ones * 1e-3, learning_rate=1.0, key=KEY)
+    assert np.all(np.asarray(memory.rows[1], np.float32) == -1)
+    for turn in range(100):
+        memory = move(memory, jax.random.key(turn))
+    expected = -1 - 1e-2 * (1 / np.sqrt(np.arange(1, 101))).sum()
+    moved = np.asarray(memory.rows, np.float32)
+    assert moved[1].mean() == pytest.approx(expected, abs=2e-3) and np.unique(moved[1]).size > 1
+    assert not moved[[0, 2]].any()
+
+
 def test_a_row_no_gradient_reaches_stays():
     memory = mem.init(4, 2)
-    memory = mem.update_rows(memory, words(1), jnp.zeros((1, 2)), learning_rate=1.0)
+    memory = mem.update_rows(memory, words(1), jnp.zeros((1, 2)), learning_rate=1.0, key=KEY)
     assert not np.asarray(memory.rows).any()
 
 

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from sparse_jax.commands import checks, spending
 
 # They are None until given, so that one without effect can be told from one that was left alone.
-DEFAULTS = {"min_count": 5, "bpe_size": 32_768, "memory_lr": 0.15, "save_every": 5000}
+DEFAULTS = {
+    "dtype": "float32",
+    "min_count": 5,
+    "bpe_size": 32_768,
+    "memory_lr": 0.15,
+    "save_every": 5000,
+}
 
 
 def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> argparse.Namespace:
@@ -28,6 +34,11 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
         default=1 << 24,
         metavar="R",
         help="rows of the memory, 64 parameters each; 0 trains the trunk alone (16777216)",
+    )
+    add(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="how the memory's rows are stored; bfloat16 takes half the bytes (float32)",
     )
     add(
         "--pairs",
@@ -93,6 +104,6 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     else:
         checks.no_effect(parser, args, ("min_count",), "with --vocabulary bpe")
     if not args.rows:
-        checks.no_effect(parser, args, ("memory_lr",), "with --rows 0, which has no memory")
+        checks.no_effect(parser, args, ("memory_lr", "dtype"), "with --rows 0, which has no memory")
     if not args.checkpoint:
         checks.no_effect(parser, args, ("save_every",), "without --checkpoint DIR")

@@ -65,6 +65,7 @@ def make_config(args: argparse.Namespace, vocabulary_size: int) -> model.Config:
     return model.Config(
         vocabulary=vocabulary_size,
         rows=args.rows,
+        dtype=args.dtype,
         hidden=args.hidden,
         inner=2 * args.hidden,
         evidence=not args.no_evidence,
@@ -163,7 +164,7 @@ class Run:
                 f"{self.args.checkpoint} was trained on other data; {'; '.join(differ)}: resume "
                 "with the same text, or start anew in another directory"
             )
-        check_same_args(self.args, extra["args"])
+        check_same_args(self.args, {"dtype": "float32"} | extra["args"])
         found = checkpoint.restore(self.args.checkpoint, jax.eval_shape(self._make_state))
         assert found is not None
         self.state, _ = found

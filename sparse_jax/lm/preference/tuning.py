@@ -193,6 +193,7 @@ def make_step(
                 inputs.contexts.ids,
                 grads.memory * jnp.float32(since.shape[0]),
                 learning_rate=scale * jnp.float32(memory_learning_rate),
+                key=jax.random.fold_in(draw, 1),
             )
         new = Policy(
             params=params | tuned,
