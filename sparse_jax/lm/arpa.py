@@ -34,12 +34,13 @@ from sparse_jax.lm.ngram import MARKS, NGram, Order, find, look_up
 
 __all__ = ["read"]
 
-_COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)")
-_SECTION = re.compile(rb"\\(\d+)-grams:")
+_COUNT = re.compile(rb"ngram\s+(\d{1,18})\s*=\s*(\d{1,18})")
+_SECTION = re.compile(rb"\\(\d{1,18})-grams:")
 _KENLM_BINARY = b"mmap lm http://kheafield.com/code"
 _PREFACE = 1000  # lines before \data\, which may say what they like
 _AT_ONCE = 512  # lines parsed together: few enough to be freed before the collector ages them
 _NOTHING = np.float32(np.nan)  # log10 p of a context that isn't listed itself
+_MOST_BACKOFF = 60.0  # log10: five of them together are a double; what sums to one has some 10
 NO_UNKNOWN = -100.0  # log10 p of <unk> where a file has none, as KenLM's
 
 
@@ -56,11 +57,12 @@ def read(path: str | os.PathLike[str]) -> NGram:
     """The model of an ARPA file, which may be compressed by gzip.
 
     What is refused is what KenLM refuses, with the line: counts that don't hold, n-grams of unknown
-    words, log10 p that are above 0 or no numbers, no <s> or no </s>; and n-grams listed twice, of
-    which KenLM silently takes the first. Three things are mended, of which `notes` tells: a file
-    without <unk> gets one of log10 p = -100, as in KenLM; and where the first words of an n-gram
-    aren't listed by themselves, they are taken as a context with a backoff of 0, as SRILM does
-    (KenLM refuses the file). `<UNK>` is read as `<unk>`. A probability may be -inf.
+    words, log10 p that are above 0 or no numbers, no <s> or no </s>; and two things that it reads:
+    n-grams listed twice, of which it silently takes the first, and log10 backoffs above 60. Three
+    things are mended, of which `notes` tells: a file without <unk> gets one of log10 p = -100, as
+    in KenLM; and where the first words of an n-gram aren't listed by themselves, they are taken as
+    a context with a backoff of 0, as SRILM does (KenLM refuses the file). `<UNK>` is read as
+    `<unk>`. A probability may be -inf.
 
     Args:
       path: of the file.
@@ -242,8 +244,8 @@ def _parse(some: _Some, n: int, last: bool, ids: dict[bytes, int]) -> Rows:
     )
     _check(
         some,
-        ~(backoff < np.inf),
-        lambda row: f"backoff = {_show(row[-1])}: {number}, and finite; mend it",
+        ~(backoff <= _MOST_BACKOFF),
+        lambda row: f"backoff = {_show(row[-1])}: {number}, at most {_MOST_BACKOFF:g}; mend it",
     )
     if last:
         _check(

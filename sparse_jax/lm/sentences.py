@@ -23,23 +23,34 @@ _RUNS, _LENGTH = 16, 32
 class SentenceScores(NamedTuple):
     """Of n sentences."""
 
-    log10_p: np.ndarray  # float64 [n], of all tokens, unknown ones and the end among them
-    log10_end: np.ndarray  # float64 [n], the end's part of it
-    log10_unknown: np.ndarray  # float64 [n], the unknown tokens' part of it
+    log10_known: np.ndarray  # float64 [n], of the tokens that the vocabulary holds
+    log10_unknown: np.ndarray  # float64 [n], of the others
+    log10_end: np.ndarray  # float64 [n], of the end
     tokens: np.ndarray  # int64 [n], without the end
     unknown: np.ndarray  # int64 [n], tokens that the vocabulary doesn't hold
+
+    @property
+    def log10_without_end(self) -> np.ndarray:
+        """Of all tokens, unknown ones among them: float64 [n]. (A part may be -inf.)"""
+        return self.log10_known + self.log10_unknown
+
+    @property
+    def log10_p(self) -> np.ndarray:
+        """Of all tokens and the end: float64 [n]."""
+        return self.log10_without_end + self.log10_end
 
     def perplexity(self, *, unknown: bool = True) -> float:
         """10 to minus the mean log10 of a token, ends counted; without unknown ones if so asked.
 
         Example:
-          >>> one = np.array([-2.0]), np.array([-1.0]), np.array([0.0])
+          >>> one = np.array([-1.0]), np.array([0.0]), np.array([-1.0])
           >>> round(SentenceScores(*one, np.array([1]), np.array([0])).perplexity(), 6)
           10.0
         """
         total, count = self.log10_p.sum(), self.tokens.sum() + self.tokens.size
         if not unknown:
-            total, count = total - self.log10_unknown.sum(), count - self.unknown.sum()
+            total = (self.log10_known + self.log10_end).sum()
+            count -= self.unknown.sum()
         return evaluate.perplexity(float(-total * np.log(10) / max(count, 1)))
 
 
@@ -130,9 +141,9 @@ def sum_up(log10_p: np.ndarray, *, ends: np.ndarray, unknown: np.ndarray) -> Sen
         return np.bincount(sentence, values, minlength=count)
 
     return SentenceScores(
-        log10_p=total(log10_p),
-        log10_end=log10_p[ends],
+        log10_known=total(np.where(unknown | ends, 0.0, log10_p)),
         log10_unknown=total(np.where(unknown, log10_p, 0.0)),
+        log10_end=log10_p[ends],
         tokens=np.bincount(sentence, minlength=count) - 1,
         unknown=total(unknown).astype(np.int64),
     )

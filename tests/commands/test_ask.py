@@ -177,7 +177,7 @@ def liking(monkeypatch):
         words = [text.split() for text in texts]
         log10 = [sum(0.0 if word in model.words else -1.0 for word in one) for one in words]
         tokens = np.array([len(one) for one in words])
-        return SimpleNamespace(log10_p=np.array(log10), log10_end=0.0 * tokens, tokens=tokens)
+        return SimpleNamespace(log10_without_end=np.array(log10), tokens=tokens)
 
     monkeypatch.setattr(written.sentences, "score", score)
 

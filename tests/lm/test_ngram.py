@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 import random
 
@@ -10,6 +11,7 @@ import arpa_files
 import numpy as np
 import pytest
 
+from sparse_jax.commands.lm import score
 from sparse_jax.lm import arpa, ngram, ngram_sums
 
 GOLDEN = r"""made by hand
@@ -249,6 +251,28 @@ def test_a_file_without_the_unknown_word_or_with_impossible_ones(read):
         assert found[0] == -math.inf and math.isfinite(found[1])
 
 
+def test_what_is_impossible_leaves_the_rest_as_it_is(read):
+    model, texts = read(GOLDEN), ["red fox zebra", "", "zebra fox"]
+    found = model.score(texts)
+    never = read(GOLDEN.replace("-1.0\t<unk>", "-inf\t<unk>")).score(texts)
+    np.testing.assert_array_equal(never.log10_p == -math.inf, [True, False, True])
+    assert never.perplexity() == math.inf
+    assert never.perplexity(unknown=False) == found.perplexity(unknown=False)
+    endless = read(GOLDEN.replace("-0.9\t</s>", "-inf\t</s>")).score(texts)
+    assert endless.log10_end[0] == -math.inf
+    np.testing.assert_array_equal(endless.log10_without_end, found.log10_without_end)
+
+
+def test_json_of_what_is_impossible_is_json(tmp_path):
+    arpa_file, lines, target = (tmp_path / name for name in ("a.arpa", "lines.txt", "scores.jsonl"))
+    arpa_file.write_text(GOLDEN.replace("-0.9\t</s>", "-inf\t</s>"))
+    lines.write_text("fox\n")
+    options = ["--format", "jsonl", "--output", str(target)]
+    assert score.main([str(arpa_file), str(lines), *options]) == 0
+    found = json.loads(target.read_text(), parse_constant=pytest.fail)
+    assert (found["log10"], found["log10_without_end"]) == ("-Infinity", pytest.approx(-1.00103))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -262,8 +286,11 @@ def test_a_file_without_the_unknown_word_or_with_impossible_ones(read):
         ("-0.7\tfox", "nan\tfox", r"line 12: log10 p = nan: must be a number"),
         ("-0.7\tfox", "-1_0\tfox", r"line 12: log10 p = -1_0: must be a number"),
         ("-0.7\tfox", "fox\t-0.7", r"line 12: log10 p = fox: must be a number"),
-        ("-0.22", "x", r"line 18: backoff = x: must be a number, and finite"),
-        ("-0.22", "inf", r"line 18: backoff = inf: must be a number, and finite"),
+        ("-0.22", "x", r"line 18: backoff = x: must be a number, at most 60"),
+        ("-0.22", "inf", r"line 18: backoff = inf: must be a number, at most 60"),
+        ("-0.22", "61", r"line 18: backoff = 61: must be a number, at most 60"),  # its power, too
+        pytest.param("2=4", f"2={'9' * 5000}", r"a.arpa: line 5: ngram 2=9+: must be", id="long"),
+        pytest.param("\\2-", f"\\{'9' * 5000}-", r"a.arpa: line 16: \\9+: must be", id="long n"),
         ("runs </s>\n\n\\end", "runs </s>\t-1\n\n\\end", r"line 24: backoff = -1: the longest"),
         ("-0.5\t<s> red\t-0.11", "-0.5\t<s>\t-0.11", r"line 17: backoff = |line 17: -0.11 is no"),
         ("-0.5\t<s> red\t-0.11", "-0.5\t<s>", r"line 17: 2 fields: must be log10 p, 2 words and"),

@@ -18,7 +18,7 @@ from typing import IO
 
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.lm import lines
-from sparse_jax.commands.report import cell
+from sparse_jax.commands.report import cell, finite
 from sparse_jax.lm.sentences import SentenceScores
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.files import write_stream
@@ -61,7 +61,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _rows(texts: list[str], scores: SentenceScores, form: str) -> list[str]:
     found = []
-    whole, inner = scores.log10_p, scores.log10_p - scores.log10_end
+    whole, inner = scores.log10_p, scores.log10_without_end
     for i, text in enumerate(texts):
         figures = [round(float(whole[i]), 6), round(float(inner[i]), 6)]
         row = [*figures, int(scores.tokens[i]), int(scores.unknown[i])]
@@ -69,7 +69,7 @@ def _rows(texts: list[str], scores: SentenceScores, form: str) -> list[str]:
             found.append("\t".join([*map(str, row), cell(text)]) + "\n")
         else:
             fields = dict(zip(COLUMNS, [*row, text], strict=True))
-            found.append(json.dumps(fields, ensure_ascii=False) + "\n")
+            found.append(json.dumps(finite(fields), ensure_ascii=False) + "\n")
     return found
 
 

@@ -72,6 +72,6 @@ def _likeliest(model: lm.LanguageModel, context: str, ways: Sequence[str]) -> in
     known = " ".join(context.split()[-_CONTEXT:])
     heads = [" ".join(way.split()[:_AHEAD]) for way in ways]
     scores = sentences.score(model, [known, *(f"{known} {head}" for head in heads)])
-    log_p = scores.log10_p - scores.log10_end
+    log_p = scores.log10_without_end
     tokens = np.maximum(scores.tokens[1:] - scores.tokens[0], 1)
     return int(np.argmax((log_p[1:] - log_p[0]) / tokens))
