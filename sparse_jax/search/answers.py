@@ -12,6 +12,8 @@ the word is among the sentences of all passages, titles read into each: what all
 weighs little, what tells them apart much. So the search decides what a question is about, and the
 words that only some passages hold, which of them answers it, and where.
 
+In scripts without spaces, pairs of characters stand for the words.
+
 The evidence for an answer is the share of the question's words, by their rarity in the index, that
 its passage holds. Below `MIN_EVIDENCE` nothing is said. Constants and bound were chosen on training
 questions of MedQuAD, the bound on halves of other collections, too; docs/search.md has figures.
@@ -20,6 +22,7 @@ questions of MedQuAD, the bound on halves of other collections, too; docs/search
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,7 +34,14 @@ from sparse_jax.search.index import Index
 from sparse_jax.search.result import Result
 from sparse_jax.text.features import Hasher, normalize, tokenize
 from sparse_jax.text.postings import inverse_document_frequency
-from sparse_jax.text.segments import count_words, cut_words, join_sentences, sentences
+from sparse_jax.text.segments import (
+    count_words,
+    cut_words,
+    has_spaceless,
+    join_sentences,
+    sentences,
+    words,
+)
 from sparse_jax.text.stem import stem
 
 __all__ = ["MIN_EVIDENCE", "Answer", "answer", "answer_from", "split"]
@@ -236,22 +246,54 @@ def _informative(engine: Engine, question: str) -> _Asked:
     keep = keep or list(range(len(tokens.words)))
     frequency = engine.bm25.document_frequency[hasher.word_ids[keep].astype(np.int32)]
     weights = inverse_document_frequency(frequency, engine.bm25.num_alive)
-    return _Asked([tokens.words[n] for n in keep], weights)
+    parts = [_parts(tokens.words[n]) for n in keep]
+    sizes = np.array(list(map(len, parts)))
+    return _Asked(
+        list(itertools.chain(*parts)), np.repeat(weights / sizes.astype(np.float32), sizes)
+    )
 
 
 def _taught(index: Index, question: str) -> _Taught:
     asked, found = _stems(question), _Taught(set(), [])
+    holds = set(itertools.chain(*_held(question)))
     for record in index._state.feedback:
         if record["do"] == "upvote":
             if _stems(record["query"]) == asked:
                 found.upvoted.add(record["id"])
-        elif (source := _stems(record["source"])) <= asked:
+        elif (source := _stems(record["source"])) <= holds:
             found.pairs.append((source, _stems(record["target"])))
     return found
 
 
 def _stems(text: str) -> set[str]:
-    return set(map(stem, normalize(text).split()))
+    """What is looked for of a text."""
+    return {stem(part) for word in normalize(text).split() for part in _parts(word)}
+
+
+def _parts(word: str) -> list[str]:
+    """The word; of one in a script without spaces, which may be a clause, all pairs of characters.
+
+    Example:
+      >>> _parts("apples"), _parts("苹果树"), _parts("狗")
+      (['apples'], ['苹果', '果树'], ['狗'])
+    """
+    each = _characters(word)
+    return [a + b for a, b in itertools.pairwise(each)] or each
+
+
+def _characters(word: str) -> list[str]:
+    """The word; of one in a script without spaces its characters, and other words among them."""
+    return [word] if word.isascii() or not has_spaceless(word) else words(word)
+
+
+def _held(text: str) -> list[tuple[str, ...]]:
+    """What each place of a text holds: a stem, or a character and the pair that begins with it."""
+    found: list[tuple[str, ...]] = []
+    for word in normalize(text).split():
+        each = _characters(word)
+        pairs = (a + b for a, b in itertools.pairwise(each))
+        found += [*zip(map(stem, each), pairs, strict=False), (stem(each[-1]),)]
+    return found
 
 
 # Passages -----------------------------------------------------------------------------------------
@@ -268,14 +310,15 @@ class _Passage:
     def __init__(self, text: list[str], found: Result) -> None:
         self.id, self.score = found.id, found.score
         self.sentences = text or [found.document.title]
-        self.title = _stems(found.document.title)
-        words = [list(map(stem, normalize(one).split())) for one in self.sentences]
-        self.stems = self.title.union(*words)
-        self.begins = np.cumsum([0, *map(len, words)])[:-1]  # int64 [sentences]
+        self.title = set(itertools.chain(*_held(found.document.title)))
+        held = [_held(one) for one in self.sentences]
+        self.holding = [set(itertools.chain(*one)) for one in held]
+        self.stems = self.title.union(*self.holding)
+        self.begins = np.cumsum([0, *map(len, held)])[:-1]  # int64 [sentences]
         self.places: dict[str, list[int]] = {}
-        for place, word in enumerate(word for one in words for word in one):
-            self.places.setdefault(word, []).append(place)
-        self.holding = [set(one) for one in words]
+        for place, terms in enumerate(itertools.chain(*held)):
+            for term in terms:
+                self.places.setdefault(term, []).append(place)
 
     def frequency(self, word: str) -> int:
         """In how many sentences a stem is."""

@@ -19,6 +19,7 @@ __all__ = [
     "clean",
     "count_words",
     "cut_words",
+    "has_spaceless",
     "is_glued",
     "join_sentences",
     "sentences",
@@ -66,6 +67,16 @@ def words(text: str) -> list[str]:
       ['हिन्दी', '漢', '字', '2', 'o', 'er', 'it']
     """
     return _WORD.findall(clean(text))
+
+
+def has_spaceless(text: str) -> bool:
+    """Whether a text has a character of a script that puts no spaces between words.
+
+    Example:
+      >>> has_spaceless("漢字"), has_spaceless("한국어")
+      (True, False)
+    """
+    return _HAS_SPACELESS.search(text) is not None
 
 
 def is_glued(before: str, after: str) -> bool:
@@ -185,7 +196,7 @@ def cut_words(text: str, count: int) -> str:
 def _ends(text: str) -> Iterator[int]:
     """Where each word ends; the last one of a piece has what stands behind it."""
     for piece in _PIECE.finditer(text):
-        if _HAS_SPACELESS.search(piece[0]) is None:
+        if not has_spaceless(piece[0]):
             yield piece.end()
             continue
         found = [match.end() for match in _WORD.finditer(piece[0])]

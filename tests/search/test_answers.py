@@ -142,11 +142,55 @@ def test_titles_answer_where_there_is_no_text():
         assert answer(index, "apples").text == "Red apples grow"
 
 
-def test_scripts_without_spaces():
-    documents = [D("a", "今天下雨。蘋果長在樹上。", "天氣"), D("b", "汽車需要汽油。", "汽車")]
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("蘋果長在樹上", "蘋果長在樹上。"),
+        ("蘋果長在哪裡？", "蘋果長在樹上。"),  # words within a clause
+        ("蘋果", "蘋果長在樹上。"),
+        ("汽車需要什麼？ Engine", "汽車需要汽油。有engines。"),
+        ("りんごはどこに実りますか", "りんごは木に実ります。"),
+        ("เรือลอยน้ำไหม", "เรือลอยน้ำ"),
+        ("蘋果治什麼病？", ""),
+        ("魚", ""),
+    ],
+)
+def test_scripts_without_spaces(question, text):
+    documents = [
+        D("a", "今天從早到晚一直下雨天氣不好。蘋果長在樹上。", "天氣"),
+        D("b", "汽車需要汽油。有engines。", "汽車"),
+        D("c", "昨日は朝から晩まで雨が降りました。りんごは木に実ります。", "果物"),
+        D("d", "เรือลอยน้ำ", ""),
+    ]
     with search.fit(documents, config=TINY) as index:
-        found = answer(index, "蘋果長在樹上", max_words=6)
-        assert source(found) == "a" and count_words(found.text.removesuffix(" …")) <= 6
+        found = answer(index, question)
+        assert found.is_known == bool(text) and text in found.text
+        assert found.is_known or found.missing
+
+
+def test_an_answer_of_a_script_without_spaces_begins_and_ends_where_it_should():
+    text = "今天從早到晚一直下雨天氣不好。" * 3 + "蘋果長在樹上。明天也會下雨。"
+    with search.fit([D("a", text), D("b", "汽車需要汽油。")], config=TINY) as index:
+        assert answer(index, "蘋果長在樹上", max_words=8).text == "蘋果長在樹上。"
+        assert answer(index, "蘋果長在樹上", max_words=3).text == "蘋果長 …"
+
+
+def test_a_character_of_a_word_and_its_neighbours_are_held():
+    assert answers._held("蘋果tree, trees") == [
+        ("蘋", "蘋果"),
+        ("果", "果tree"),
+        ("tree",),
+        ("tree",),
+    ]
+
+
+def test_lessons_count_in_scripts_without_spaces():
+    documents = [D("a", "汽車需要汽油。"), D("b", "蘋果長在樹上。")]
+    with search.fit(documents, config=TINY) as index:
+        assert not answer(index, "轎車要加油嗎").is_known
+        index.associate("轎車", "汽車")
+        found = answer_from(index, "轎車", index.search("轎車"))
+        assert source(found) == "a" and found.evidence == 1.0
 
 
 def test_passages_found_before(index):
