@@ -362,7 +362,8 @@ def _evidence(asked: _Asked, passage: _Passage, taught: _Taught) -> tuple[float,
     for source, target in taught.pairs:
         have = have | source if target <= have else have
     holds = np.array([stem(word) in have for word in asked.words])
-    share = float(asked.weights[holds].sum()) / max(float(asked.weights.sum()), 1e-9)
+    total, held = (float(w.sum(dtype=np.float64)) for w in (asked.weights, asked.weights[holds]))
+    share = held / max(total, 1e-9)
     return share, tuple(w for w, is_there in zip(asked.words, holds, strict=True) if not is_there)
 
 
