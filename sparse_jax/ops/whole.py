@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 
 from sparse_jax.ops import ffi
+
+
+def are_hashable(values: Iterable[Any]) -> bool:
+    """Whether a program can be found by these values.
+
+    Example:
+      >>> are_hashable([3, "a"]), are_hashable([[3]])
+      (True, False)
+    """
+    try:
+        hash(tuple(values))
+    except TypeError:
+        return False
+    return True
 
 
 def one_program(f: Callable[..., Any], *, static: tuple[str, ...]) -> Callable[..., Any]:
@@ -34,6 +48,8 @@ def one_program(f: Callable[..., Any], *, static: tuple[str, ...]) -> Callable[.
 
     @functools.wraps(f)
     def call(*arrays: Any, **given: Any) -> Any:
+        if not are_hashable(given.values()):  # a number as an array, say: `f` takes it, or refuses
+            return f(*arrays, **given)
         return program(*arrays, _kernels=ffi.AVAILABLE, **given)
 
     return call

@@ -278,6 +278,14 @@ def test_bad_init_arguments(name, kwargs, message):
         make(name, **kwargs)
 
 
+@pytest.mark.parametrize("dim", [jnp.int32(37), [37]], ids=["array", "list"])
+def test_sizes_that_have_no_hash_are_refused_as_others(dim):
+    with pytest.raises(ValueError, match="dim must be a Python int, got "):
+        hashing.FAMILIES["simhash"].init(jax.random.key(0), dim, num_tables=2, num_bits=4)
+    with pytest.raises(ValueError, match="name must be one of"):
+        hashing.transforms.fit(["none"], jnp.ones((2, 3)))
+
+
 def test_bad_sets_and_params():
     with pytest.raises(ValueError, match=r"int32 set elements.*float32"):
         hashing.hash(make("minhash"), jnp.zeros((2, 3)))

@@ -162,6 +162,12 @@ def test_outside_of_jit_nothing_is_compiled_twice(kernels, monkeypatch):
         np.testing.assert_array_equal(table[:, 0], [2, 0, 0, 0])
 
 
+def test_a_size_that_has_no_hash_is_a_number_all_the_same():
+    ids, rows = jnp.asarray([1, 1, -1], jnp.int32), jnp.ones((3, 2))
+    found = RowSparse(ids, rows, num_rows=np.array(4)).merged()
+    assert np.asarray(found.rows).sum() == 4
+
+
 def test_row_sparse_refuses_what_has_no_meaning():
     g = RowSparse(i32(2, -1), jnp.ones((2, 3)), num_rows=4)
     with pytest.raises(ValueError, match=r"\(5, 3\)"):

@@ -10,6 +10,7 @@ depends on the rounding of a transcendental function either.
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import math
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from typing import Any, TypeVar, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from sparse_jax.ops import whole
 
 # float32 represents every integer of magnitude up to 2**24.
 EXACT_BITS = 24
@@ -34,9 +37,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 def one_program(*static: str) -> Callable[[F], F]:
     """Compiles a function as a whole outside of `jit`, by the values of arguments named static.
 
-    Operation by operation its first call would compile tens of programs.
+    Operation by operation its first call would compile tens of programs. The function itself says
+    what is wrong with an argument that `jit` can't tell apart by its value.
     """
-    return cast(Any, functools.partial(jax.jit, static_argnames=static, inline=True))
+
+    def decorate(f: F) -> F:
+        program = jax.jit(f, static_argnames=static, inline=True)
+        if not static:
+            return cast(F, program)
+        signature = inspect.signature(f)
+
+        @functools.wraps(f)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs).arguments
+            values = [value for name, value in given.items() if name in static]
+            return (program if whole.are_hashable(values) else f)(*args, **kwargs)
+
+        return cast(F, call)
+
+    return decorate
 
 
 def check_int(name: str, value: int, low: int, high: int | None = None, cure: str = "") -> int:
