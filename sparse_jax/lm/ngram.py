@@ -175,9 +175,14 @@ def load(path: str | os.PathLike[str]) -> NGram:
       ValueError: if there is no model, it is of another kind or version, or it is damaged.
     """
     config, arrays = saved.load(path, kind=KIND, mapped=True)
-    words = arrays["words"].tobytes().decode("utf-8").split("\n")
-    orders = (
+    orders = tuple(
         Order(*(arrays[f"{name}{n}"] for name in Order._fields))
         for n in range(1, config["order"] + 1)
     )
-    return NGram(tuple(words), tuple(orders), tuple(config["notes"]))
+    try:
+        words = arrays["words"].tobytes().decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        words = []
+    if len(words) != orders[0].keys.size:
+        raise ValueError(f"{path}: its words are damaged: save the model anew")
+    return NGram(tuple(words), orders, tuple(config["notes"]))

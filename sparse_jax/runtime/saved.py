@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,7 +145,9 @@ def _load(root: Path, about: dict[str, Any], kind: str, mapped: bool) -> Saved:
             else:
                 with np.load(stream, allow_pickle=False) as file:
                     plain = {name: file[name] for name in about["arrays"]}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile and NumPy raise of many kinds at what is damaged
         raise ValueError(f"{path} is damaged or missing ({error}): save the model anew") from error
     arrays = {}
     for name, (dtype, shape) in about["arrays"].items():

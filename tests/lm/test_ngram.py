@@ -214,6 +214,15 @@ def test_a_saved_model_is_the_same(fitted, tmp_path):
 SMALL = GOLDEN.split("\n", 2)[2]
 
 
+@pytest.mark.parametrize("damage", [b"f\xffx", b"f\nx"])
+def test_a_saved_model_with_damaged_words_is_refused(read, tmp_path, damage):
+    ngram.save(read(GOLDEN), tmp_path / "m")
+    (path,) = (tmp_path / "m").glob("*.npz")
+    path.write_bytes(path.read_bytes().replace(b"fox", damage, 1))
+    with pytest.raises(ValueError, match="m: its words are damaged: save the model anew"):
+        ngram.load(tmp_path / "m")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -113,3 +113,21 @@ def test_a_model_is_the_same_mapped_and_read(tmp_path):
     file.write_bytes(file.read_bytes()[:-30])
     with pytest.raises(ValueError, match="damaged or missing"):
         saved.load(tmp_path, kind="toy", mapped=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"PK\1\2-\3-\0", b"PK\1\2-\3\x7f\0"),  # of a later version of zip
+        (b"'shape': (5,), }", b"'shape': (5,(((( "),  # no Python
+    ],
+)
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_damage_of_any_kind_is_told_with_its_cure(tmp_path, old, new, in_memory):
+    saved.save(tmp_path, kind="toy", config={}, arrays={"w": np.arange(5.0)})
+    (path,) = tmp_path.glob("*.npz")
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(ValueError, match=r"is damaged or missing .*: save the model anew"):
+        saved.load(tmp_path, kind="toy", mapped=not in_memory)
