@@ -136,8 +136,11 @@ def print_table(results: dict[str, Any]) -> None:
     if "preset" in results:
         rows += _parts(results)
     rows += _costs(results)
+    peak = f"{results['peak_rss_bytes'] / 2**20:,.0f} MiB"
+    if "predicted_bytes" in results:
+        peak += f", predicted {results['predicted_bytes'] / 2**20:,.0f}"
     rows += [
-        ("peak memory", f"{results['peak_rss_bytes'] / 2**20:,.0f} MiB"),
+        ("peak memory", peak),
         ("weights", results["weights_sha256"][:16]),
     ]
     print()

@@ -16,19 +16,34 @@ import numpy as np
 
 def peak_rss_bytes() -> int:
     """The most memory this process has held, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage, on Linux, starts a child at what its parent held
-        high = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(high[0].split()[1]) * 1024
+    told = _status("VmHWM:")
+    if told is not None:  # getrusage, on Linux, starts a child at what its parent held
+        return told
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def rss_bytes() -> int:
+    """The memory this process holds now, in bytes; its peak where the system doesn't tell."""
+    told = _status("VmRSS:")
+    return peak_rss_bytes() if told is None else told
+
+
+def _status(name: str) -> int | None:
+    """Bytes that Linux tells of this process; None elsewhere."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    line = next(x for x in status.read_text().splitlines() if x.startswith(name))
+    return int(line.split()[1]) * 1024
 
 
 def sha256(params: Mapping[str, Any]) -> str:
     """Digest of all weights: equal runs have equal digests."""
     digest = hashlib.sha256()
     for name in sorted(params):
-        digest.update(np.asarray(params[name]).tobytes())
+        array = np.ascontiguousarray(params[name])
+        digest.update(array.reshape(-1).view(np.uint8).data)  # no copy: tables may fill the memory
     return digest.hexdigest()
 
 

@@ -132,6 +132,7 @@ class NetworkRun:
       steps: to take, rather than whole epochs.
       directory: where checkpoints go, after each epoch and at the end; None keeps none.
       save_every: steps between further checkpoints.
+      begun: with its first weights; else call `begin` before `fit`.
     """
 
     maintain: Callable[[training.TrainState], training.TrainState]
@@ -145,6 +146,7 @@ class NetworkRun:
         steps: int | None = None,
         directory: str | None = None,
         save_every: int | None = None,
+        begun: bool = True,
     ) -> None:
         self.options, self.points = options, points
         self.label_weights = soft_labels.check(points, label_weights)
@@ -159,7 +161,8 @@ class NetworkRun:
         clock = loop.Clock()
         clock.start()
         self.compile()
-        self.begin(jax.random.key(options.seed))
+        if begun:
+            self.begin(jax.random.key(options.seed))
         self.compile_seconds = clock.pause()
 
     def begin(self, key: jax.Array) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sparse_jax.commands import reading, spending
 from sparse_jax.commands.parsing import Parser
-from sparse_jax.commands.xmc import table
+from sparse_jax.commands.xmc import memory, table
 from sparse_jax.data import weighting
 from sparse_jax.ops import bf16
 from sparse_jax.retrieval import hashing
@@ -122,6 +122,13 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
         shown = "" if default is None else f" (default: {default})"
         flag = f"--{name.replace('_', '-')}"
         group.add_argument(flag, default=None, help=HELP[name] + shown, **kind)
+    group.add_argument(
+        "--memory",
+        type=memory.size_of,
+        metavar="BYTES",
+        help="that training may take, such as 8GB: chooses --dtype and --optimizer, and with "
+        "--strategy lsh --tables and --bits; those given stay",
+    )
     reading.add_options(parser, labels=LABELS)
     table.add_options(parser)
     args = parser.parse_args(argv)
@@ -138,7 +145,12 @@ def network_options(args: argparse.Namespace) -> Options:
     return Options(**{"strategy": "lsh" if tables else "uniform", **given}, seed=args.seed)
 
 
-def _given(args: argparse.Namespace, names: Sequence[str] = tuple(NETWORK)) -> list[str]:
+def given_fields(args: argparse.Namespace) -> list[str]:
+    """The fields of `Options` that were given."""
+    return [field for name, (field, _) in NETWORK.items() if getattr(args, name) is not None]
+
+
+def _given(args: argparse.Namespace, names: Sequence[str] = (*NETWORK, "memory")) -> list[str]:
     return [f"--{n.replace('_', '-')}" for n in names if getattr(args, n) is not None]
 
 
@@ -190,7 +202,9 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 def _check_table(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Options that have no effect on a model of a table."""
-    useless = _given(args, (*NETWORK, "text", "labels", "base", "label_base", "vocabulary"))
+    useless = _given(
+        args, (*NETWORK, "memory", "text", "labels", "base", "label_base", "vocabulary")
+    )
     useless += _given(args, ("checkpoint", "plot", "save_every"))
     if args.weighting != "auto":
         useless.append("--weighting")
@@ -215,6 +229,8 @@ def _check_network(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
             parser.error(f"--save-every has no effect with --preset {args.preset}: no network")
         return
     options = network_options(args)
+    if args.memory is not None and memory.nothing_left(options, given_fields(args)):
+        parser.error("--memory: no effect, as all that it chooses is given; leave some of it out")
     tables = _given(args, NEEDS_TABLES)
     if tables and not STRATEGIES[options.strategy].uses_index:
         kept = [t for t in tables if (t, options.strategy) != ("--candidates", "oracle")]

@@ -27,7 +27,7 @@ from sparse_jax.commands.checks import check_target
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.progress import Bars
 from sparse_jax.commands.report import draw, draw_model, print_table, tell
-from sparse_jax.commands.xmc import naming, options
+from sparse_jax.commands.xmc import memory, naming, options
 from sparse_jax.commands.xmc import table as table_models
 from sparse_jax.commands.xmc.evaluate import evaluate
 from sparse_jax.data import weighting
@@ -38,7 +38,7 @@ from sparse_jax.runtime.lock import locked
 from sparse_jax.runtime.machine import peak_rss_bytes, sha256
 from sparse_jax.xmc import metrics
 from sparse_jax.xmc.alone import network_alone
-from sparse_jax.xmc.network_run import NetworkRun
+from sparse_jax.xmc.network_run import NetworkRun, Options
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> 
     """Runs the command, on the default files where none are named; returns its exit status."""
     args = parse_args(argv)
     args.files = args.files or list(defaults)
-    keep_freed_memory()
+    if args.memory is None:  # kept memory falls to pieces that a step's temporaries don't fit into
+        keep_freed_memory()
     return status_of(_train, args)
 
 
@@ -197,20 +198,39 @@ def _fit_network(
 ) -> Fitted:
     train = table.points
     chosen = weighting.fit(train, args.weighting)
-    run = NetworkRun(
-        options.network_options(args),
-        weighting.apply(chosen, train),
-        label_weights=table.label_weights,
-        directory=args.checkpoint,
-        save_every=args.save_every,
-    )
+    weighted, chosen_options = weighting.apply(chosen, train), options.network_options(args)
+
+    def make(wanted: Options, *, begun: bool = False) -> NetworkRun:
+        return NetworkRun(
+            wanted,
+            weighted,
+            label_weights=table.label_weights,
+            directory=args.checkpoint,
+            save_every=args.save_every,
+            begun=begun,
+        )
+
+    predicted: dict[str, Any] = {}
+    if args.memory is None:
+        run = make(chosen_options, begun=True)
+    else:
+        run, prediction = memory.fit_into(
+            args.memory,
+            chosen_options,
+            options.given_fields(args),
+            make,
+            num_features=train.num_features,
+            num_labels=train.num_labels,
+            resumed=args.checkpoint if args.resume else None,
+        )
+        predicted = {"memory_bytes": args.memory, "predicted_bytes": prediction.total}
     if args.resume:
         if not run.resume():
             raise ValueError(f"nothing is saved in {args.checkpoint} yet: start without --resume")
         print(f"resumed at step {run.clock.step} of {run.total_steps}")
     run.fit(interrupt=interrupt, max_seconds=args.max_seconds, progress=bars)
     model = network_alone(run, train, chosen, **names)
-    return model, run.history, run.costs()
+    return model, run.history, run.costs() | predicted
 
 
 def digest(model: xmc.Model) -> str:
