@@ -208,7 +208,9 @@ class _Files:
             if shard not in self.open:
                 self.open[shard] = np.load(file, allow_pickle=False)
             array: np.ndarray = self.open[shard][name]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # zipfile and NumPy raise of many kinds at what is damaged
             raise ValueError(
                 f"{file} is missing or damaged ({error}): must be there on each process that reads "
                 "its rows; copy it from the machine that wrote it, or delete this checkpoint"

@@ -154,6 +154,8 @@ def test_points_by_id_of_every_kind(tmp_path, capsys, kind):
 # ------------------------------------------------------------------------------- a small text model
 
 
+LATER_ZIP = b"PK\3\4PK\1\2-\3\xff".ljust(50, b"\0")  # of version 25.5
+LATER_ZIP += b"PK\5\6" + bytes(4) + b"\1\0\1\0\x2e\0\0\0\4".ljust(14, b"\0")
 CSV = "question,type\n" + "red apple and pear,food\nfast car and bus,thing\n" * 30
 
 
@@ -251,6 +253,7 @@ def test_weights_and_shifted_ids_are_warned_of(capsys, tmp_path):
         ("a.txt", b"__label__a b\n", ["--labels", "c"], "--labels: no effect on files of kind"),
         ("a.txt", b"__label__a b\n", ["--kind", "xmc"], "line 1: the header must be three"),
         ("a.npz", b"PK\x03\x04", [], "holds no sparse matrix"),
+        ("a.npz", LATER_ZIP, [], "holds no sparse matrix (zip file version 25.5"),
         ("a.csv", b"text,labels\na,b\n\n\na\n", [], "a.csv: line 5: has 1 cells"),
     ],
 )

@@ -79,6 +79,7 @@ def test_broken_files_are_named_and_the_rest_is_read(tmp_path):
         scan__pdf=pdf("", ""),
         torn__docx=word()[:500],
         odd__docx=b"no zip at all",
+        later__docx=word().replace(b"PK\1\2", b"PK\1\2\xff\xff\xff"),
         bytes__txt=b"a\0b",
         utf16__txt="naïve words".encode("utf-16"),
     )
@@ -90,13 +91,14 @@ def test_broken_files_are_named_and_the_rest_is_read(tmp_path):
         "bytes.txt",
         "cut.pdf",
         "gone.txt",
+        "later.docx",
         "odd.docx",
         "scan.pdf",
         "torn.docx",
     ]
     assert "scans" in reasons["scan.pdf"] and "NUL" in reasons["bytes.txt"]
     assert "damaged" in reasons["torn.docx"] and "is no PDF" in reasons["cut.pdf"]
-    assert found.report()[0] == "6 files could not be read:" and len(found.report()) == 7
+    assert found.report()[0] == "7 files could not be read:" and len(found.report()) == 8
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "a.pdf").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"no document in it; 1 file could not be read.*a\.pdf"):

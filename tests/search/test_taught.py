@@ -130,7 +130,7 @@ def test_more_lessons_and_undo(place, repeats):
     assert not list(place.glob("taught-*"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other log", "pickle"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "later", "empty", "other log", "pickle"])
 def test_a_file_that_does_not_fit_is_left_alone(place, repeats, damage):
     with search.load(place) as index:
         teach(index)
@@ -142,6 +142,9 @@ def test_a_file_that_does_not_fit_is_left_alone(place, repeats, damage):
             file.write_bytes(data[: len(data) // 2])
         case "flipped":
             data[len(data) // 2] ^= 255
+            file.write_bytes(data)
+        case "later":  # a version of zip that nobody reads
+            data[data.index(b"PK\1\2") + 6] = 255
             file.write_bytes(data)
         case "empty":
             file.write_bytes(b"")

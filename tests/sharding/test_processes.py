@@ -101,6 +101,24 @@ def test_a_save_is_read_by_another_number_of_shards(printed: Any, folder: Path) 
         saves.restore(folder, state, lies, mesh)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # NumPy's open file
+@pytest.mark.parametrize("damage", ["none", "cut", "later"])
+def test_a_damaged_file_of_a_save_is_told_with_a_cure(tmp_path, damage):
+    path = tmp_path / "shard-00000-of-00001.npz"
+    np.savez(path, rows=np.arange(9))
+    content = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "later":  # a version of zip that nobody reads
+        path.write_bytes(content.replace(b"PK\1\2", b"PK\1\2\xff\xff\xff"))
+    files = saves._Files(tmp_path, 1)
+    if damage == "none":
+        assert files.load(0, "rows").tolist() == list(range(9))
+    else:
+        with pytest.raises(ValueError, match=r"is missing or damaged .*: must be there on each"):
+            files.load(0, "rows")
+
+
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has such a policy")
 def test_threads_of_exchanges_let_others_finish() -> None:
     """Those alone that came with the exchanges; one that has ended since is no error."""

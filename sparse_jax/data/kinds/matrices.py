@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from typing import Any
 
 import scipy.sparse
@@ -24,7 +22,9 @@ def _load(source: Source) -> Any:
     try:
         # It refuses pickled arrays.
         return scipy.sparse.load_npz(io.BytesIO(source.content))
-    except (zipfile.BadZipFile, zlib.error, EOFError, LookupError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile, NumPy and SciPy raise of many kinds at what is damaged
         raise FormatError(
             source.name,
             f"holds no sparse matrix ({error}): must be written by scipy.sparse.save_npz, or be "

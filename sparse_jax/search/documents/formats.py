@@ -269,7 +269,7 @@ def _names(content: bytes) -> Iterator[str]:
     """Names of the files in a zip archive; none if it is damaged."""
     try:
         return iter(zipfile.ZipFile(io.BytesIO(content)).namelist())
-    except zipfile.BadZipFile:
+    except Exception:  # of many kinds
         return iter(())
 
 
