@@ -77,8 +77,7 @@ def test_what_the_process_has_held_before_counts():
 
 def test_few_are_tried():
     """Each trial compiles: what can't fit by what the process holds is not tried."""
-    needed = PROCESS + TEMPORARIES + ROW_SCALE + 8 * BIASES + 1000
-    _, _, tried = choose(needed, process=PROCESS)
+    _, _, tried = choose(BFLOAT16 + 12 * BIASES + PROCESS, process=PROCESS)
     assert [each.optimizer for each in tried] == ["row-scale"]
     lsh = Options(hidden=D, strategy="lsh")
     _, _, tried = choose(FLOAT32 + 6_000_000, lsh, given=("bits",))
@@ -136,7 +135,11 @@ def test_predicted_bytes_are_those_of_the_state(points):
         options, 150, 300, 10**12, given=("tables", "bits"), measure=measure
     )
     (run,) = runs
-    assert not hasattr(run, "state") and predicted.temporaries > 0
+    assert not hasattr(run, "state")
+    compiled = (run.start, run.run_step, run.maintain)
+    most = max(each.memory_analysis().temp_size_in_bytes for each in compiled)
+    batch = _nbytes(next(run.batches(0)))
+    assert most <= predicted.temporaries <= most + batch + 1000
     run.begin(jax.random.key(chosen.seed))
     assert predicted.weights == _nbytes(run.state.params)
     assert predicted.moments == _nbytes(run.state.opt_state)
