@@ -74,6 +74,8 @@ def read(path: str, mesh: Any, options: Options) -> Points:
         )
     if not sum(counts):
         raise ValueError(f"{path} has no points: must have at least one; check its header")
+    if not any(n for process in processes.collect("labels", _labels(points)) for n in process):
+        raise ValueError(f"{path} has no labels: labels come first on each line")
     chosen, reason = _weigh(points, options.weighting, sum(counts), mesh)
     weighted = [weighting.apply(chosen, p) for p in points]
     held = sharded_held_out.rows_of(counts, options.seed)
@@ -87,6 +89,11 @@ def read(path: str, mesh: Any, options: Options) -> Points:
         reason,
         data.concatenate(*points),
     )
+
+
+def _labels(points: list[data.XmcData]) -> list[int]:
+    """How many labels the points of each share have."""
+    return [int(p.label_ids.size) for p in points]
 
 
 def _empty_at_end(points: data.XmcData) -> int:

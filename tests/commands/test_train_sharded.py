@@ -187,6 +187,7 @@ def test_a_file_that_breaks_its_promise(tmp_path: Path, capsys: Any) -> None:
         ("3 5 2\n0 1:1\n1 2:1\n", "it has 2 rows, but the header promises 3"),
         ("1 5 2\n0 1:1\n1 2:1\n", "it has 2 rows, but the header promises 1"),
         ("0 5 2\n", "has no points: must have at least one"),
+        ("2 5 2\n 1:1\n 2:1\n", "has no labels: labels come first on each line"),
         ("1 5 2\n0 9:1\n", "line 2: "),
     ):
         path.write_text(content)
