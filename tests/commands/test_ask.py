@@ -251,6 +251,18 @@ def test_the_page_answers_with_a_link_to_the_source(client):
     assert not re.search(r'href="[^"]*like=[^"]*ask=1', page.text)
 
 
+def test_the_page_does_not_deny_what_it_answers(tmp_path):
+    """In scripts without spaces a word within a clause is none that a search tells of."""
+    save(tmp_path, [D("a", "蘋果長在樹上。"), D("b", "汽車需要汽油。")])
+    with search.load(tmp_path) as index:
+        page = TestClient(serve.make_app(SearchIndex(index)), base_url="http://127.0.0.1:8765")
+        asked = page.get("/", params={"q": "蘋果", "ask": "1"}).text
+        assert "蘋果長在樹上。" in re.sub("</?mark>", "", box(asked)[0])
+        assert "holds a word of the query" not in asked
+        assert "holds a word of the query" in page.get("/", params={"q": "蘋果"}).text
+        assert "holds a word of the query" in page.get("/", params={"q": "魚", "ask": "1"}).text
+
+
 def test_the_page_escapes_answers(client):
     page = client.get("/", params={"q": "What is glim?", "ask": "1"}).text
     (found,) = box(page)

@@ -75,7 +75,8 @@ def page(
     answer: Answer | None = None,
 ) -> str:
     """The whole page."""
-    if results and asked.q and not any(found.is_matched for found in results):
+    is_answered = answer is not None and answer.is_known
+    if results and asked.q and not is_answered and not any(x.is_matched for x in results):
         note = f"{note} {UNMATCHED}".strip()
     said = f'<p class="note" role="status">{escape(note)}</p>' if note else ""
     hidden = _hidden("token", frame.token) + asked.hidden()
