@@ -52,6 +52,7 @@ PARSED = {
     "lm generate": "needs what `lm train` trains",
     "lm score": "needs what `lm train` trains; tests/lm/test_sentences.py runs it",
     "lm filter": "needs what `lm train` trains; tests/lm/test_sentences.py runs it",
+    "lm perplexity": "needs what `lm train` trains; tests/lm/test_interpolation.py runs it",
     "lm preference": "needs what `lm train` trains",
 }
 
