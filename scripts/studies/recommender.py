@@ -112,7 +112,9 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         epochs=args.epochs,
         seed=args.seed,
     )
-    run = NetworkRun(options, points, steps=args.steps, directory=args.checkpoint)
+    run = NetworkRun(
+        options, points, steps=args.steps, directory=args.checkpoint, begun=not args.resume
+    )
     if args.resume and not run.resume():
         raise SystemExit(f"nothing is saved in {args.checkpoint}")
 

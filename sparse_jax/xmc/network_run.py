@@ -132,7 +132,7 @@ class NetworkRun:
       steps: to take, rather than whole epochs.
       directory: where checkpoints go, after each epoch and at the end; None keeps none.
       save_every: steps between further checkpoints.
-      begun: with its first weights; else call `begin` before `fit`.
+      begun: with its first weights; else call `begin` or `resume` before `fit`.
     """
 
     maintain: Callable[[training.TrainState], training.TrainState]
@@ -202,9 +202,9 @@ class NetworkRun:
         step = jax.jit(training.make_step(tx, config=self.config), donate_argnums=0)
         maintain = jax.jit(training.make_maintain(config=self.config), donate_argnums=0)
         self.start = jax.jit(start).lower(jax.random.key(0)).compile()
-        state = jax.eval_shape(start, jax.random.key(0))
-        self.run_step = step.lower(state, next(self.batches(0))).compile()
-        self.maintain = maintain.lower(state).compile()
+        self.shapes = jax.eval_shape(start, jax.random.key(0))
+        self.run_step = step.lower(self.shapes, next(self.batches(0))).compile()
+        self.maintain = maintain.lower(self.shapes).compile()
 
     def configure(self) -> training.Config:
         """The static configuration."""
@@ -256,9 +256,8 @@ class NetworkRun:
             was = {"optimizer": "adam", **was, "data": saved.get("data")}
         here = {**dataclasses.asdict(self.options), "data": self._data()}
         checkpoint.check_same_run(self.directory, was, here)
-        like = jax.eval_shape(lambda: self.state)
-        del self.state  # or there would be two
-        found = checkpoint.restore(self.directory, like)
+        vars(self).pop("state", None)  # or there would be two
+        found = checkpoint.restore(self.directory, self.shapes)
         assert found is not None
         state, extra = found
         self.state, self.history = state, extra["history"]

@@ -49,7 +49,7 @@ def test_tables_of_half_the_bytes_with_a_number_a_row_learn_and_resume(points, t
     first = NetworkRun(Options(**LARGE), points, directory=str(tmp_path), save_every=11)
     with pytest.raises(KeyboardInterrupt):
         first.fit(progress=_stop_at(30))
-    rest = NetworkRun(Options(**LARGE), points, directory=str(tmp_path))
+    rest = NetworkRun(Options(**LARGE), points, directory=str(tmp_path), begun=False)
     assert rest.resume()
     assert 0 < rest.clock.step < whole.clock.step
     rest.fit()

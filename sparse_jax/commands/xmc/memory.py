@@ -71,7 +71,7 @@ def fit_into(
     num_labels: int,
     resumed: str | None,
 ) -> tuple[NetworkRun, Prediction]:
-    """A run that has begun and should fit into the budget; says in a line what was chosen.
+    """A run that should fit into the budget, begun or to be resumed; says what was chosen.
 
     Args:
       budget: bytes of the process.
@@ -109,5 +109,6 @@ def fit_into(
         process=rss_bytes(),
     )
     print(f"memory: {fitting_memory.in_words(chosen, prediction, budget)}")
-    last[0].begin(jax.random.key(chosen.seed))
+    if saved is None:
+        last[0].begin(jax.random.key(chosen.seed))
     return last[0], prediction

@@ -212,7 +212,7 @@ def _fit_network(
 
     predicted: dict[str, Any] = {}
     if args.memory is None:
-        run = make(chosen_options, begun=True)
+        run = make(chosen_options, begun=not args.resume)
     else:
         run, prediction = memory.fit_into(
             args.memory,
