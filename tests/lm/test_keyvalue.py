@@ -269,7 +269,7 @@ def test_the_step_makes_nothing_of_all_slots():
     state = jax.eval_shape(lambda: fresh.__wrapped__(config))
     step = training.make_step(TX, config=config, active_size=V)
     lowered = jax.jit(step, donate_argnums=0).lower(state, training_batch(config))
-    whole = lowered.compile(quickly.FUSED)
+    whole = lowered.compile(quickly.fused())
     table = 50_021 * config.hidden * 4
     stats = whole.memory_analysis()
     assert stats.alias_size_in_bytes > 6 * table  # keys, values, two moments of each

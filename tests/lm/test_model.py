@@ -241,7 +241,7 @@ def test_the_step_copies_no_table_and_works_in_place(dtype):
     )
     step = training.make_step(TX, active_size=40, config=config)
     lowered = jax.jit(step, donate_argnums=0).lower(state, training_batch(config))
-    compiled = lowered.compile(quickly.FUSED)
+    compiled = lowered.compile(quickly.fused())
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.memory))
     stats = compiled.memory_analysis()
     assert stats.alias_size_in_bytes > size

@@ -184,7 +184,7 @@ def test_in_place_under_donation(decay):
     ids = jnp.asarray(np.random.default_rng(0).permutation(rows)[:n], jnp.int32)
     grads = {"table": RowSparse(ids.at[3].set(-1), jnp.ones((n, 32)), num_rows=rows)}
     step = donated_step(tx)
-    memory = step.lower(params, state, grads).compile(quickly.FUSED).memory_analysis()
+    memory = step.lower(params, state, grads).compile(quickly.fused()).memory_analysis()
     size = rows * 32 * 4
     assert memory.temp_size_in_bytes < size // 10
     assert memory.alias_size_in_bytes >= 3 * size

@@ -119,7 +119,7 @@ def test_the_average_of_rows_moves_no_other_rows():
     step = jax.jit(lambda s, p, u: average.ema_update(s, p, u, decay=0.9), donate_argnums=0)
     memory = (
         step.lower(average.ema_init(params), params, updates)
-        .compile(quickly.FUSED)
+        .compile(quickly.fused())
         .memory_analysis()
     )
     assert memory.temp_size_in_bytes < 50_000 * 32 * 4 // 50

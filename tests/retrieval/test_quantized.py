@@ -207,7 +207,7 @@ def test_update_is_in_place_and_ignores_ids_out_of_range():
     )
     donated = jax.jit(quantized.update, donate_argnums=0)
     few = jax.ShapeDtypeStruct((8,), jnp.int32)
-    compiled = donated.lower(big, few, shape((many, D)), shape((many,))).compile(quickly.FUSED)
+    compiled = donated.lower(big, few, shape((many, D)), shape((many,))).compile(quickly.fused())
     assert compiled.memory_analysis().temp_size_in_bytes < many
 
 
