@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sparse_jax.ops.finite import all_finite
 from sparse_jax.optim.slices import _row_grad
 from sparse_jax.rows import RowSparse
 
@@ -212,6 +213,5 @@ def is_finite(tree: Any) -> jax.Array:
       >>> bool(is_finite({"table": rows})), bool(is_finite(jnp.asarray([jnp.inf])))
       (True, False)
     """
-    # Of isfinite(x) XLA:CPU would write an array; the maximum of a large one loses NaN.
-    checks = [jnp.sum(x * 0) == 0 for x in _values(tree)]
+    checks = [all_finite(x) for x in _values(tree)]
     return jnp.all(jnp.stack(checks)) if checks else jnp.asarray(True)

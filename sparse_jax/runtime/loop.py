@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax.ops.finite import all_finite
 from sparse_jax.runtime.interrupt import Interrupt
 
 __all__ = ["Clock", "Divergence", "Look", "LossMetrics", "Outcome", "every", "is_finite", "train"]
@@ -126,11 +127,7 @@ def is_finite(tree: Any) -> bool:
     return all(bool(_all_finite(x)) for x in floats)
 
 
-@jax.jit
-def _all_finite(x: Any) -> jax.Array:
-    # Of isfinite(x) XLA:CPU would write an array: a byte for each number of all tables. A maximum
-    # would lose NaN: that of a large array on the CPU does.
-    return jnp.sum(x * 0) == 0
+_all_finite = jax.jit(all_finite)
 
 
 def train(
