@@ -191,10 +191,10 @@ class RowSparse:
     __rmul__ = __mul__
 
 
-_add = one_program(add_rows, static=())
+_add = one_program()(add_rows)
 
 
-@functools.partial(one_program, static=("num_rows",))
+@one_program("num_rows")
 def _merge(ids: jax.Array, rows: jax.Array, *, num_rows: int) -> tuple[jax.Array, jax.Array]:
     """(distinct ids, sums of their rows), as they are where they are distinct already."""
 

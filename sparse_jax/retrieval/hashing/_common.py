@@ -9,18 +9,12 @@ depends on the rounding of a transcendental function either.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import itertools
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from sparse_jax.ops import whole
 
 # float32 represents every integer of magnitude up to 2**24.
 EXACT_BITS = 24
@@ -30,32 +24,6 @@ MAX_CODE_BITS = 30
 EMPTY = -1
 # XLA:CPU flushes subnormals, NumPy does not; both sides treat them as zero.
 SMALLEST_NORMAL = np.float32(2.0**-126)
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def one_program(*static: str) -> Callable[[F], F]:
-    """Compiles a function as a whole outside of `jit`, by the values of arguments named static.
-
-    Operation by operation its first call would compile tens of programs. The function itself says
-    what is wrong with an argument that `jit` can't tell apart by its value.
-    """
-
-    def decorate(f: F) -> F:
-        program = jax.jit(f, static_argnames=static, inline=True)
-        if not static:
-            return cast(F, program)
-        signature = inspect.signature(f)
-
-        @functools.wraps(f)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            given = signature.bind(*args, **kwargs).arguments
-            values = [value for name, value in given.items() if name in static]
-            return (program if whole.are_hashable(values) else f)(*args, **kwargs)
-
-        return cast(F, call)
-
-    return decorate
 
 
 def check_int(name: str, value: int, low: int, high: int | None = None, cure: str = "") -> int:

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from sparse_jax.ops.whole import one_program
 from sparse_jax.retrieval.hashing import _common as common
 from sparse_jax.retrieval.hashing import wta
 
@@ -41,7 +42,7 @@ class DWTA:
         return 2**self.num_bits
 
 
-@common.one_program("dim", "num_tables", "num_bits", "window")
+@one_program("dim", "num_tables", "num_bits", "window")
 def init(key: jax.Array, dim: int, *, num_tables: int, num_bits: int, window: int = 8) -> DWTA:
     """Draw an independent random window of coordinates, and a probe stride, for each digit.
 
@@ -79,7 +80,7 @@ def init(key: jax.Array, dim: int, *, num_tables: int, num_bits: int, window: in
     return DWTA(windows.T, strides, dim, num_tables, num_bits, window)
 
 
-@common.one_program()
+@one_program()
 def hash(params: DWTA, x: jax.Array) -> jax.Array:
     """WTA codes in which a digit whose window is all zero borrows that of another window.
 

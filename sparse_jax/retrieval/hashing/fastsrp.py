@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax.ops.whole import one_program
 from sparse_jax.retrieval.hashing import _common as common
 
 __all__ = [
@@ -46,7 +47,7 @@ class FastSRP:
         return 2**self.num_bits
 
 
-@common.one_program("dim", "num_tables", "num_bits", "bin_size")
+@one_program("dim", "num_tables", "num_bits", "bin_size")
 def init(
     key: jax.Array, dim: int, *, num_tables: int, num_bits: int, bin_size: int = 16
 ) -> FastSRP:
@@ -114,7 +115,7 @@ def init(
     )
 
 
-@common.one_program()
+@one_program()
 def hash(params: FastSRP, x: jax.Array) -> jax.Array:
     """Codes whose bits are signs of bin sums, sum over j in the bin of s_j x_j >= 0.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax.ops.whole import one_program
 from sparse_jax.retrieval.hashing import _common as common
 
 __all__ = [
@@ -42,7 +43,7 @@ class MinHash:
         return 2**self.num_bits
 
 
-@common.one_program("dim", "num_tables", "num_bits", "num_hashes")
+@one_program("dim", "num_tables", "num_bits", "num_hashes")
 def init(
     key: jax.Array,
     dim: int | None = None,
@@ -99,7 +100,7 @@ def _mix(word: jax.Array) -> jax.Array:
     return word ^ (word >> np.uint32(16))
 
 
-@common.one_program()
+@one_program()
 def hash(params: MinHash, x: jax.Array) -> jax.Array:
     """Codes of sets: the least element, in a random order, of each of L * K bins of the universe.
 

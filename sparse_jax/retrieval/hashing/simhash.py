@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax.ops.whole import one_program
 from sparse_jax.retrieval.hashing import _common as common
 
 __all__ = [
@@ -55,7 +56,7 @@ def _thresholds() -> np.ndarray:
     return np.array([round(c * 2.0**32) for c in cdf], np.uint32)
 
 
-@common.one_program("dim", "num_tables", "num_bits")
+@one_program("dim", "num_tables", "num_bits")
 def init(key: jax.Array, dim: int, *, num_tables: int, num_bits: int) -> SimHash:
     """Draw the directions of `num_tables` tables of `num_bits` sign bits.
 
@@ -94,7 +95,7 @@ def init(key: jax.Array, dim: int, *, num_tables: int, num_bits: int) -> SimHash
     return SimHash(directions, dim, num_tables, num_bits)
 
 
-@common.one_program()
+@one_program()
 def hash(params: SimHash, x: jax.Array) -> jax.Array:
     """Codes whose bit k is 1 where <g_k, x> >= 0.
 

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from sparse_jax.ops.whole import one_program
 from sparse_jax.retrieval.hashing import _common as common
 
 __all__ = [
@@ -38,7 +39,7 @@ class SparseProjection:
         return 2**self.num_bits
 
 
-@common.one_program("dim", "num_tables", "num_bits", "density")
+@one_program("dim", "num_tables", "num_bits", "density")
 def init(
     key: jax.Array, dim: int, *, num_tables: int, num_bits: int, density: float = 1 / 3
 ) -> SparseProjection:
@@ -91,7 +92,7 @@ def init(
     return SparseProjection(directions, dim, num_tables, num_bits, num_nonzeros)
 
 
-@common.one_program()
+@one_program()
 def hash(params: SparseProjection, x: jax.Array) -> jax.Array:
     """Codes whose bit k is 1 where the signed sum of m random coordinates of x is >= 0.
 

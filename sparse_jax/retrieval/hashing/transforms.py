@@ -16,6 +16,7 @@ import difflib
 import jax
 import jax.numpy as jnp
 
+from sparse_jax.ops.whole import one_program
 from sparse_jax.retrieval.hashing import _common as common
 
 __all__ = [
@@ -58,7 +59,7 @@ class KeyTransform:
         return self.dim if self.name in ("none", "centred") else self.dim + 1
 
 
-@common.one_program("name", "num_ranges")
+@one_program("name", "num_ranges")
 def fit(
     name: str, weights: jax.Array, bias: jax.Array | None = None, *, num_ranges: int = 8
 ) -> KeyTransform:
@@ -134,7 +135,7 @@ def fit(
     return transform
 
 
-@common.one_program()
+@one_program()
 def keys(params: KeyTransform, rows: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     """Keys of some rows; equal to the same rows of the keys of all, bit for bit.
 
@@ -167,7 +168,7 @@ def keys(params: KeyTransform, rows: jax.Array, bias: jax.Array | None = None) -
     return out
 
 
-@common.one_program()
+@one_program()
 def queries(params: KeyTransform, h: jax.Array) -> jax.Array:
     """Queries of a batch of activations.
 
@@ -193,7 +194,7 @@ def queries(params: KeyTransform, h: jax.Array) -> jax.Array:
     return jnp.concatenate([h, jnp.broadcast_to(extra, (h.shape[0], 1))], axis=1)
 
 
-@common.one_program()
+@one_program()
 def ranges(params: KeyTransform, rows: jax.Array) -> jax.Array:
     """The range of norms that each row is in; 0 where the transform has no ranges.
 

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from sparse_jax.ops.whole import one_program
 from sparse_jax.retrieval.hashing import _common as common
 
 __all__ = [
@@ -56,7 +57,7 @@ def check_window(dim: int, num_bits: int, window: int) -> int:
     return num_bits // digit_bits
 
 
-@common.one_program("dim", "num_tables", "num_bits", "window")
+@one_program("dim", "num_tables", "num_bits", "window")
 def init(key: jax.Array, dim: int, *, num_tables: int, num_bits: int, window: int = 8) -> WTA:
     """Draw an independent random window of coordinates for each digit.
 
@@ -114,7 +115,7 @@ def winners(flat: jax.Array, windows: jax.Array) -> tuple[jax.Array, jax.Array]:
     return winner, empty
 
 
-@common.one_program()
+@one_program()
 def hash(params: WTA, x: jax.Array) -> jax.Array:
     """Codes whose digit k is the position of the largest entry in the k-th window.
 
