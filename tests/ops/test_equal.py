@@ -38,7 +38,7 @@ from sparse_jax.ops.wide import Entries
 N, D, B = 40, 20, 7
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 # Tested in layers, rows and below.
-WITHOUT_KERNEL = {"exporting", "ffi", "fixed_order", "mixing", "whole"}
+WITHOUT_KERNEL = {"exporting", "ffi", "finite", "fixed_order", "mixing", "whole"}
 
 
 class Case(NamedTuple):
