@@ -29,8 +29,7 @@ def keep(points: XmcData, *, seed: int) -> Memory:
     """At most KEPT of the points, each as likely as any other."""
     chosen = points
     if points.num_points > KEPT:
-        rows = np.random.default_rng([seed, 1]).permutation(points.num_points)[:KEPT]
-        chosen = points.take(np.sort(rows))
+        chosen = points.take(sample(points.num_points, seed=seed))
     return Memory(
         jnp.asarray(np.asarray(chosen.feature_offsets, np.int32)),
         jnp.asarray(chosen.feature_ids),
@@ -38,6 +37,11 @@ def keep(points: XmcData, *, seed: int) -> Memory:
         jnp.asarray(np.asarray(chosen.label_offsets, np.int32)),
         jnp.asarray(chosen.label_ids),
     )
+
+
+def sample(total: int, *, seed: int) -> np.ndarray:
+    """Which of so many points are kept: at most KEPT, ascending."""
+    return np.sort(np.random.default_rng([seed, 1]).permutation(total)[:KEPT])
 
 
 def recall(memory: Memory, num_features: int, num_labels: int) -> XmcData:

@@ -14,8 +14,8 @@ from sparse_jax.data import weighting
 from sparse_jax.data.shares import read_share
 from sparse_jax.sharding import AXIS, Dealing, on_shards, parts, processes
 from sparse_jax.sharding.placing import By
-from sparse_jax.xmc import sharded_held_out, sharded_step
-from sparse_jax.xmc.sharded_held_out import on_mesh, own_shards
+from sparse_jax.xmc import memory, sharded_samples, sharded_step
+from sparse_jax.xmc.sharded_samples import on_mesh, own_shards
 
 ACTIVE = 1024
 
@@ -43,7 +43,7 @@ class Points(NamedTuple):
     held_count: int  # of all processes
     chosen: weighting.Weighting
     reason: str  # of the weighting, a sentence
-    kept: data.XmcData  # this process's points as they were read
+    kept: list[data.XmcData]  # as they were read, of each share what the model keeps
 
 
 def read(path: str, mesh: Any, options: Options) -> Points:
@@ -78,7 +78,13 @@ def read(path: str, mesh: Any, options: Options) -> Points:
         raise ValueError(f"{path} has no labels: labels come first on each line")
     chosen, reason = _weigh(points, options.weighting, sum(counts), mesh)
     weighted = [weighting.apply(chosen, p) for p in points]
-    held = sharded_held_out.rows_of(counts, options.seed)
+    held, kept = (
+        sharded_samples.of_shares(rows, counts)
+        for rows in (
+            sharded_samples.held_out(sum(counts), options.seed),
+            memory.sample(sum(counts), seed=options.seed),
+        )
+    )
     own = [held[shard] for shard in own_shards(mesh)]
     return Points(
         [p.take(np.delete(np.arange(p.num_points), h)) for p, h in zip(weighted, own, strict=True)],
@@ -87,7 +93,7 @@ def read(path: str, mesh: Any, options: Options) -> Points:
         sum(rows.size for rows in held),
         chosen,
         reason,
-        data.concatenate(*points),
+        [p.take(kept[shard]) for p, shard in zip(points, own_shards(mesh), strict=True)],
     )
 
 

@@ -15,12 +15,12 @@ from sparse_jax.optim import fused, rates
 from sparse_jax.runtime import checkpoint, loop
 from sparse_jax.sharding import ShardedRows, gather_to_first, processes, saves
 from sparse_jax.sharding import mesh as make_mesh
-from sparse_jax.xmc import calibration, memory, mixing, sharded_held_out, sharded_step
+from sparse_jax.xmc import calibration, memory, mixing, sharded_samples, sharded_step
 from sparse_jax.xmc.alone import of_params
 from sparse_jax.xmc.model import About, Model
 from sparse_jax.xmc.progress import Progress, silent
-from sparse_jax.xmc.sharded_held_out import own_shards
 from sparse_jax.xmc.sharded_points import Options, plan, read, seed_of
+from sparse_jax.xmc.sharded_samples import own_shards
 
 LOOK_EVERY = 25  # steps between looks at the metrics
 
@@ -195,9 +195,10 @@ class ShardedRun:
                 ("output_bias", config.labels),
             )
         }
-        held_out = sharded_held_out.gather(self.points.held, self.mesh)
+        held_out = sharded_samples.gather(self.points.held, self.mesh)
+        kept = sharded_samples.gather(self.points.kept, self.mesh)
         whole = {name: jnp.asarray(table) for name, table in tables.items() if table is not None}
-        if not whole:
+        if held_out is None or kept is None:
             return None
         about = About(
             num_features=config.features.num_rows,
@@ -207,6 +208,6 @@ class ShardedRun:
             notes={"points": self.num_points, "calibrated": self.calibrates},
         )
         whole["hidden_bias"] = jnp.asarray(processes.whole(params["hidden_bias"]))
-        kept = memory.keep(self.points.kept, seed=self.options.seed)
-        model = of_params(whole, about, chosen=self.points.chosen, kept=kept)
+        memory_of_all = memory.keep(kept, seed=self.options.seed)
+        model = of_params(whole, about, chosen=self.points.chosen, kept=memory_of_all)
         return mixing.calibrate(model, held_out)

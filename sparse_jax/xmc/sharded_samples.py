@@ -1,4 +1,8 @@
-"""Points that no shard trains on: they tell what the scores of a sharded network mean."""
+"""Points taken from the shares of all shards: those held out, and those that the model keeps.
+
+Which they are depends on the seed and the number of points alone: they are the same, in the same
+order, however the points are shared.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +13,34 @@ import numpy as np
 
 from sparse_jax.data import XmcData
 from sparse_jax.data.xmc import offsets_of
-from sparse_jax.sharding import AXIS, processes
+from sparse_jax.sharding import AXIS, Dealing, ShardedRows, gather_to_first, processes
 from sparse_jax.xmc import calibration
 
-MOST = 2000
+HELD_OUT = 2000  # points, at most
 
 
-def rows_of(counts: list[int], seed: int) -> list[np.ndarray]:
-    """Which rows of each share are held out; of all together the same, however they are shared.
+def held_out(total: int, seed: int) -> np.ndarray:
+    """Which of all points tell what scores mean, and are not trained on: ascending."""
+    count = calibration.held_out(total, HELD_OUT)
+    return np.sort(np.random.default_rng([seed, 3]).choice(total, count, replace=False))
+
+
+def of_shares(chosen: np.ndarray, counts: list[int]) -> list[np.ndarray]:
+    """Rows of all points, as rows of each share.
 
     Args:
-      counts: points of each share, in the order of the file.
-      seed: of the choice.
+      chosen: ascending, of all points in the order of the file.
+      counts: points of each share, in that order.
 
     Returns:
       int64, ascending, for each share.
 
     Example:
-      >>> one, two = rows_of([100], 0), rows_of([30, 70], 0)
-      >>> one[0].tolist() == [*two[0], *(two[1] + 30)], one[0].size
-      (True, 5)
+      >>> [rows.tolist() for rows in of_shares(np.array([1, 2, 7]), [2, 3, 0, 4])]
+      [[1], [0], [], [2]]
     """
-    total = sum(counts)
-    count = calibration.held_out(total, MOST)
-    chosen = np.random.default_rng([seed, 3]).choice(total, count, replace=False)
-    ordered, ends = np.sort(chosen), np.cumsum(counts)
-    parts = np.split(ordered, np.searchsorted(ordered, ends[:-1]))
+    ends = np.cumsum(counts)
+    parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
     return [part - (end - count) for part, end, count in zip(parts, ends, counts, strict=True)]
 
 
@@ -53,19 +59,22 @@ def on_mesh(pieces: list[np.ndarray], mesh: Any) -> jax.Array:
     return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
 
 
-def gather(held: list[XmcData], mesh: Any) -> XmcData:
-    """The points of all shards, in their order, on all processes.
+def gather(samples: list[XmcData], mesh: Any) -> XmcData | None:
+    """The samples of all shards, in their order, on process 0; None on the others, which help.
 
     Args:
-      held: points of each of this process's shards.
+      samples: points of each of this process's shards.
       mesh: of the shards.
     """
-    packed = [_pack(points) for points in held]
-    sizes = processes.collect("held-out points", [x.size for x in packed])
+    packed = [_pack(points) for points in samples]
+    sizes = processes.collect("samples of points", [x.size for x in packed])
     length = max(size for process in sizes for size in process)
-    padded = [np.pad(x, (0, length - x.size))[None] for x in packed]
-    words = processes.whole(on_mesh(padded, mesh))
-    parts = [_unpack(row) for row in words]
+    padded = [np.pad(x, (0, length - x.size)) for x in packed]
+    lies = Dealing(mesh.size * length, mesh.size)
+    words = gather_to_first(ShardedRows(on_mesh(padded, mesh), lies))
+    if words is None:
+        return None
+    parts = [_unpack(row) for row in words.reshape(mesh.size, length)]
     features, ids, values, labels, label_ids = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )
@@ -75,8 +84,8 @@ def gather(held: list[XmcData], mesh: Any) -> XmcData:
         values,
         offsets_of(labels),
         label_ids,
-        num_features=held[0].num_features,
-        num_labels=held[0].num_labels,
+        num_features=samples[0].num_features,
+        num_labels=samples[0].num_labels,
     )
 
 
