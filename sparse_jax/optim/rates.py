@@ -82,7 +82,11 @@ def cosine(learning_rate: float, *, steps: int, warmup: int | None = None) -> op
     Args:
       learning_rate: at the peak.
       steps: of the whole training.
-      warmup: steps to the peak; None: `default_warmup`.
+      warmup: steps to the peak, the first of them at a rate of 0; None: `default_warmup`, or 0
+        where there is a single step, which takes the peak.
+
+    Raises:
+      ValueError: if steps is not positive, or the peak would come after the last step.
 
     Example:
       >>> schedule = cosine(1.0, steps=100, warmup=10)
@@ -92,5 +96,13 @@ def cosine(learning_rate: float, *, steps: int, warmup: int | None = None) -> op
     References:
       Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts".
     """
-    warmup = default_warmup(steps) if warmup is None else warmup
-    return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, max(steps, 2))
+    if steps < 1:
+        raise ValueError(f"steps = {steps}: must be at least 1")
+    if warmup is None:
+        warmup = default_warmup(steps) if steps > 1 else 0
+    if not 0 <= warmup < steps:
+        raise ValueError(
+            f"warmup = {warmup}: must be from 0 to {steps - 1}, below steps = {steps}; "
+            "leave it out to let the steps decide"
+        )
+    return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, steps)
