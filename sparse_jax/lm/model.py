@@ -65,6 +65,10 @@ class Config:
         return max(self.window, self.recent + attention.BEFORE, self.orders[-1])
 
 
+FORMER = {"dtype": "float32"}
+"""What models and runs have that were saved before it could be chosen."""
+
+
 def init(key: jax.Array, *, config: Config) -> tuple[Params, mem.Memory | None]:
     """(params, memory): tables `embed` [V, e], `out` [V, o], `bias` [V] and the dense trunk.
 

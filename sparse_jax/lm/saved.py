@@ -110,10 +110,6 @@ def save(model: LanguageModel, path: str | os.PathLike[str]) -> None:
     saved.save(path, kind=KIND, config=config, arrays=arrays)
 
 
-# Sizes that models saved before they could be chosen have.
-_BEFORE = {"dtype": "float32"}
-
-
 def load(path: str | os.PathLike[str], *, mapped: bool = False) -> LanguageModel:
     """Reads what `save` wrote; nothing is unpickled.
 
@@ -136,7 +132,7 @@ def load(path: str | os.PathLike[str], *, mapped: bool = False) -> LanguageModel
     """
     about, arrays = saved.load(path, kind=KIND, mapped=mapped)
     fields = {field.name for field in dataclasses.fields(model.Config)}
-    given = _BEFORE | about["model"]
+    given = model.FORMER | about["model"]
     if given.keys() != fields or "record" not in about:
         differ = ", ".join(sorted(given.keys() ^ fields)) or "what it was trained on"
         raise ValueError(f"{path} was saved by another version ({differ}): train the model anew")

@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sparse_jax.ops.finite import all_finite
 from sparse_jax.runtime.interrupt import Interrupt
@@ -55,19 +54,24 @@ class Divergence(ValueError):
     """The loss or the weights are no longer finite; the last save is from before that."""
 
 
+def _empty_window() -> dict[str, Any]:
+    return {"steps": 0, "seconds": 0.0, "sums": {}}
+
+
 @dataclasses.dataclass
 class Clock:
     """Where training stands. `train` moves it on; all of it goes into a checkpoint as JSON.
 
     `seconds` leave out looks, validation and saving. `waiting` is an upper bound on the time the
     device had nothing to do because the next batch was not there. `sums` of the metrics are over
-    all steps.
+    all steps, `window` holds those of the steps since the last look.
     """
 
     step: int = 0
     seconds: float = 0.0
     waiting: float = 0.0
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    window: dict[str, Any] = dataclasses.field(default_factory=_empty_window)
     _started: float | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
@@ -87,6 +91,7 @@ class Clock:
             "seconds": self.seconds,
             "waiting": self.waiting,
             "sums": dict(self.sums),
+            "window": self.window | {"sums": dict(self.window["sums"])},
         }
 
     def start(self) -> None:
@@ -153,6 +158,7 @@ def train(
 
     After a step come, where they are due and in this order: maintain, look, validate, save. At the
     end, unless the state has just been saved, it is saved again, whatever the reason for the end.
+    What a look sees doesn't depend on the others.
 
     Args:
       state: what `step` takes; it may be donated.
@@ -194,12 +200,14 @@ def train(
     last_saved = clock.step
 
     def report() -> bool:
-        """Waits for the steps so far; whether a callback asks to stop."""
-        means = _settle(pending, clock, steps)
-        if means is None or look is None:
+        """Looks at the steps since the last look; whether it asks to stop."""
+        _settle(pending, clock, steps)
+        window, clock.window = clock.window, _empty_window()
+        count = window["steps"]
+        if look is None or not count:
             return False
-        metrics, count, interval = means
-        return bool(look(Look(clock.step, steps, clock.seconds, metrics, count, interval)))
+        means = {name: value / count for name, value in window["sums"].items()}
+        return bool(look(Look(clock.step, steps, clock.seconds, means, count, window["seconds"])))
 
     def store(state: Any) -> None:
         nonlocal last_saved
@@ -242,7 +250,8 @@ def train(
             validates = validate is not None and every(validate_every, clock.step)
             saves = save is not None and every(save_every, clock.step)
             if looks or validates or saves:
-                stops = report()
+                _settle(pending, clock, steps)
+                stops = looks and report()
                 if validates and validate is not None:
                     stops = bool(validate(state)) or stops
                 if saves:
@@ -273,26 +282,23 @@ def _is_ready(metrics: Any) -> bool:
     return all(x.is_ready() for x in metrics if hasattr(x, "is_ready"))
 
 
-def _settle(
-    pending: list[_Pending], clock: Clock, total: int
-) -> tuple[dict[str, float], int, float] | None:
-    """Waits for steps, stops the clock, and adds up their metrics: (means, steps, seconds)."""
-    if not pending:
-        clock.pause()
-        return None
-    names = pending[-1].metrics._fields
-    values = np.array([[float(x) for x in entry.metrics] for entry in pending])
-    seconds = clock.pause()
-    for entry, row in zip(pending, values, strict=True):
-        loss = row[names.index("loss")]
+def _settle(pending: list[_Pending], clock: Clock, total: int) -> None:
+    """Waits for steps, stops the clock, and adds up their metrics.
+
+    Step by step: no bit of a sum depends on how often it was waited.
+    """
+    metrics = [{name: float(x) for name, x in e.metrics._asdict().items()} for e in pending]
+    clock.window["seconds"] += clock.pause()
+    for entry, values in zip(pending, metrics, strict=True):
+        loss = values["loss"]
         if not math.isfinite(loss):
             at = "" if entry.learning_rate is None else f" at learning rate {entry.learning_rate:g}"
             raise Divergence(
                 f"the loss of step {entry.step} of {total} is {loss}{at}: nothing was saved since; "
                 "lower the learning rate, or go on from the last save with a lower one"
             )
-    for name, value in zip(names, values.sum(axis=0).tolist(), strict=True):
-        clock.sums[name] = clock.sums.get(name, 0.0) + value
-    count = len(pending)
+        for name, value in values.items():
+            for sums in (clock.sums, clock.window["sums"]):
+                sums[name] = sums.get(name, 0.0) + value
+    clock.window["steps"] += len(pending)
     pending.clear()
-    return dict(zip(names, values.mean(axis=0).tolist(), strict=True)), count, seconds

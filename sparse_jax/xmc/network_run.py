@@ -60,6 +60,10 @@ class Options:
     seed: int = 0
 
 
+FORMER = {"optimizer": "adam", "precision": "float32"}
+"""What runs have that were saved before it could be chosen."""
+
+
 def precision_of(options: Options) -> str:
     """The precision: "auto" is "mixed" where processor and loss have it."""
     if options.precision != "auto":
@@ -77,7 +81,7 @@ def make_optimizer(options: Options, *, steps: int) -> optax.GradientTransformat
     if options.optimizer not in OPTIMIZERS:
         known = ", ".join(OPTIMIZERS)
         raise ValueError(f"optimizer = {options.optimizer!r}: must be one of {known}")
-    rate = rates.cosine(options.learning_rate, steps=steps)
+    rate = rates.cosine(options.learning_rate, steps=max(steps, 1))
     if options.optimizer == "adam" and STRATEGIES[options.strategy].whole_layer:
         return optax.adam(rate)
     return OPTIMIZERS[options.optimizer](rate)
@@ -253,7 +257,7 @@ class NetworkRun:
             return False
         was = saved.get("options")
         if isinstance(was, dict):
-            was = {"optimizer": "adam", **was, "data": saved.get("data")}
+            was = {**FORMER, **was, "data": saved.get("data")}
         here = {**dataclasses.asdict(self.options), "data": self._data()}
         checkpoint.check_same_run(self.directory, was, here)
         vars(self).pop("state", None)  # or there would be two

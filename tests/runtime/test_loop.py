@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import json
 import os
 import signal
 import threading
@@ -44,6 +46,35 @@ def test_looks_average_the_steps_since_the_last_one():
         (7, 7, 1, 6.0),
     ]
     assert clock.sums == {"loss": 21.0, "size": 14.0} and clock.means()["loss"] == 3.0
+
+
+@pytest.mark.parametrize("save_every", [0, 1, 2, 7])
+def test_looks_do_not_depend_on_saves_and_validations(save_every):
+    """Losses whose sums depend on the order of additions: no bit differs."""
+
+    def step(state, batch):
+        return state + 1, Metrics(0.1 * 3.0**batch, 2.0)
+
+    looks, clocks = [], [loop.Clock(), loop.Clock()]
+    hooks = [{}, {"save": lambda s: None, "validate": lambda s: None, "validate_every": 5}]
+    for clock, more in zip(clocks, hooks, strict=True):
+        seen = []
+        train = functools.partial(loop.train, step=step, batches=numbers, steps=13, clock=clock)
+        train(0, look=seen.append, look_every=6, save_every=save_every, **more)
+        looks.append([(x.step, x.steps, x.metrics) for x in seen])
+    assert [count for _, count, _ in looks[0]] == [6, 6, 1]
+    assert looks[0] == looks[1] and clocks[0].sums == clocks[1].sums
+
+
+def test_a_look_spans_a_save_that_a_run_is_resumed_from():
+    records, whole, resumed = [], [], []
+    clock = loop.Clock()
+    hooks = {"save": lambda s: records.append(clock.record()), "save_every": 4, "look_every": 6}
+    loop.train(0, count, numbers, steps=9, clock=clock, look=whole.append, **hooks)
+    clock = loop.Clock(**json.loads(json.dumps(records[0])))
+    loop.train(4, count, numbers, steps=9, clock=clock, look=resumed.append, look_every=6)
+    assert [x[:2] + x[3:5] for x in resumed] == [x[:2] + x[3:5] for x in whole]
+    assert resumed[0].steps == 6 and resumed[0].interval == resumed[0].seconds
 
 
 def test_equal_losses_have_that_mean():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sparse_jax import data
-from sparse_jax.xmc.network_run import OPTIMIZERS, NetworkRun, Options
+from sparse_jax.runtime import checkpoint
+from sparse_jax.xmc.network_run import FORMER, OPTIMIZERS, NetworkRun, Options
 
 LARGE = {"optimizer": "row-scale", "dtype": "bfloat16", "epochs": 6, "hidden": 32}
 
@@ -48,13 +51,37 @@ def test_tables_of_half_the_bytes_with_a_number_a_row_learn_and_resume(points, t
 
     first = NetworkRun(Options(**LARGE), points, directory=str(tmp_path), save_every=11)
     with pytest.raises(KeyboardInterrupt):
-        first.fit(progress=_stop_at(30))
+        first.fit(progress=_stop_at(25))
     rest = NetworkRun(Options(**LARGE), points, directory=str(tmp_path), begun=False)
     assert rest.resume()
     assert 0 < rest.clock.step < whole.clock.step
     rest.fit()
     for name, table in whole.state.params.items():
         assert np.asarray(rest.state.params[name]).tobytes() == np.asarray(table).tobytes(), name
+    seen = [[(at["step"], at["loss"], at["p@1"]) for at in run.history] for run in (whole, rest)]
+    assert seen[0] == seen[1] and [step for step, *_ in seen[0]] == [25, 48]
+
+
+def test_a_single_step_trains(points):
+    run = NetworkRun(Options(epochs=1, hidden=8, batch_size=1000, active=50), points)
+    before = {name: np.asarray(table) for name, table in run.state.params.items()}
+    run.fit()
+    assert run.clock.step == 1
+    assert not np.array_equal(run.state.params["output"], before["output"])
+
+
+def test_a_run_saved_before_an_option_could_be_chosen_goes_on(points, tmp_path):
+    options = Options(epochs=1, hidden=8)
+    run = NetworkRun(options, points, directory=str(tmp_path))
+    run.save(run.state)
+    extra = checkpoint.read_extra(tmp_path)
+    for name in FORMER:
+        del extra["options"][name]
+    checkpoint.save(tmp_path, run.state, step=0, extra=extra)
+    assert run.resume()
+    other = NetworkRun(replace(options, optimizer="row-scale"), points, directory=str(tmp_path))
+    with pytest.raises(ValueError, match="optimizer was adam, is row-scale"):
+        other.resume()
 
 
 def _stop_at(number):

@@ -164,7 +164,7 @@ class Run:
                 f"{self.args.checkpoint} was trained on other data; {'; '.join(differ)}: resume "
                 "with the same text, or start anew in another directory"
             )
-        check_same_args(self.args, {"dtype": "float32"} | extra["args"])
+        check_same_args(self.args, model.FORMER | extra["args"])
         found = checkpoint.restore(self.args.checkpoint, jax.eval_shape(self._make_state))
         assert found is not None
         self.state, _ = found
