@@ -12,9 +12,11 @@ from sparse_jax.runtime import saved
 
 __all__ = [
     "at_least",
+    "check_index_target",
     "check_target",
     "fill",
     "flag",
+    "holds_index",
     "no_effect",
     "positive",
     "rows",
@@ -103,12 +105,16 @@ def rows(parser: argparse.ArgumentParser, value: int) -> None:
 
 
 def check_target(directory: str | None, *, kind: str) -> None:
-    """Refuses to write a model over one of another kind.
+    """Refuses to write a model over one of another kind, or beside a search index.
 
     Raises:
       ValueError: it names the directory and what it holds.
     """
-    if directory is None or not (Path(directory) / saved.MANIFEST).exists():
+    if directory is None:
+        return
+    if holds_index(directory):
+        raise ValueError(f"{directory} holds a search index: name another directory")
+    if not (Path(directory) / saved.MANIFEST).exists():
         return
     held = saved.read_manifest(directory)["kind"]
     if held != kind:
@@ -116,3 +122,20 @@ def check_target(directory: str | None, *, kind: str) -> None:
             f"{directory} holds a model of kind {held!r}, which would be lost: name another "
             "directory"
         )
+
+
+def check_index_target(directory: str) -> None:
+    """Refuses to make a search index beside a model.
+
+    Raises:
+      ValueError: it names the directory and what it holds.
+    """
+    if (Path(directory) / saved.MANIFEST).exists():
+        held = saved.read_manifest(directory)["kind"]
+        raise ValueError(f"{directory} holds a model of kind {held!r}: name another directory")
+
+
+def holds_index(directory: str) -> bool:
+    """Whether there is a search index, whole or damaged."""
+    manifest = Path(directory) / "manifest.json"  # others write files of this name, too
+    return manifest.is_file() and b'"snapshot"' in manifest.read_bytes()

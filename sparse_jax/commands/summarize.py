@@ -197,8 +197,8 @@ def chosen(model: summarize.Summarizer) -> str:
 
 def train(args: argparse.Namespace) -> None:
     """train FILE --out DIR."""
-    pairs = read_pairs(args.file)
     checks.check_target(args.out, kind="summarize")
+    pairs = read_pairs(args.file)
     started = time.perf_counter()
     with locked(args.out):
         model, _ = learn(pairs, args)

@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 from sparse_jax import search
+from sparse_jax.commands import checks
 from sparse_jax.search import documents
 
 
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
                 index.save()
             count = len(index)
     else:
+        checks.check_index_target(args.dir)
         with search.fit(found.documents, config=search.Config(seed=args.seed)) as index:
             index.save(args.dir)
             count = len(index)

@@ -127,6 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 options=vars(options) | {"saves": [args.save_every, args.resume]},
             )
             first = jax.process_index() == 0
+            if first:
+                check_target(args.model, kind="xmc")
             # A directory may be one for all processes: process 0 holds it.
             with locked(args.model if first else None), locked(args.checkpoint if first else None):
                 return _run(args, options, first=first)
@@ -136,8 +138,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, options: Options, *, first: bool) -> int:
-    if first:
-        check_target(args.model, kind="xmc")
     for place in (args.model if first else None, args.checkpoint):
         if place is not None:
             check_writable(place)
