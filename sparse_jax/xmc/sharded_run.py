@@ -25,6 +25,11 @@ from sparse_jax.xmc.sharded_samples import own_shards
 LOOK_EVERY = 25  # steps between looks at the metrics
 
 
+def _same_size(was: dict[str, Any], here: dict[str, Any]) -> bool:
+    """Whether as many points and labels are other ones, or dealt to other shards."""
+    return was["data"] != here["data"] and was["data"][0] == here["data"][0]
+
+
 class ShardedRun:
     """A network on its way. All processes make it, with the same options.
 
@@ -89,7 +94,11 @@ class ShardedRun:
         """Writes a checkpoint, each process its part."""
         assert self.directory is not None
         lies = sharded_step.dealings(self.tx, self.plan.config)
-        extra = {"about": self.about, "step": self.clock.step}  # and no times: they differ
+        extra = {  # and no times: they differ
+            "about": self.about,
+            "step": self.clock.step,
+            "held_out": self.points.held_count,
+        }
         saves.save(self.directory, state, lies, step=self.clock.step, extra=extra)
 
     def resume(self) -> bool:
@@ -103,6 +112,12 @@ class ShardedRun:
         if extra is None:
             return False
         was, here = dict(extra["about"]), dict(self.about)
+        if "held_out" not in extra and self.points.held_count and _same_size(was, here):
+            raise ValueError(
+                f"{self.directory} was saved by a version that trained on all points, "
+                f"{self.points.held_count} of which are held out now to tell what scores mean: "
+                "start in a new directory"
+            )
         if was["data"][1] != here["data"][1]:  # other shards hold other shares of the same points
             was["data"], here["data"] = was["data"][0], here["data"][0]
             if was["data"] == here["data"] and extra["step"] % self.plan.steps_per_epoch:

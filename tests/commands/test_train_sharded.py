@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from sparse_jax.commands import launch
 from sparse_jax.commands import main as command_line
 from sparse_jax.commands.xmc import train_sharded
 from sparse_jax.xmc.sharded_points import Options, read
+from sparse_jax.xmc.sharded_run import ShardedRun
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TRAIN, TEST = (str(FIXTURES / f"xmc_tiny_{part}.txt") for part in ("train", "test"))
@@ -204,6 +206,38 @@ def test_points_too_few_to_be_held_out(tmp_path: Path, capsys: Any) -> None:
     status, out, err = call(train_sharded, capsys, str(path), "--hidden", "4", "--epochs", "1")
     assert status == 0 and "2 points, 5 features, 2 labels" in out, err
     assert "not calibrated: they order labels" in out and "0 of 2 points could be held out" in out
+
+
+def test_a_run_from_before_points_were_held_out_is_told_so(tmp_path: Path) -> None:
+    """Not that its data were others: it trained on the points that are held out now."""
+    file, directory = small_file(tmp_path), str(tmp_path / "SAVES")
+    found = ShardedRun(file, Options(hidden=8, batch_size=12, epochs=1), directory=directory)
+    found.save(found.state)
+    assert found.points.held_count and found.resume()
+    here = found.about
+    sizes, shards, _ = here["data"]
+    found.about = here | {"data": [sizes, shards, ["of all points"]]}
+    found.save(found.state)
+    found.about = here
+    with pytest.raises(ValueError, match="was saved with other data"):
+        found.resume()
+    without_held_out(directory)
+    with pytest.raises(ValueError, match=r"trained on all points, \d+ of which are held out now"):
+        found.resume()
+
+
+def without_held_out(directory: str) -> None:
+    """The last save, as it was written before points were held out."""
+    *_, last = sorted(Path(directory).iterdir())
+    changed = []
+    for path in last.rglob("*"):
+        text = path.read_bytes() if path.is_file() else b""
+        if b'"held_out"' in text:
+            about = json.loads(text)
+            del about["extra"]["held_out"]
+            path.write_text(json.dumps(about))
+            changed.append(path)
+    assert changed
 
 
 def test_both_are_commands() -> None:
