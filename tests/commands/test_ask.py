@@ -14,6 +14,7 @@ pytest.importorskip("bm25s", reason="needs sparse_jax[search]")
 
 from search_page import save
 from small_index import TINY, run_search
+from small_writer import save_model
 from starlette.testclient import TestClient
 
 from sparse_jax import search
@@ -47,19 +48,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A language model whose words the passages have."""
-    import jax
-    import jax.numpy as jnp
-
-    from sparse_jax import lm
-
-    words = lm.text.WordVocabulary.fit([row.text for row in ROWS] * 2, min_count=2)
-    config = lm.model.Config(vocabulary=words.size, rows=0, hidden=8, inner=8)
-    params, memory = lm.model.init(jax.random.key(0), config=config)
-    unigram, popular = jnp.full(words.size, 1 / words.size), jnp.arange(4, dtype=jnp.int32)
-    made = lm.LanguageModel(params, memory, unigram, popular, None, config, words)
-    target = tmp_path_factory.mktemp("lm") / "m"
-    lm.save(made, target)
-    return target
+    return save_model(tmp_path_factory.mktemp("lm") / "m", [row.text for row in ROWS])
 
 
 # ----------------------------------------------------------------------------------------- command
@@ -219,6 +208,34 @@ def test_a_written_answer_says_nothing_twice_and_keeps_to_its_words(liking, glim
         assert sum(map(count_words, found.sentences)) <= most
         assert found.sentences[0] == "Blue glim is a gem."
     assert whole.read == [0, 1] and glim.shares[2] < answers.MIN_EVIDENCE  # it isn't about that
+
+
+def test_drawn_answers_differ_and_are_copied_too(liking, glim):
+    first = written.complete(Liking(), glim, max_words=30)
+    drawn = written.draw(Liking("Kings"), glim, 8, others=[first], max_words=30)
+    texts = [tuple(one.sentences) for one in drawn]
+    assert 4 <= len(texts) == len(set(texts)) <= 8 and tuple(first.sentences) not in texts
+    assert len({text[0] for text in texts}) == 2 and len(set(map(len, texts))) > 1
+    ids = {row.id: split(row.text) for row in GLIM}
+    for one in drawn:
+        assert sum(map(count_words, one.sentences)) <= 30
+        for sentence, place in zip(one.sentences, one.sources, strict=True):
+            assert sentence in ids[glim.passages[place].id] and place in one.read
+    assert drawn == written.draw(Liking("Kings"), glim, 8, others=[first], max_words=30)
+    assert drawn != written.draw(Liking("Kings"), glim, 8, max_words=30, seed=1)
+
+
+def test_what_is_likelier_is_drawn_more_often(liking, glim):
+    def begin(*words: str) -> int:
+        drawn = [written.draw(Liking(*words), glim, 1, seed=n)[0].sentences for n in range(60)]
+        return sum(text[:2] == ["Glim is a red stone.", "Old men dig it."] for text in drawn)
+
+    assert begin("Old", "men", "dig") > 1.5 * begin("Kings", "Blue", "gem.") > 0
+
+
+def test_a_sentence_that_is_too_long_is_cut(liking, glim):
+    (one,) = written.draw(Liking(), glim, 1, max_words=2)
+    assert one.text in {f"{text} …" for text in ("Blue", "Blue glim", "Glim", "Glim is")}
 
 
 # -------------------------------------------------------------------------------------------- page

@@ -27,10 +27,13 @@ if MISSING:
 
 import uvicorn  # noqa: E402
 from playwright import sync_api  # noqa: E402
+from small_writer import save_model  # noqa: E402
 
 from sparse_jax import search  # noqa: E402
 from sparse_jax.commands.serve import make_app, page  # noqa: E402
 from sparse_jax.commands.serve.index import SearchIndex  # noqa: E402
+from sparse_jax.commands.serve.writer import Writer  # noqa: E402
+from sparse_jax.search.thumbs import Thumbs  # noqa: E402
 
 CONFIG = search.Config(num_features=1 << 17, dim=16, cold_steps=10, cold_batch=64)
 
@@ -44,7 +47,12 @@ def address(tmp_path_factory):
         with search.fit(documents, config=CONFIG) as made:
             made.save(place / name)
     with contextlib.ExitStack() as stack:
-        served = {name: SearchIndex(search.load(place / name)) for name in ("i", "notes")}
+        save_model(place / "lm", [row.text for row in page.sample()])
+        desk = page.Desk(Writer(str(place / "lm"), 2), Thumbs(place / "i"))
+        served = {
+            "i": SearchIndex(search.load(place / "i"), desk),
+            "notes": SearchIndex(search.load(place / "notes")),
+        }
         for one in served.values():
             stack.callback(one.close)
         config = uvicorn.Config(make_app(served), port=0, log_level="warning")
@@ -104,13 +112,26 @@ def test_a_question_by_keyboard(page):
     page.locator("#q").press("Tab")  # Search
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    answer = page.get_by_label("Answer")
+    answer = page.get_by_label("Answer", exact=True)
     sync_api.expect(answer).to_be_visible()
     source = answer.get_by_role("link")
     number = source.inner_text().split("]")[0].strip("[")
     source.press("Enter")
     sync_api.expect(page.locator(":target")).to_have_attribute("id", f"found{number}")
     assert page.locator(f"#found{number}").inner_text() in source.inner_text()
+
+
+def test_written_answers_are_judged_by_keyboard(page):
+    written = page.get_by_label("Written answers", exact=True)
+    assert written.locator("li").count() >= 1
+    page.focus("#q")
+    tab_to(page, "Thumbs down for written answer 1")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("main [role=status]")
+    assert "you do not like this answer" in page.locator("main [role=status]").inner_text()
+    chosen = written.get_by_role("button", pressed=True)
+    assert chosen.get_attribute("aria-label") == "Thumbs down for written answer 1"
+    assert page.problems == []
 
 
 def test_thumbs_up_by_keyboard(page):

@@ -34,6 +34,7 @@ from sparse_jax.commands import serve
 from sparse_jax.commands.serve.classifier import Classifier
 from sparse_jax.commands.serve.reading import MAX_POINTS
 from sparse_jax.runtime import saved
+from sparse_jax.search.answers import answer
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +152,22 @@ def test_an_index_is_searched_as_by_the_library(index_server):
     assert unseen["is_matched"] is False and unseen["matched"] == [[]] * 10
     page = server.ask("GET", "/?q=documentation")
     assert page.status == 200 and "Search 400 documents" in page.body
+
+
+@pytest.mark.slow
+def test_questions_are_answered_as_by_the_library(index_server):
+    server, index = index_server
+    questions = [document.text[:60] for document in sample()[:20]] + ["zzzz qqqq?"]
+    reply = server.ask("POST", "/ask", {"questions": questions, "top_k": 3, "max_words": 20})
+    assert reply.status == 200
+    for got, question in zip(reply.body["answers"], questions, strict=True):
+        found = answer(index, question, k=3, max_words=20)
+        assert got["answer"] == (found.text or None) and got["missing"] == list(found.missing)
+        assert got["passages"]["ids"] == [passage.id for passage in found.passages]
+        assert got["written"] is None and got["question"] == question
+    assert got["answer"] is None and reply.body["answers"][0]["answer"]
+    wrong = server.ask("POST", "/ask", {"questions": ["red", 3]})
+    assert wrong.status == 422 and wrong.body["argument"] == "questions[1]"
 
 
 @pytest.mark.slow

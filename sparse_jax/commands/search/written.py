@@ -5,24 +5,30 @@ the sentence of a passage that it finds likeliest there, by the mean log p of it
 passage that holds enough of the question the one where it answers best, and then those behind it.
 So nothing is said that no passage says, and each sentence has its source. That they belong together
 is the model's word alone.
+
+`draw` makes other answers for people to judge: there each choice is drawn, the first sentence among
+the passages, too, and how long the answer may become.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from sparse_jax import lm
+from sparse_jax import lm, search
 from sparse_jax.lm import sentences
 from sparse_jax.search.answers import MIN_EVIDENCE, Answer, split
-from sparse_jax.text.segments import count_words
+from sparse_jax.text.segments import count_words, cut_words, join_sentences
 
-__all__ = ["Written", "complete"]
+__all__ = ["Written", "complete", "draw"]
 
 _AHEAD = 20  # words of each sentence that are compared
 _CONTEXT = 60  # words before, of question and answer, that the model reads
+_TEMPERATURE = 0.2  # of a draw, in log10 a token
+_TRIES = 3  # draws for each answer that is wanted
 
 
 class Written(NamedTuple):
@@ -31,6 +37,11 @@ class Written(NamedTuple):
     sentences: list[str]
     sources: list[int]  # of each sentence the place of its passage
     read: list[int]  # places of all passages that it could take sentences of
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return join_sentences(self.sentences)
 
 
 def complete(model: lm.LanguageModel, found: Answer, *, max_words: int = 60) -> Written:
@@ -45,19 +56,74 @@ def complete(model: lm.LanguageModel, found: Answer, *, max_words: int = 60) -> 
       A `Written`, which ends with the last sentence that fits.
     """
     assert found.source is not None
+    return _continue(model, found, found.source, max_words, lambda scores: int(np.argmax(scores)))
+
+
+def draw(
+    model: lm.LanguageModel,
+    found: Answer,
+    count: int,
+    *,
+    others: Sequence[Written] = (),
+    max_words: int = 60,
+    seed: int = 0,
+) -> list[Written]:
+    """Different answers, drawn from the model, for people to judge.
+
+    A sentence is the likelier the larger the mean log p of its tokens is. Each answer has room for
+    a quarter of the words at least, and begins in any of the passages that may be read.
+
+    Args:
+      model: of `lm.load`.
+      found: an answer that is known.
+      count: of answers, at most: there are fewer where the passages hold too little.
+      others: answers that are not to be drawn again.
+      max_words: of each text at most.
+      seed: of the draws, beside the question.
+
+    Returns:
+      Up to `count` texts, all different.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(found.question.encode())])
+    seen = {tuple(one.sentences) for one in others}
+    drawn: list[Written] = []
+    for _ in range(_TRIES * count):
+        if len(drawn) == count:
+            break
+        room = int(rng.integers(max(max_words // 4, 1), max_words + 1))
+        starts = [n for n, share in enumerate(found.shares) if share >= MIN_EVIDENCE]
+        start = starts[int(rng.integers(len(starts)))]
+        one = _continue(model, found, start, room, lambda scores: _drawn(rng, scores))
+        if tuple(one.sentences) not in seen:
+            seen.add(tuple(one.sentences))
+            drawn.append(one)
+    return drawn
+
+
+def _continue(
+    model: lm.LanguageModel,
+    found: Answer,
+    start: int,
+    max_words: int,
+    choose: Callable[[np.ndarray], int],
+) -> Written:
+    """An answer that begins in one passage, by `choose`, which takes scores of ways to go on."""
     read = [n for n, share in enumerate(found.shares) if share >= MIN_EVIDENCE]
-    written = Written([found.sentences[0]], [found.source], read)
-    texts = {n: split(found.passages[n].document.text) for n in read}
+    texts = {n: _sentences(found.passages[n].document) for n in read}
     at = list(found.starts)
-    at[found.source] += 1
-    room = max_words - count_words(found.sentences[0])
+    first = texts[start][at[start]]
+    if count_words(first) > max_words:
+        first = cut_words(first, max_words) + " …"
+    written = Written([first], [start], read)
+    at[start] += 1
+    room = max_words - count_words(first)
     while True:
         ways = {n: texts[n][at[n]] for n in read if at[n] < len(texts[n])}
         fits = [n for n, sentence in ways.items() if count_words(sentence) <= room]
         if not fits:
             return written
         context = " ".join([found.question, *written.sentences])
-        chosen = fits[_likeliest(model, context, [ways[n] for n in fits])]
+        chosen = fits[choose(_scores(model, context, [ways[n] for n in fits]))]
         at[chosen] += 1
         if ways[chosen] not in written.sentences:
             written.sentences.append(ways[chosen])
@@ -65,13 +131,24 @@ def complete(model: lm.LanguageModel, found: Answer, *, max_words: int = 60) -> 
             room -= count_words(ways[chosen])
 
 
-def _likeliest(model: lm.LanguageModel, context: str, ways: Sequence[str]) -> int:
-    """Which way has the largest mean log p of a token behind the context; of equals the first."""
+def _sentences(document: search.Document) -> list[str]:
+    """Of a document; its title stands for a text that it lacks."""
+    return split(document.text) or [document.title]
+
+
+def _drawn(rng: np.random.Generator, scores: np.ndarray) -> int:
+    weights = np.exp((scores - scores.max()) / _TEMPERATURE)
+    return int(rng.choice(scores.size, p=weights / weights.sum()))
+
+
+def _scores(model: lm.LanguageModel, context: str, ways: Sequence[str]) -> np.ndarray:
+    """The mean log p of a token of each way behind the context, float64 [ways]."""
     if len(ways) == 1:
-        return 0
+        return np.zeros(1)
     known = " ".join(context.split()[-_CONTEXT:])
     heads = [" ".join(way.split()[:_AHEAD]) for way in ways]
     scores = sentences.score(model, [known, *(f"{known} {head}" for head in heads)])
     log_p = scores.log10_without_end
     tokens = np.maximum(scores.tokens[1:] - scores.tokens[0], 1)
-    return int(np.argmax((log_p[1:] - log_p[0]) / tokens))
+    found: np.ndarray = (log_p[1:] - log_p[0]) / tokens
+    return found

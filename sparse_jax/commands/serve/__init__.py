@@ -11,6 +11,10 @@ Programs ask in JSON, for many points at once:
     curl http://127.0.0.1:8765/health
     curl http://127.0.0.1:8765/predict -d '{"texts": ["red apples"], "top_k": 3}'
     curl http://127.0.0.1:8765/search -d '{"queries": ["red apples"], "top_k": 3}'
+    curl http://127.0.0.1:8765/ask -d '{"questions": ["where do red apples grow?"]}'
+
+With --model a language model of `sparse-jax lm train` writes answers, too, of sentences of the
+documents found; the page takes thumbs on them, of which `sparse-jax search tune` learns.
 
 Of several models each is asked by the name of its directory: /models/A/search.
 
@@ -30,11 +34,14 @@ import sys
 import threading
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.applications import Starlette
 
+from sparse_jax.commands import checks
 from sparse_jax.commands.serve.api import is_loopback, make_app
+from sparse_jax.commands.serve.asking import MAX_PASSAGES, MAX_QUESTIONS, MAX_WORDS
 from sparse_jax.commands.serve.bodies import (
     BODY_SECONDS,
     MAX_BODY,
@@ -43,16 +50,22 @@ from sparse_jax.commands.serve.bodies import (
     STOP_SECONDS,
     Bodies,
 )
-from sparse_jax.commands.serve.models import Served, open_model
+from sparse_jax.commands.serve.models import open_model
+from sparse_jax.commands.serve.protocols import Served
 from sparse_jax.commands.serve.reading import MAX_ANSWERS, MAX_POINTS, MAX_TOP_K
 from sparse_jax.commands.serve.worker import BATCH, MAX_WAITING
 
+if TYPE_CHECKING:
+    from sparse_jax.commands.serve.writer import Writer
+
 DEFAULT = "search-index"
+MAX_DRAFTS = 8
 GRACE = 10  # seconds that requests have to finish once the server stops
 LIMITS = f"""\
 limits:
   a request    {MAX_BODY:,} bytes, {MAX_POINTS:,} points or queries, top_k {MAX_TOP_K:,}, and
                {MAX_ANSWERS:,} labels in its answer; all of it within {BODY_SECONDS:g} s
+  to /ask      {MAX_QUESTIONS} questions, top_k {MAX_PASSAGES}, max_words {MAX_WORDS:,}
   files        that a page takes: {MAX_FILE:,} bytes each, {MAX_FILES_BYTES:,} together
   a batch      what waits is computed together, until there are {BATCH} points
   waiting      {MAX_WAITING} requests; further ones are asked to come again (503)
@@ -70,6 +83,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("models", nargs="*", metavar="MODEL", help=f"directories ({DEFAULT}, made if missing)")
     add("--new", action="store_true", help="make an empty index where a directory is missing")
+    add("--model", metavar="LM", dest="writer", help="let this language model write answers")
+    add("--drafts", type=int, metavar="N", help="other answers of it that the page shows (2)")
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     add("--port", type=int, default=8765, help="0 for any that is free (8765)")
     args = parser.parse_args(argv)
@@ -77,6 +92,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--port {args.port}: must be from 0 to 65535")
     if args.new and not args.models:
         parser.error("--new: must have a directory behind it")
+    if args.writer is None:
+        checks.no_effect(parser, args, ("drafts",), "without --model, which writes them")
+    elif args.drafts is not None and not 0 <= args.drafts <= MAX_DRAFTS:
+        parser.error(f"--drafts {args.drafts}: must be from 0 to {MAX_DRAFTS}")
+    checks.fill(args, {"drafts": 2})
     return args
 
 
@@ -92,11 +112,17 @@ def main(argv: Sequence[str] | None = None, *, sample: bool = False) -> int:
     paths = [Path(model) for model in args.models or [DEFAULT]]
     try:
         with contextlib.ExitStack() as stack:
+            writer = _writer(args)
             served: dict[str, Served] = {}
             for path in paths:
-                one = _open(path, sample or not args.models, args.new)
+                one = _open(path, sample or not args.models, args.new, writer)
                 stack.callback(_close, one)
                 served[_name(path, served)] = one
+            if writer is not None and all(one.kind != "search" for one in served.values()):
+                raise ValueError(
+                    f"--model {args.writer}: no effect without an index: it writes answers out of "
+                    "one's documents; name an index, or leave it out"
+                )
             return _serve(served, args.host, args.port)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -105,12 +131,21 @@ def main(argv: Sequence[str] | None = None, *, sample: bool = False) -> int:
         return 130
 
 
-def _open(path: Path, sample: bool, new: bool) -> Served:
+def _writer(args: argparse.Namespace) -> Writer | None:
+    """The language model, if one was named."""
+    if args.writer is None:
+        return None
+    from sparse_jax.commands.serve.writer import Writer
+
+    return Writer(args.writer, args.drafts)
+
+
+def _open(path: Path, sample: bool, new: bool, writer: Writer | None) -> Served:
     if (sample or new) and not (path.exists() and (path.is_file() or any(path.iterdir()))):
         from sparse_jax.commands.serve import page
 
         (page.make_empty_index if new else page.make_sample_index)(path)
-    return open_model(path)
+    return open_model(path, writer)
 
 
 def _name(path: Path, taken: Container[str]) -> str:

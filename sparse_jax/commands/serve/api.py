@@ -7,9 +7,14 @@
     POST /models/NAME/search
                      of an index: {"queries": […]}, "top_k"; a result has "ids", "titles", "scores",
                      "matched", the words of the query that each holds, and "is_matched"
+    POST /models/NAME/ask
+                     of an index: {"questions": […]}, "top_k" passages that are read, "max_words";
+                     an answer has "answer" and its "source", null where it isn't known,
+                     "evidence", "missing", "passages" as a result of /search, and "written", with
+                     "sentences" of "text" and "source" where a language model is there to write
 
-NAME is that of the model's directory. A single model is at /predict or /search as well, and its
-page at /; of several, / leads to the first page.
+NAME is that of the model's directory. A single model is at /predict, /search or /ask as well, and
+its page at /; of several, / leads to the first page.
 
 Whatever is wrong with a request is said in JSON, {"error": …, "argument": …, "value": …,
 "cure": …}, with a status from 400 to 503.
@@ -20,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import logging
 import re
 import socket
@@ -36,7 +42,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sparse_jax.commands.serve.bodies import Bodies
-from sparse_jax.commands.serve.models import Served
+from sparse_jax.commands.serve.protocols import Served, Service
 from sparse_jax.commands.serve.reading import MAX_SHOWN, Refusal, encode
 from sparse_jax.commands.serve.worker import Worker
 
@@ -55,7 +61,8 @@ def make_app(served: Served | Mapping[str, Served], *, host: str = "127.0.0.1") 
       requests, for `stop`.
     """
     several = dict(served) if isinstance(served, Mapping) else {"model": served}
-    workers = {name: Worker(one.read, one.answer) for name, one in several.items()}
+    services = {name: [one, *one.beside()] for name, one in several.items()}
+    workers = {name: [Worker(x.read, x.answer) for x in of] for name, of in services.items()}
     bodies = Bodies()
 
     async def health(_: Request) -> Response:
@@ -65,7 +72,7 @@ def make_app(served: Served | Mapping[str, Served], *, host: str = "127.0.0.1") 
                 "path": f"/models/{name}{one.door}",
                 "kind": one.kind,
                 "sizes": one.sizes(),
-                "waiting": workers[name].waiting,
+                "waiting": sum(worker.waiting for worker in workers[name]),
             }
             for name, one in several.items()
         ]
@@ -75,11 +82,14 @@ def make_app(served: Served | Mapping[str, Served], *, host: str = "127.0.0.1") 
     routes: list[BaseRoute] = [Route("/health", health)]
     pages: list[tuple[str, str]] = []
     for name, one in several.items():
-        door = Route(one.door, _asking(one, workers[name], bodies), methods=["POST"])
+        doors = [
+            Route(service.door, _asking(service, worker, bodies), methods=["POST"])
+            for service, worker in zip(services[name], workers[name], strict=True)
+        ]
         more = one.routes()
-        mount = Mount(f"/models/{name}", routes=[door, *more])
+        mount = Mount(f"/models/{name}", routes=[*doors, *more])
         mount.app.redirect_slashes = False  # type: ignore[attr-defined]
-        routes += [mount, *([door, *more] if len(several) == 1 else [])]
+        routes += [mount, *([*doors, *more] if len(several) == 1 else [])]
         pages += [(name, quote(f"/models/{name}"))] * bool(more)
     if len(several) > 1 and pages:
         first = f"{pages[0][1]}/"
@@ -88,7 +98,7 @@ def make_app(served: Served | Mapping[str, Served], *, host: str = "127.0.0.1") 
     listed = ", ".join(_list_routes(told))
 
     def close() -> None:
-        for worker in workers.values():
+        for worker in itertools.chain(*workers.values()):
             worker.close()
 
     async def wrong(request: Request, error: Exception) -> Response:
@@ -116,8 +126,8 @@ def make_app(served: Served | Mapping[str, Served], *, host: str = "127.0.0.1") 
     return app
 
 
-def _asking(served: Served, worker: Worker, bodies: Bodies) -> Callable[[Request], Any]:
-    """What answers a model's requests."""
+def _asking(served: Service, worker: Worker, bodies: Bodies) -> Callable[[Request], Any]:
+    """What answers a service's requests."""
 
     async def ask(request: Request) -> Response:
         try:

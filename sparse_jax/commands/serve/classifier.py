@@ -9,6 +9,7 @@ import numpy as np
 from starlette.routing import BaseRoute
 
 from sparse_jax import data, xmc
+from sparse_jax.commands.serve.protocols import Service
 from sparse_jax.commands.serve.reading import (
     MAX_POINTS,
     Refusal,
@@ -187,6 +188,9 @@ class Classifier:
             "names": None if names is None else [names[i] for i in ids],
             "scores": scores[kept].tolist(),
         }
+
+    def beside(self) -> list[Service]:
+        return []
 
     def routes(self) -> list[BaseRoute]:
         return []

@@ -1,56 +1,40 @@
 """What can be served: a table of kinds.
 
-A new kind is a class with what `Served` lists, in a file of its own, and an entry in `KINDS`.
+A new kind is a class with what `protocols.Served` lists, in a file of its own, and an entry in
+`KINDS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
-from starlette.routing import BaseRoute
-
+from sparse_jax.commands.serve.protocols import Served
 from sparse_jax.runtime import saved
 
-
-class Served(Protocol):
-    """What the server asks of a model."""
-
-    kind: str
-    door: str  # the path that requests are posted to
-
-    def sizes(self) -> dict[str, Any]:
-        """What `/health` says of it: JSON values."""
-
-    def read(self, body: dict[str, Any]) -> Any:
-        """A request with a `size`; raises `Refusal`. In the model's thread, as `answer`."""
-
-    def answer(self, requests: Sequence[Any]) -> list[dict[str, Any]]:
-        """One answer for each request, JSON values; all are computed together."""
-
-    def routes(self) -> list[BaseRoute]:
-        """Pages for people, if there are any."""
-
-    def close(self) -> None:
-        """Lets go of its files."""
+if TYPE_CHECKING:
+    from sparse_jax.commands.serve.writer import Writer
 
 
-def _open_classifier(path: Path) -> Served:
+def _open_classifier(path: Path, _: Writer | None) -> Served:
     from sparse_jax import xmc
     from sparse_jax.commands.serve.classifier import Classifier
 
     return Classifier(xmc.load(path))
 
 
-def _open_index(path: Path) -> Served:
+def _open_index(path: Path, writer: Writer | None) -> Served:
     from sparse_jax import search
     from sparse_jax.commands.serve.index import SearchIndex
+    from sparse_jax.commands.serve.page import Desk
+    from sparse_jax.search.thumbs import Thumbs
 
-    return SearchIndex(search.load(path))
+    desk = None if writer is None else Desk(writer, Thumbs(path))
+    return SearchIndex(search.load(path), desk)
 
 
-def _open_recommender(path: Path) -> Served:
+def _open_recommender(path: Path, _: Writer | None) -> Served:
     from sparse_jax import recommend
     from sparse_jax.commands.serve.recommender import Recommender
 
@@ -61,7 +45,7 @@ class Kind(NamedTuple):
     """A kind of model, and how one is opened."""
 
     about: str
-    open: Callable[[Path], Served]
+    open: Callable[[Path, Writer | None], Served]
 
 
 KINDS = {
@@ -72,8 +56,12 @@ KINDS = {
 """By the kind that `model.json` names; an index has a manifest of its own."""
 
 
-def open_model(path: Path) -> Served:
+def open_model(path: Path, writer: Writer | None = None) -> Served:
     """The model in a directory, of whichever kind it is.
+
+    Args:
+      path: of the directory.
+      writer: of an index: a language model that writes answers.
 
     Raises:
       ValueError: if there is none that can be served, or it is damaged. OSError: if it can't be
@@ -91,4 +79,4 @@ def open_model(path: Path) -> Served:
         raise ValueError(
             f"MODEL = {path}: must hold a kind that is served ({served}); found {found}"
         )
-    return KINDS[kind].open(path)
+    return KINDS[kind].open(path, writer)

@@ -11,6 +11,7 @@ import json
 import secrets
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs
 
 from starlette.concurrency import run_in_threadpool
@@ -24,10 +25,14 @@ from sparse_jax.commands.serve import filters
 from sparse_jax.commands.serve.bodies import MAX_FILE
 from sparse_jax.commands.serve.reading import Refusal, encode
 from sparse_jax.commands.serve.uploads import Uploads
-from sparse_jax.commands.serve.view import Asked, Frame, page
+from sparse_jax.commands.serve.view import Answered, Asked, Frame, page
 from sparse_jax.search.answers import answer_from
+from sparse_jax.search.thumbs import Thumb, Thumbs
 
-__all__ = ["make_empty_index", "make_sample_index", "routes", "sample"]
+if TYPE_CHECKING:
+    from sparse_jax.commands.serve.writer import Writer
+
+__all__ = ["Desk", "make_empty_index", "make_sample_index", "routes", "sample"]
 
 MAX_FORM = 100_000  # bytes of a form
 _READ = 5  # of the documents found, that are read for an answer
@@ -43,7 +48,14 @@ _HEADERS = {
 _FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 
 
-def routes(index: search.Index, uploads: Uploads) -> list[BaseRoute]:
+class Desk(NamedTuple):
+    """Where answers are written and judged."""
+
+    writer: Writer
+    thumbs: Thumbs
+
+
+def routes(index: search.Index, uploads: Uploads, desk: Desk | None = None) -> list[BaseRoute]:
     """The page over an index, which must be on disk and open for writing."""
     token = secrets.token_urlsafe(16)
     offer = filters.Offer(index)
@@ -61,7 +73,7 @@ def routes(index: search.Index, uploads: Uploads) -> list[BaseRoute]:
             elif asked.q:
                 results = index.search(asked.q, k=10, where=where)
                 why = index.explain(asked.q, asked.why) if asked.why else []
-                answer = answer_from(index, asked.q, results[:_READ]) if asked.ask else None
+                answer = _answered(index, asked.q, results, desk) if asked.ask else None
         except (ValueError, TypeError, KeyError) as error:
             results, answer, note, status = [], None, str(error.args[0]), 400
         siblings = getattr(request.app.state, "pages", ())
@@ -82,7 +94,10 @@ def routes(index: search.Index, uploads: Uploads) -> list[BaseRoute]:
             return _html("the form is not from this page: load it anew", 403)
         action = request.url.path.removeprefix(_base(request))
         # Learning takes a while, and the disk.
-        note = await run_in_threadpool(learn, index, action, fields.get("q", ""), fields)
+        if action == "/thumb" and desk is not None:
+            note = await run_in_threadpool(judge, desk.thumbs, fields)
+        else:
+            note = await run_in_threadpool(learn, index, action, fields.get("q", ""), fields)
         # A reload must not send the form again.
         address = f"{_base(request)}/?{Asked.of(fields).query_string(note=note)}"
         return RedirectResponse(address, 303)
@@ -107,7 +122,7 @@ def routes(index: search.Index, uploads: Uploads) -> list[BaseRoute]:
     def _is_own(given: str) -> bool:
         return hmac.compare_digest(given.encode(), token.encode())
 
-    doors = ("/upvote", "/associate", "/undo")
+    doors = ("/upvote", "/associate", "/undo", *(["/thumb"] if desk is not None else []))
     return [
         Route("/", home),
         *(Route(path, change, methods=["POST"]) for path in doors),
@@ -116,6 +131,17 @@ def routes(index: search.Index, uploads: Uploads) -> list[BaseRoute]:
         Route("/feedback.jsonl", feedback),
         *(Route(f"/{name}", _file) for name in _FILES),
     ]
+
+
+def _answered(
+    index: search.Index, question: str, results: list[search.Result], desk: Desk | None
+) -> Answered:
+    """The answer to a question, with those that are written, and what was thought of these."""
+    found = answer_from(index, question, results[:_READ])
+    if desk is None:
+        return Answered(found)
+    written = desk.writer.several(found)
+    return Answered(found, written, desk.thumbs.of(question), desk.writer.path)
 
 
 def _base(request: Request) -> str:
@@ -166,6 +192,19 @@ def learn(index: search.Index, path: str, query: str, fields: dict[str, str]) ->
                 return "Undone."
     except (ValueError, KeyError) as error:
         return str(error.args[0])
+
+
+def judge(thumbs: Thumbs, fields: dict[str, str]) -> str:
+    """Keeps a thumb, and says so."""
+    try:
+        sources = json.loads(fields.get("sources", "[]"))
+        if not isinstance(sources, list):
+            raise ValueError("sources: must be a list of ids; load the page anew")
+        is_up = fields.get("thumb") == "up"
+        thumbs.add(Thumb(fields.get("q", ""), fields.get("answer", ""), tuple(sources), is_up))
+    except (ValueError, TypeError, OSError) as error:
+        return f"Not kept: {error}"
+    return f"Kept: you {'like' if is_up else 'do not like'} this answer."
 
 
 def sample() -> list[search.Document]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from starlette.routing import BaseRoute
 
 from sparse_jax import data, recommend
+from sparse_jax.commands.serve.protocols import Service
 from sparse_jax.commands.serve.reading import (
     MAX_POINTS,
     Refusal,
@@ -112,6 +113,9 @@ class Recommender:
             "scores": scores[items >= 0].tolist(),
             "unknown_items": sum(item not in self._known for item in history),
         }
+
+    def beside(self) -> list[Service]:
+        return []
 
     def routes(self) -> list[BaseRoute]:
         return []

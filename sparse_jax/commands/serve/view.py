@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from sparse_jax import search, summarize
@@ -16,7 +18,10 @@ from sparse_jax.search.answers import Answer
 from sparse_jax.search.listing import Field
 from sparse_jax.text.features import normalize, pieces
 
-__all__ = ["Asked", "Frame", "highlight", "page"]
+if TYPE_CHECKING:
+    from sparse_jax.commands.search.written import Written
+
+__all__ = ["Answered", "Asked", "Frame", "highlight", "page"]
 
 UNMATCHED = (
     "No document below holds a word of the query: parts of words speak for them, or what was "
@@ -66,16 +71,26 @@ class Frame:
     siblings: Sequence[tuple[str, str]] = ()  # names and addresses of the indexes, itself included
 
 
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """An answer, and those that a language model wrote."""
+
+    answer: Answer
+    written: Sequence[Written] = ()
+    thumbs: Mapping[str, bool] = dataclasses.field(default_factory=dict)  # by text; true for up
+    model: str = ""  # that wrote
+
+
 def page(
     asked: Asked,
     results: Sequence[search.Result],
     why: Sequence[tuple[str, float]],
     note: str,
     frame: Frame,
-    answer: Answer | None = None,
+    answered: Answered | None = None,
 ) -> str:
     """The whole page."""
-    is_answered = answer is not None and answer.is_known
+    is_answered = answered is not None and answered.answer.is_known
     if results and asked.q and not is_answered and not any(x.is_matched for x in results):
         note = f"{note} {UNMATCHED}".strip()
     said = f'<p class="note" role="status">{escape(note)}</p>' if note else ""
@@ -95,7 +110,8 @@ def page(
 <main>
 {_search_form(asked, frame)}
 {said}
-{_answer(answer, asked.q) if answer is not None else ""}
+{_answer(answered.answer, asked.q) if answered is not None else ""}
+{_written(answered, asked.q, hidden, frame) if answered is not None else ""}
 {listed}
 </main>
 {_teaching(hidden, frame)}
@@ -173,6 +189,38 @@ def _answer(answer: Answer, question: str) -> str:
         said = f"""{highlight(answer.text, question)}
 <a href="#found{number}">[{number}] {escape(document.title or document.id)}</a>"""
     return f'<section class="note" aria-label="Answer"><p>{said}</p></section>'
+
+
+def _written(answered: Answered, question: str, hidden: str, frame: Frame) -> str:
+    """The answers that a model wrote, each with thumbs."""
+    if not answered.written:
+        return ""
+    items = "".join(
+        _draft(number, one, answered, question, hidden, frame)
+        for number, one in enumerate(answered.written, 1)
+    )
+    return f"""<section aria-label="Written answers"><p>Written by the model in
+{escape(answered.model)}, of sentences of the documents below. Which are good?</p><ol>{items}</ol>
+</section>"""
+
+
+def _draft(
+    number: int, one: Written, answered: Answered, question: str, hidden: str, frame: Frame
+) -> str:
+    """One of them, its sentences with links to their sources."""
+    told = " ".join(
+        f'{highlight(text, question)} <a href="#found{place + 1}">[{place + 1}]</a>'
+        for text, place in zip(one.sentences, one.sources, strict=True)
+    )
+    sources = json.dumps([answered.answer.passages[place].id for place in one.sources])
+    given = answered.thumbs.get(one.text)
+    buttons = "".join(
+        f'<button name="thumb" value="{value}" aria-pressed="{str(given is is_up).lower()}" '
+        f'aria-label="Thumbs {value} for written answer {number}">{sign}</button>'
+        for value, is_up, sign in (("up", True, "👍"), ("down", False, "👎"))
+    )
+    return f"""<li><p>{told}</p><form action="{frame.base}/thumb" method="post" class="thumbs">
+{hidden}{_hidden("answer", one.text)}{_hidden("sources", sources)}{buttons}</form></li>"""
 
 
 def _item(
