@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import socket
 import sys
 import traceback
 from collections.abc import Iterator
@@ -21,12 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-ENVIRONMENT = {
-    "coordinator": "SPARSE_JAX_COORDINATOR",
-    "processes": "SPARSE_JAX_PROCESSES",
-    "process": "SPARSE_JAX_PROCESS",
-}
-"""What `sparse-jax launch` sets."""
+from sparse_jax.sharding import joining
 
 LOST = 75
 """Exit status of a process that ends because another one did."""
@@ -52,7 +46,8 @@ def initialize(
     the address from which it reaches the coordinator, never at all addresses.
 
     Args:
-      coordinator: "HOST:PORT" of process 0; None: what `sparse-jax launch` has set, or no others.
+      coordinator: "HOST:PORT" of process 0. None, as of the next two: what `sparse-jax launch`,
+        Open MPI's `mpirun` or Slurm's `srun` have set; or there are no others.
       processes: how many.
       process: which one this is, from 0.
       shards: devices of all processes together, a multiple of `processes`; None: one each.
@@ -60,13 +55,15 @@ def initialize(
       timeout: seconds to wait for the others.
 
     Raises:
-      ValueError: if the arguments don't fit together, or processes differ.
+      ValueError: if the arguments or what the environment says don't fit together, or processes
+        differ.
       RuntimeError: if the others can't be reached.
 
     Example:
       >>> initialize(processes=1)
     """
-    coordinator, processes, process = _given(coordinator, processes, process)
+    place = joining.find(coordinator, processes, process)
+    processes, process = place.processes, place.process
     shards = processes if shards is None else shards
     if shards < 1 or shards % processes:
         raise ValueError(f"shards = {shards}: must be a multiple of processes, {processes}")
@@ -74,21 +71,21 @@ def initialize(
         jax.config.update("jax_num_cpu_devices", shards // processes)
     if processes == 1:
         return
-    assert coordinator is not None
-    host, port = _address(coordinator)
-    own = _own_address(host, port)
+    where, own = joining.addresses(place)
     try:
         jax.distributed.initialize(
-            coordinator,
+            where,
             processes,
             process,
+            None if place.device is None else [place.device],
+            "deactivate",  # no second look at the environment: the place is known
             initialization_timeout=timeout,
             heartbeat_timeout_seconds=_HEARTBEAT,
-            coordinator_bind_address=coordinator,
+            coordinator_bind_address=where,
         )
     except Exception as error:
         raise RuntimeError(
-            f"coordinator = {coordinator!r}: process {process} of {processes} did not meet the "
+            f"coordinator = {where!r}: process {process} of {processes} did not meet the "
             f"others in {timeout} s; start all of them, and let them reach this port "
             f"({str(error).splitlines()[0][:200]})"
         ) from error
@@ -96,46 +93,6 @@ def initialize(
     agree("versions", {name: importlib.metadata.version(name) for name in _installed()})
     agree("machine", [sys.byteorder, platform.python_implementation()])
     agree("options", [processes, shards, options])
-
-
-def _given(
-    coordinator: str | None, processes: int | None, process: int | None
-) -> tuple[str | None, int, int]:
-    if coordinator is None and processes is None and process is None:
-        found = {name: os.environ.get(variable) for name, variable in ENVIRONMENT.items()}
-        if found["coordinator"] is not None:
-            coordinator = found["coordinator"]
-            processes, process = (int(found[n] or -1) for n in ("processes", "process"))
-    processes = 1 if processes is None else processes
-    if processes < 1:
-        raise ValueError(f"processes = {processes}: must be at least 1")
-    if processes == 1:
-        return None, 1, 0
-    if coordinator is None:
-        raise ValueError("coordinator = None: must be HOST:PORT of process 0, the same everywhere")
-    if process is None or not 0 <= process < processes:
-        raise ValueError(f"process = {process}: must be from 0 to {processes - 1}, each once")
-    return coordinator, processes, process
-
-
-def _address(coordinator: str) -> tuple[str, int]:
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"coordinator = {coordinator!r}: must be HOST:PORT, as 192.168.1.10:8476")
-    return host.strip("[]"), int(port)
-
-
-def _own_address(host: str, port: int) -> str:
-    """The address of this machine that the coordinator sees; nothing is sent to find it."""
-    try:
-        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.connect(where)
-            return str(probe.getsockname()[0])
-    except OSError as error:
-        raise ValueError(
-            f"coordinator = {host}:{port}: must be an address that this machine reaches ({error})"
-        ) from None
 
 
 def _listen_at(address: str) -> None:

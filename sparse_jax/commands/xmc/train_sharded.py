@@ -52,7 +52,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "divide the shards",
     )
     group = parser.add_argument_group(
-        "processes", "Under `sparse-jax launch` all but --shards is set."
+        "processes", "Under `sparse-jax launch`, srun and mpirun all but --shards is known."
     )
     add = group.add_argument
     add("--coordinator", metavar="HOST:PORT", help="where process 0 listens, on all the same")
