@@ -29,6 +29,14 @@ def rss_bytes() -> int:
     return peak_rss_bytes() if told is None else told
 
 
+def memory_bytes() -> int:
+    """The memory of this machine, or less where Linux gives a group of processes less."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    group = Path("/sys/fs/cgroup/memory.max")
+    told = group.read_text().strip() if group.exists() else ""
+    return min(whole, int(told)) if told.isdigit() else whole
+
+
 def _status(name: str) -> int | None:
     """Bytes that Linux tells of this process; None elsewhere."""
     status = Path("/proc/self/status")

@@ -30,6 +30,7 @@ from sparse_jax.xmc import (
     names,
     network,
     seen,
+    sizes,
     soft_labels,
     wide,
 )
@@ -119,10 +120,9 @@ def fit(
     counts: dict[str, Any] = {}
     with interrupt:
         model = _fit_parts(job, idf, whole, rest, held_out, kept, about, counts)
-    seconds = time.perf_counter() - started
     notes = {
         "points": points.num_points,
-        "train_seconds": round(seconds, 3),
+        "train_seconds": round(time.perf_counter() - started, 3),
         **({"stopped_early": True} if interrupt.ended else {}),
         **({"closed_form": counts["chosen"]} if counts.get("chosen") else {}),
         **accounting.whole_training(counts, rest.points),
@@ -187,8 +187,8 @@ def _fit_parts(
             early = _with_networks(job, early, rest, held_out, counts)
         parts, chosen = _closed_form(job, early, rest, held_out, counts)
     early = mixing.calibrate(closed_form.add(early, parts, chosen), held_out)
-    trees = trees if early.trees else []
-    model = closed_form.add(assemble(idf, linear, trees, kept, about), parts, chosen)
+    whole = assemble(idf, linear, trees if early.trees else [], kept, about)
+    model = closed_form.add(whole, parts, chosen)
     return dataclasses.replace(
         model,
         encoders=early.encoders,
@@ -233,6 +233,7 @@ def _check(
             f"none of the {points.num_points} points has a label: there is nothing to learn; "
             "check that labels come first on each line"
         )
+    sizes.check(points)
     for name, given, size in (
         ("label_names", label_names, points.num_labels),
         ("feature_names", feature_names, points.num_features),
@@ -394,7 +395,6 @@ def _with_networks(
             model, encoders=encoders, output=output, output_bias=output_bias
         )
         model = mixing.choose_weight(model, held_out)
-        little = float(model.mix.weight) > LITTLE
-        if job.interrupt.ended or not model.encoders or little:
+        if job.interrupt.ended or not model.encoders or float(model.mix.weight) > LITTLE:
             break
     return model

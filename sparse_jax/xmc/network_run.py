@@ -21,7 +21,7 @@ from sparse_jax.retrieval.index import IndexConfig
 from sparse_jax.runtime import checkpoint, loop
 from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.runtime.machine import sha256
-from sparse_jax.xmc import accounting, inference, network, soft_labels
+from sparse_jax.xmc import accounting, inference, network, sizes, soft_labels
 from sparse_jax.xmc import step as training
 from sparse_jax.xmc.negatives import STRATEGIES
 from sparse_jax.xmc.progress import Progress, silent
@@ -152,6 +152,7 @@ class NetworkRun:
         save_every: int | None = None,
         begun: bool = True,
     ) -> None:
+        sizes.check(points)
         self.options, self.points = options, points
         self.label_weights = soft_labels.check(points, label_weights)
         self.directory, self.save_every = directory, save_every
@@ -203,10 +204,12 @@ class NetworkRun:
             )
             return training.init(key_state, params, tx, config=self.config)
 
+        self.shapes = jax.eval_shape(start, jax.random.key(0))
+        leaves = jax.tree.leaves(self.shapes)
+        sizes.check(points, needed=sum(x.size * x.dtype.itemsize for x in leaves))
         step = jax.jit(training.make_step(tx, config=self.config), donate_argnums=0)
         maintain = jax.jit(training.make_maintain(config=self.config), donate_argnums=0)
         self.start = jax.jit(start).lower(jax.random.key(0)).compile()
-        self.shapes = jax.eval_shape(start, jax.random.key(0))
         self.run_step = step.lower(self.shapes, next(self.batches(0))).compile()
         self.maintain = maintain.lower(self.shapes).compile()
 

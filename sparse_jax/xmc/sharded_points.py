@@ -14,7 +14,7 @@ from sparse_jax.data import weighting
 from sparse_jax.data.shares import read_share
 from sparse_jax.sharding import AXIS, Dealing, on_shards, parts, processes
 from sparse_jax.sharding.placing import By
-from sparse_jax.xmc import memory, sharded_samples, sharded_step
+from sparse_jax.xmc import memory, sharded_samples, sharded_step, sizes
 from sparse_jax.xmc.sharded_samples import on_mesh, own_shards
 
 ACTIVE = 1024
@@ -51,7 +51,7 @@ def read(path: str, mesh: Any, options: Options) -> Points:
 
     Raises:
       FormatError: a malformed file.
-      ValueError: if the processes read different files.
+      ValueError: if the processes read different files, or no memory holds what they promise.
       OSError: if the file can't be read.
     """
     shares = [read_share(path, shard, mesh.size) for shard in own_shards(mesh)]
@@ -76,6 +76,9 @@ def read(path: str, mesh: Any, options: Options) -> Points:
         raise ValueError(f"{path} has no points: must have at least one; check its header")
     if not any(n for process in processes.collect("labels", _labels(points)) for n in process):
         raise ValueError(f"{path} has no labels: labels come first on each line")
+    # Its part of the tables, with Adam's two moments.
+    rows = -(-(points[0].num_features + points[0].num_labels) // jax.process_count())
+    sizes.check(points[0], needed=rows * options.hidden * 3 * 4)
     chosen, reason = _weigh(points, options.weighting, sum(counts), mesh)
     weighted = [weighting.apply(chosen, p) for p in points]
     held, kept = (

@@ -36,7 +36,7 @@ from sparse_jax.runtime.files import check_writable
 from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.runtime.lock import locked
 from sparse_jax.runtime.machine import peak_rss_bytes, sha256
-from sparse_jax.xmc import metrics
+from sparse_jax.xmc import metrics, sizes
 from sparse_jax.xmc.alone import network_alone
 from sparse_jax.xmc.network_run import NetworkRun, Options
 
@@ -110,6 +110,7 @@ def _run(args: argparse.Namespace) -> int:
         f"{train.num_points:,} training points, {held}{train.num_features:,} features, "
         f"{train.num_labels:,} labels"
     )
+    sizes.check(train)
     if args.weighting == "auto":
         print(weighting.choose(train).reason)
     # A network alone has its time for steps; a preset for all of it.
