@@ -17,6 +17,7 @@ from sparse_jax.ops.wide import Entries, wide_scores
 from sparse_jax.recommend import encoder
 from sparse_jax.recommend.model import Model, Shape
 from sparse_jax.recommend.pairs import to_matrix
+from sparse_jax.runtime.arguments import check_whole
 
 _READ = 30  # events that the pairs of a history are read of; older ones say next to nothing
 
@@ -75,10 +76,7 @@ def predict(
         >>> model.names(predict(model, [["tea"]], k=1).items[0])
         ['milk']
     """
-    if k < 1:
-        raise ValueError(f"k = {k}: must be at least 1")
-    if batch_size < 1:
-        raise ValueError(f"batch_size = {batch_size}: must be at least 1")
+    k, batch_size = check_whole("k", k), check_whole("batch_size", batch_size)
     known = aligned(model, histories)
     items = np.full((known.num_users, k), -1, np.int32)
     scores = np.full((known.num_users, k), -np.inf, np.float32)
@@ -311,8 +309,7 @@ def related(model: Model, items: Sequence[Any], *, k: int = 10) -> Predictions:
         >>> model.names(related(model, ["milk"], k=1).items[0])
         ['tea']
     """
-    if k < 1:
-        raise ValueError(f"k = {k}: must be at least 1")
+    check_whole("k", k)
     if isinstance(items, str | bytes):  # whose letters would be the items
         raise ValueError(f"items = {items!r:.40}: must be a list of names; put it into [ ]")
     places = model.places

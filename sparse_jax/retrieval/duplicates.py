@@ -17,6 +17,7 @@ References:
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -26,6 +27,7 @@ import numpy as np
 from sparse_jax.ops import minhash as kernel
 from sparse_jax.ops import text_features
 from sparse_jax.retrieval.hashing._common import next_prime
+from sparse_jax.runtime.arguments import check_kind, check_whole
 from sparse_jax.text.features import normalize
 
 __all__ = ["Finder", "Matches", "find", "sizes"]
@@ -69,7 +71,7 @@ class Finder:
 
     def __init__(self, *, threshold: float = 0.8, seed: int = 0) -> None:
         hashes, tables = sizes(threshold)
-        if not 0 <= seed < 2**31:
+        if check_whole("seed", seed, least=0) >= 2**31:
             raise ValueError(f"seed = {seed}: must be at least 0 and below 2147483648")
         self._params = _draw(hashes, tables, seed)
         self._matcher = kernel.Matcher(tables, threshold, _MOST)
@@ -86,16 +88,20 @@ class Finder:
           is like it names the most similar, and then the earliest. A text without words is kept.
 
         Raises:
-          TypeError: texts is one string.
+          TypeError: texts is one string, or holds what is none.
         """
         if isinstance(texts, str):
             raise TypeError("texts = one string: must be several; put it into a list")
+        if not isinstance(texts, Iterable):
+            raise TypeError(f"texts = {texts!r:.40}: must be several texts; put it into a list")
         parts = [self._add(part) for part in _portions(texts)]
         if not parts:
             return Matches(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool))
         return Matches(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def _add(self, texts: list[str]) -> Matches:
+        for number, text in enumerate(texts, self._seen):
+            check_kind(f"texts[{number}]", text, str, "decode bytes, and leave out what is missing")
         sets = text_features.hash_texts(texts, _SETS, _UNIVERSE, normalize)
         codes = kernel.codes(self._params, sets.offsets, sets.ids)
         numbers, similarities = self._matcher.add(sets.offsets, sets.ids, codes)
@@ -134,7 +140,7 @@ def find(texts: Iterable[str], *, threshold: float = 0.8, seed: int = 0) -> Matc
 
     Raises:
       ValueError: threshold or seed is out of range.
-      TypeError: texts is one string.
+      TypeError: texts is one string, or holds what is none.
 
     Example:
       >>> texts = ["The red fox runs home.", "It rains.", "the red fox runs home"]
@@ -161,7 +167,7 @@ def sizes(threshold: float) -> tuple[int, int]:
       >>> sizes(0.8), sizes(0.5), sizes(1.0)
       ((5, 16), (2, 22), (8, 1))
     """
-    if not _LEAST <= threshold <= 1:
+    if not isinstance(threshold, numbers.Real) or not _LEAST <= threshold <= 1:
         raise ValueError(f"threshold = {threshold}: must be from {_LEAST} to 1; such as 0.8")
     if threshold == 1:
         return 8, 1  # equal sets meet in a table of their own

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,8 @@ def related(
       >>> found.id, found.words
       ('c', ['apples'])
     """
+    if not isinstance(ids, Iterable):
+        raise TypeError(f"ids = {ids!r:.40}: must be an id or several; ids are strings")
     wanted = [ids] if isinstance(ids, str) else list(dict.fromkeys(ids))
     if not wanted:
         raise ValueError("ids = []: must name a document at least")

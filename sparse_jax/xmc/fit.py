@@ -27,16 +27,15 @@ from sparse_jax.xmc import (
     label_tree,
     memory,
     mixing,
-    names,
     network,
     seen,
-    sizes,
     soft_labels,
     wide,
 )
+from sparse_jax.xmc.checks import check
 from sparse_jax.xmc.model import About, Model, network_parts, over_all
 from sparse_jax.xmc.network_run import NetworkRun, Options
-from sparse_jax.xmc.presets import PRESETS, Preset
+from sparse_jax.xmc.presets import Preset
 from sparse_jax.xmc.progress import Progress, silent
 from sparse_jax.xmc.soft_labels import Weighted
 
@@ -98,7 +97,7 @@ def fit(
       >>> model.num_labels, len(model.encoders)
       (2, 0)
     """
-    recipe = _check(points, preset, seed, label_names, feature_names)
+    recipe = check(points, preset, seed, label_names, feature_names)
     interrupt = interrupt or Interrupt()
     started = time.perf_counter()
     chosen = weighting_of(points, weighting)
@@ -213,35 +212,6 @@ class _Job:
     def place(self, part: str) -> str | None:
         """Where a part saves its checkpoints."""
         return None if self.directory is None else str(Path(self.directory) / part)
-
-
-def _check(
-    points: XmcData,
-    preset: str,
-    seed: int,
-    label_names: Sequence[str] | None,
-    feature_names: Sequence[str] | None,
-) -> Preset:
-    if preset not in PRESETS:
-        raise ValueError(f"preset = {preset!r}: must be one of {', '.join(PRESETS)}")
-    if seed < 0:
-        raise ValueError(f"seed = {seed}: must be at least 0")
-    if not points.num_points:
-        raise ValueError("points is empty: must have points; give a file with training points")
-    if not points.label_ids.size:
-        raise ValueError(
-            f"none of the {points.num_points} points has a label: there is nothing to learn; "
-            "check that labels come first on each line"
-        )
-    sizes.check(points)
-    for name, given, size in (
-        ("label_names", label_names, points.num_labels),
-        ("feature_names", feature_names, points.num_features),
-    ):
-        if given is not None and len(given) != size:
-            raise ValueError(f"{name} has {len(given)} names: must have {size}, one for each id")
-        names.check(name, () if given is None else given)
-    return PRESETS[preset]
 
 
 def _hold_out(points: Weighted, most: int, seed: int) -> tuple[Weighted, Weighted]:

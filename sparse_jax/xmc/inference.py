@@ -31,7 +31,9 @@ from sparse_jax.retrieval import quantized, topk
 from sparse_jax.retrieval.index import IndexConfig, LshIndex
 from sparse_jax.retrieval.quantized import QuantizedIndex
 from sparse_jax.retrieval.topk import TopK
+from sparse_jax.runtime.arguments import check_kind, check_whole
 from sparse_jax.xmc import calibration, wide
+from sparse_jax.xmc.checks import READ
 from sparse_jax.xmc.model import Mix, Model
 from sparse_jax.xmc.network import Params, encode
 from sparse_jax.xmc.wide import entries
@@ -152,9 +154,8 @@ def predict(model: Model, points: XmcData, *, k: int = 5, batch_size: int = 256)
       >>> predict(xmc.fit(points), points, k=1).labels[:2].tolist()
       [[0], [1]]
     """
-    for name, value in (("k", k), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} = {value}: must be at least 1")
+    k, batch_size = check_whole("k", k), check_whole("batch_size", batch_size)
+    check_kind("points", points, XmcData, READ)
     weighted = prepare(model, points)
     labels = np.full((points.num_points, k), -1, np.int32)
     scores = np.zeros((points.num_points, k), np.float32)

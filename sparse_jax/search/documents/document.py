@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sparse_jax.runtime.arguments import check_kind, check_whole
 from sparse_jax.text.features import normalize
 
 __all__ = [
@@ -80,7 +81,7 @@ class Document:
 def check_text(name: str, value: Any, max_characters: int) -> str:
     """Refuses what is no string, has halves of surrogate pairs, or is too long."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, got {type(value).__name__}")
+        raise TypeError(f"{name} = {value!r:.40}: must be a string; give its text")
     if len(value) > max_characters:
         raise ValueError(
             f"{name} has {len(value):,} characters: must be at most {max_characters:,}; shorten it"
@@ -114,16 +115,16 @@ def check_query(query: str, name: str = "query") -> str:
 
 def check_k(k: int) -> None:
     """Refuses a number of documents that can't be asked for."""
-    if k < 1:
-        raise ValueError(f"k = {k}: must be at least 1")
+    check_whole("k", k)
 
 
 def check_documents(documents: Iterable[Document]) -> list[Document]:
     """Refuses what is no `Document`."""
+    if isinstance(documents, str | Document):
+        raise TypeError(f"documents = {documents!r:.40}: must be several; put it into a list")
     new = list(documents)
-    for document in new:
-        if not isinstance(document, Document):
-            raise TypeError(f"documents must be Document, got {type(document).__name__}")
+    for number, document in enumerate(new):
+        check_kind(f"documents[{number}]", document, Document, "make one of id and text")
     return new
 
 

@@ -83,12 +83,15 @@ def parse(where: Mapping[str, Any]) -> dict[str, Condition]:
       The conditions by key.
 
     Raises:
-      TypeError: if a value is of no type of metadata. ValueError: if an operator is unknown.
+      TypeError: if it is no mapping, or a value is of no type of metadata. ValueError: if an
+        operator is unknown.
 
     Example:
       >>> parse({"year": {"in": [2005, 2006]}})["year"].allows(2005.0)
       True
     """
+    if not isinstance(where, Mapping):
+        raise TypeError(f"where = {where!r:.40}: must be a mapping; give {{field: value}}")
     return {key: _condition(key, value) for key, value in where.items()}
 
 
