@@ -19,7 +19,7 @@ NAMES = [name for module in PROGRAMS for name in module.CHECKS]
 
 @pytest.fixture(scope="module")
 def raised() -> dict[str, str]:
-    """What each check raised, in processes of 8 and of 4 devices."""
+    """What each check raised, in processes of 8 devices."""
     found: dict[str, str] = {}
     for module in PROGRAMS:
         assert module.__file__ is not None

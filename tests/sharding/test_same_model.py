@@ -39,10 +39,10 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_one_two_and_four_processes_make_the_same_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four shards each: weights, what scores mean, and the memory are the same bytes."""
+    """Eight shards each: weights, what scores mean, and the memory are the same bytes."""
     path = write_points(tmp_path / "points.txt")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(PROGRAM).parent), *sys.path]))
-    sizes = ["--hidden", "8", "--epochs", "2", "--batch-size", "16", "--shards", "4"]
+    sizes = ["--hidden", "8", "--epochs", "2", "--batch-size", "16", "--shards", "8"]
     for count in (1, 2, 4):
         model = str(tmp_path / f"model{count}")
         program = [sys.executable, PROGRAM, path, "--model", model, *sizes]
