@@ -31,10 +31,10 @@ def check(points: XmcData, *, needed: int | None = None) -> None:
     Example:
       >>> points = XmcData(
       ...     np.array([0, 1]), np.array([3], np.int32), np.ones(1, np.float32),
-      ...     np.array([0, 1]), np.array([7], np.int32), num_features=9, num_labels=10**15)
-      >>> check(points)
+      ...     np.array([0, 1]), np.array([7], np.int32), num_features=9, num_labels=8)
+      >>> check(points, needed=10**18)
       Traceback (most recent call last):
-      ValueError: num_labels = 1,000,000,000,000,000, num_features = 9: must fit into memory...
+      ValueError: num_labels = 8, num_features = 9: must fit into memory...
     """
     sizes = points.num_labels + points.num_features
     needed = LEAST * sizes if needed is None else needed
