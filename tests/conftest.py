@@ -142,6 +142,15 @@ def quick_compiles() -> Iterator[None]:
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def lean_compiles() -> Iterator[None]:
+    """As `quick_compiles`, for what computes much: LLVM optimizes, XLA fuses by simpler means."""
+    jax.clear_caches()
+    with quickly.compiled(optimized=True):
+        yield
+    jax.clear_caches()
+
+
 @pytest.fixture(params=["ffi", "jax"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Runs the test on the C++ kernels, then on the pure-JAX fallback.

@@ -24,22 +24,26 @@ def fused() -> dict[str, Any]:
     return dict.fromkeys(without_fusion_emitters(), True)
 
 
-def switch(on: bool) -> None:
-    """LLVM without most of its passes, XLA without some emitters; or as it is for users.
+def switch(on: bool, *, optimized: bool = False) -> None:
+    """XLA without some emitters and LLVM without most of its passes; or as they are for users.
 
-    Bits differ between the two ways to compile, and JAX keeps what it compiled in memory without
-    asking which way that was: `jax.clear_caches`, if both happen in one process.
+    Bits differ between the ways to compile, and JAX keeps what it compiled in memory without
+    asking which way that was: `jax.clear_caches`, if several happen in one process.
+
+    Args:
+      on: whether to compile quickly.
+      optimized: leaves LLVM its passes, where programs run longer than these take.
     """
     if on:
         without_fusion_emitters()  # asked before it is used
     compiler.get_compile_options = _quick if on else _PLAIN
-    jax.config.update("jax_disable_most_optimizations", on)
+    jax.config.update("jax_disable_most_optimizations", on and not optimized)
 
 
 @contextlib.contextmanager
-def compiled() -> Iterator[None]:
-    """What is compiled within is compiled quickly."""
-    switch(True)
+def compiled(*, optimized: bool = False) -> Iterator[None]:
+    """What is compiled within is compiled quickly; see `switch`."""
+    switch(True, optimized=optimized)
     try:
         yield
     finally:

@@ -111,10 +111,10 @@ def fit(
       ValueError: if a size is out of range or the shapes don't fit together.
 
     Example:
-      >>> w = jax.random.normal(jax.random.key(0), (500, 16))
+      >>> w = jax.random.normal(jax.random.key(0), (200, 8))
       >>> w = w / jnp.linalg.norm(w, axis=1, keepdims=True)
-      >>> index = fit(jax.random.key(1), w, jnp.zeros(500), w)
-      >>> int(search(index, w[:3], w, jnp.zeros(500), k=1, rescored=100).ids[2, 0])
+      >>> index = fit(jax.random.key(1), w, jnp.zeros(200), w)
+      >>> int(search(index, w[:3], w, jnp.zeros(200), k=1, rescored=100).ids[2, 0])
       2
 
     Reference:
@@ -180,9 +180,9 @@ def update(
       ValueError: if the shapes don't fit together.
 
     Example:
-      >>> w = jax.random.normal(jax.random.key(0), (100, 8))
-      >>> index = fit(jax.random.key(1), w, jnp.zeros(100), w)
-      >>> moved = update(index, jnp.array([5], jnp.int32), w.at[5].set(-w[5]), jnp.zeros(100))
+      >>> w = jax.random.normal(jax.random.key(0), (200, 8))
+      >>> index = fit(jax.random.key(1), w, jnp.zeros(200), w)
+      >>> moved = update(index, jnp.array([5], jnp.int32), w.at[5].set(-w[5]), jnp.zeros(200))
       >>> bool((moved.codes[0, :, 5] == index.codes[0, :, 5]).all())
       False
     """

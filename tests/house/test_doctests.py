@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 
 import jax
@@ -24,6 +25,11 @@ SLOW = [  # seconds of compiling each
     "retrieval.tuner",
     "summarize.abstractive",
 ]
+WHOLE = {
+    "lm.model": ["init"],
+    "lm.generate": ["next_log_probs"],
+    "retrieval.quantized": ["fit", "update", "search"],
+}
 NEEDS = {"nn": "flax", "search": "bm25s", "sklearn": "sklearn"}  # by room, where it isn't ours
 
 
@@ -40,13 +46,26 @@ def importable() -> list[str]:
 def whole_programs(monkeypatch):
     """What examples map over shards, or deal to them, is compiled whole and not by operations.
 
-    Outside of `jax.jit` each operation of each call is a program of its own, on all devices.
+    So is what else takes many of them: outside of `jax.jit` each operation of each call is a
+    program of its own, on all devices.
     """
     plain = jax.shard_map
     monkeypatch.setattr(jax, "shard_map", lambda *args, **named: jax.jit(plain(*args, **named)))
     for name in ("place", "ids_of"):
         method = getattr(sharding.Dealing, name)
         monkeypatch.setattr(sharding.Dealing, name, jax.jit(method, static_argnums=0))
+    for room, names in WHOLE.items():
+        module = importlib.import_module(f"sparse_jax.{room}")
+        for name in names:
+            monkeypatch.setattr(module, name, whole(getattr(module, name)))
+
+
+def whole(function):
+    """The function as one program, sizes and configurations being what it takes by name alone."""
+    by_name = [
+        p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY
+    ]
+    return jax.jit(function, static_argnames=by_name)
 
 
 def some_slow(names: list[str]) -> list:

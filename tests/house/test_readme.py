@@ -24,6 +24,8 @@ from serving import serving
 from sparse_jax import data
 from sparse_jax.commands import main as command_line
 
+pytestmark = pytest.mark.usefixtures("lean_compiles")
+
 ROOT = Path(__file__).resolve().parents[2]
 # The other pages of docs/ report measurements, and hold no code to try.
 PAGES = (

@@ -95,6 +95,8 @@ def test_what_is_compiled_quickly_is_compiled_as_ever_after():
         return found.env_option_overrides, level
 
     usual = options()
+    with quickly.compiled(optimized=True):
+        assert options() == (list(quickly.without_fusion_emitters().items()), usual[1])
     with pytest.raises(KeyError), quickly.compiled():
         assert options() == (list(quickly.without_fusion_emitters().items()), 0)
         raise KeyError

@@ -10,6 +10,8 @@ import reference_hashing as ref
 
 from sparse_jax.retrieval.hashing import simhash, transforms
 
+pytestmark = pytest.mark.usefixtures("lean_compiles")
+
 N, D, B = 203, 19, 7
 fit = jax.jit(transforms.fit, static_argnums=0, static_argnames="num_ranges")
 keys, queries, ranges = map(jax.jit, (transforms.keys, transforms.queries, transforms.ranges))

@@ -19,6 +19,8 @@ from sparse_jax.rows import (
     unique_ids,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 @pytest.fixture(autouse=True)
 def strict():

@@ -20,6 +20,8 @@ from sparse_jax.text import features as feats
 from sparse_jax.text.features import GRAM, PAIR, WORD, extract, normalize
 from sparse_jax.text.stem import stem
 
+pytestmark = pytest.mark.usefixtures("lean_compiles")
+
 WORDS = st.lists(
     st.text("abcdefé ", min_size=0, max_size=12).map(str.strip), min_size=0, max_size=6
 ).map(" ".join)

@@ -21,6 +21,8 @@ from sparse_jax.search import journal, snapshot
 from sparse_jax.search.evaluation import read_dataset
 from sparse_jax.search.journal import Journal, read_journal
 
+pytestmark = pytest.mark.usefixtures("lean_compiles")
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -19,6 +19,8 @@ from sparse_jax.search import arrays, draw, network, taught
 from sparse_jax.search.documents import Lines
 from sparse_jax.search.parameters import narrow, widen
 
+pytestmark = pytest.mark.usefixtures("lean_compiles")
+
 QUERIES = ("python library", "unseenword zorblax", "plank dock of fonts")
 
 

@@ -16,6 +16,8 @@ from sparse_jax import search
 from sparse_jax.commands import search as command
 from sparse_jax.search import state, taught
 
+pytestmark = pytest.mark.usefixtures("lean_compiles")
+
 WORDS = ("my favourite thing", "zorblax", "fonts of the east")
 
 
