@@ -173,6 +173,8 @@ class Reader:
                 self.parse(script, found[1], rest)
             case ["sparse-jax", *rest]:
                 self.run_ours(rest)
+            case ["srun" | "mpirun", *rest]:  # which start what follows their own options
+                self.run(rest[rest.index("sparse-jax") :])
             case ["curl", *rest]:
                 self.asked.append(rest)
             case _:
