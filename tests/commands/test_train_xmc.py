@@ -134,18 +134,17 @@ def test_ctrl_c_saves_and_ends_cleanly(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_preset_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
-    command = [sys.executable, str(SCRIPT), *FILES, "--preset", "accurate"]
+def test_a_preset_that_was_stopped_goes_on_to_the_same_weights(tmp_path, capsys):
+    options = [*FILES, "--preset", "accurate"]
+    command = [sys.executable, str(SCRIPT), *options]
     folder, out = tmp_path / "c", f"{tmp_path}/r.json"
 
-    def weights(*options: str) -> tuple[str, str]:
-        done = subprocess.run(
-            [*command, *options, "--json", out], capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
+    def weights(*more: str) -> tuple[str, str]:
+        status, told, err = call(train, capsys, *options, *more, "--json", out)
+        assert status == 0, err
         results = json.loads(Path(out).read_text())
         assert set(KEYS) <= set(results) or not results["trees"]
-        return results["weights_sha256"], done.stdout
+        return results["weights_sha256"], told
 
     whole, _ = weights()
     saving = ["--checkpoint", str(folder), "--save-every", "50"]

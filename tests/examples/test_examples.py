@@ -47,7 +47,6 @@ def test_examples_are_short_and_each_is_run_here():
         assert f'load("{path.stem}"' in Path(__file__).read_text(), path
 
 
-@pytest.mark.slow
 def test_flat_in_rows_takes_steps_of_both_kinds(capsys):
     load("flat_in_rows").main("600", "700", steps=2)
     shown = r"[67]00 rows: plain JAX [\d.]+ ms, Flax nnx [\d.]+ ms\n"
