@@ -86,7 +86,7 @@ def test_what_another_version_wrote_is_said(log, record):
         (UP._replace(answer="x\udcff"), "answer holds half a surrogate pair"),
         (UP._replace(answer=" \n"), "must be a text"),
         (UP._replace(answer="x" * (MAX_ANSWER + 1)), "answer has 50,001 characters"),
-        (UP._replace(sources=(3,)), "sources must be a string"),
+        (UP._replace(sources=(3,)), "sources.* must be a string"),
     ],
 )
 def test_what_is_no_thumb_is_refused_and_not_kept(log, thumb, message):

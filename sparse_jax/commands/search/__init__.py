@@ -8,6 +8,7 @@
     sparse-jax search associate DIR A B       A means B
     sparse-jax search delete DIR ID           take a document out
     sparse-jax search undo DIR [EVENT]        take feedback back
+    sparse-jax search tune DIR                tune a language model by thumbs on its answers
     sparse-jax search feedback DIR            print what was taught, or teach it another index
     sparse-jax search save DIR                fold the log into a new snapshot
     sparse-jax search evaluate PATH           train and score on queries with answers
@@ -37,6 +38,7 @@ COMMANDS = {
     "delete": "take a document out",
     "undo": "take feedback back",
     "feedback": "print what was taught, or teach it another index",
+    "tune": "tune a language model by thumbs on its answers",
     "save": "fold the log into a new snapshot",
     "evaluate": "train and score on queries with answers",
 }

@@ -49,26 +49,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Answers, and prints the answers and their sources."""
-    model = None
+    author = None
     if args.model:  # before the search: a wrong one is said at once
-        from sparse_jax.commands.lm.models import load
+        from sparse_jax.commands.search.written import open_author, write
 
-        model = load(args.model)
+        author = open_author(args.model)
     with search.load(args.dir, read_only=True) as index:
         where = conditions(args.where)
         found = answer(index, args.question, k=args.k, max_words=args.max_words, where=where)
         written = None
-        if model is not None and found.is_known:
-            from sparse_jax.commands.search.written import complete
-
-            written = complete(model, found, max_words=args.max_words)
+        if author is not None and found.is_known:
+            (written,) = write(author, found, max_words=args.max_words)
         if args.json:
             print(json.dumps(record(found, written), ensure_ascii=False))
         else:
             told = paragraphs(found, written, args.model)
             print("\n\n".join([*told, *["Passages:"] * bool(found.passages)]))
         show(index, found.passages, as_json=args.json)
-    if model is None and found.is_known:
+    if author is None and found.is_known:
         print(NO_MODEL, file=sys.stderr)
 
 

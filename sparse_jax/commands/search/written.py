@@ -7,23 +7,32 @@ So nothing is said that no passage says, and each sentence has its source. That 
 is the model's word alone.
 
 `draw` makes other answers for people to judge: there each choice is drawn, the first sentence among
-the passages, too, and how long the answer may become.
+the passages, too, and how long the answer may become. A model that was tuned by such judgements
+has a judge of its own, which chooses among the completed answer and drawn ones.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from sparse_jax import lm, search
+from sparse_jax.commands.lm.models import load
 from sparse_jax.lm import sentences
+from sparse_jax.lm.preference.judge import FOLDER, Judge
+from sparse_jax.lm.preference.judge import load as load_judge
+from sparse_jax.runtime import saved
 from sparse_jax.search.answers import MIN_EVIDENCE, Answer, split
 from sparse_jax.text.segments import count_words, cut_words, join_sentences
 
-__all__ = ["Written", "complete", "draw"]
+__all__ = ["Author", "Written", "complete", "draw", "open_author", "write"]
+
+CHOICES = 6
+"""Drawn answers that a judge chooses among."""
 
 _AHEAD = 20  # words of each sentence that are compared
 _CONTEXT = 60  # words before, of question and answer, that the model reads
@@ -42,6 +51,53 @@ class Written(NamedTuple):
     def text(self) -> str:
         """All of it."""
         return join_sentences(self.sentences)
+
+
+class Author(NamedTuple):
+    """A language model that writes, and who judges what it wrote."""
+
+    model: lm.LanguageModel
+    judge: Judge | None
+
+
+def open_author(path: str) -> Author:
+    """The model in a directory, with its judge if `search tune` made it.
+
+    Raises:
+      ValueError: if there is no model, it or the judge is damaged, or the judge is another's.
+    """
+    model, place = load(path), Path(path) / FOLDER
+    if not place.exists():
+        return Author(model, None)
+    judge = load_judge(place)
+    if judge.of != saved.read_manifest(path)["file"]:
+        raise ValueError(
+            f"{place} was made for a model that was in {path} before: tune anew, or remove {place}"
+        )
+    return Author(model, judge)
+
+
+def write(author: Author, found: Answer, *, drafts: int = 0, max_words: int = 60) -> list[Written]:
+    """The written answer, and others that are drawn.
+
+    Args:
+      author: of `open_author`.
+      found: an answer that is known.
+      drafts: others at most; there are fewer where the passages hold too little.
+      max_words: of each at most.
+
+    Returns:
+      The completed answer first; with a judge, the one that it likes best of that one and
+      `CHOICES` drawn ones.
+    """
+    first = complete(author.model, found, max_words=max_words)
+    count = drafts if author.judge is None else max(drafts, CHOICES)
+    several = [first, *draw(author.model, found, count, others=[first], max_words=max_words)]
+    if author.judge is not None:
+        texts = [one.text for one in several]
+        rewards = author.judge.score(author.model.vocabulary, found.question, texts)
+        several.insert(0, several.pop(int(np.argmax(rewards))))
+    return several[: drafts + 1]
 
 
 def complete(model: lm.LanguageModel, found: Answer, *, max_words: int = 60) -> Written:

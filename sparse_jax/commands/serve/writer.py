@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from sparse_jax.commands.lm.models import load
-from sparse_jax.commands.search.written import Written, complete, draw
+from sparse_jax.commands.search.written import Written, open_author, write
 from sparse_jax.search.answers import Answer
 
 
@@ -22,19 +21,18 @@ class Writer:
 
     def __init__(self, path: str, drafts: int) -> None:
         self.path, self._drafts = path, drafts
-        self._model, self._lock = load(path), threading.Lock()
+        self._author, self._lock = open_author(path), threading.Lock()
 
     def write(self, found: Answer, *, max_words: int = 60) -> Written | None:
         """The written answer; None where it isn't known."""
         if not found.is_known:
             return None
         with self._lock:
-            return complete(self._model, found, max_words=max_words)
+            return write(self._author, found, max_words=max_words)[0]
 
     def several(self, found: Answer) -> list[Written]:
         """The written answer and the drafts; the same ones each time."""
-        first = self.write(found)
-        if first is None:
+        if not found.is_known:
             return []
         with self._lock:
-            return [first, *draw(self._model, found, self._drafts, others=[first])]
+            return write(self._author, found, drafts=self._drafts)
