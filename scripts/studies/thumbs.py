@@ -158,8 +158,9 @@ def judge_run(
         known.append(likes[pair.chosen] - likes[pair.rejected])
         shorter.append(len(words(pair.rejected)) - len(words(pair.chosen)))
         texts = [one["text"] for one in row["answers"]]
-        assert tuned.judge is not None
-        rewards = tuned.judge.score(tuned.model.vocabulary, row["question"], texts)
+        rewards = np.zeros(len(texts))  # as the page does without a judge
+        if tuned.judge is not None:
+            rewards = tuned.judge.score(tuned.model.vocabulary, row["question"], texts)
         short = min(texts, key=lambda text: len(words(text)))
         for name, chosen in (
             ("judge", [texts[int(np.argmax(rewards))]]),

@@ -19,8 +19,9 @@ from small_writer import save_model
 
 from sparse_jax import lm, search
 from sparse_jax.commands import search as command
-from sparse_jax.commands.search import written
+from sparse_jax.commands.search import tune, written
 from sparse_jax.commands.search.thumb_pairs import MIN_QUESTIONS, interval, pair_up
+from sparse_jax.lm.preference import judge
 from sparse_jax.lm.text import read_texts
 from sparse_jax.search.answers import answer
 from sparse_jax.search.thumbs import FILE, Thumb, Thumbs
@@ -166,6 +167,15 @@ def judged_answers_come_first(place: Path, tuned: Path) -> None:
     lm.save(base.model, other)
     with pytest.raises(ValueError, match=r"judge was made for a model that was in .* tune anew"):
         written.open_author(str(other))
+
+
+def test_a_judge_that_guesses_is_not_kept(tmp_path):
+    params = {"match": np.zeros((2, 2), np.float32), "pairs": np.zeros(4, np.float32)}
+    one = judge.Judge(params, np.ones((5, 2), np.float32), history=4, length=4)
+    model = save_model(tmp_path / "m", ["plum"])
+    for low, author in ((0.51, True), (0.5, False), (0.5, False), (0.51, True)):
+        tune._keep_judge(one, model, low)
+        assert (written.open_author(str(model)).judge is not None) is author
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ Of each question, an answer with a thumb up was liked more than one with a thumb
 the questions is held out and judges, by one pair each. Of the other pairs a reward model and, by
 direct preference optimization, the language model learn; ordinary text beside them are documents of
 the index. The reward model is kept beside the language model, as its judge: of the answer that the
-model completes and some that it draws, the one that the judge likes best is shown.
+model completes and some that it draws, the one that the judge likes best is shown. It isn't kept
+where its interval holds .5, a guess.
 `sparse-jax lm preference` takes pairs of other kinds, in a file.
 
 Figures are those of `sparse-jax lm preference --help`, of the held-out questions, with exact 95 %
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -92,12 +94,21 @@ def run(args: argparse.Namespace) -> None:
             raise KeyboardInterrupt
         results = _figures(found, reward, dpo)
         lm.save(tuner.tuned(), args.save)
-        of = saved.read_manifest(args.save)["file"]
-        save_judge(dataclasses.replace(judge, of=of), Path(args.save) / FOLDER)
+        _keep_judge(judge, Path(args.save), results["reward_win_rate_interval"][0])
     if min(results[f"{name}_interval"][0] for name in ("reward_win_rate", "win_rate_after")) <= 0.5:
         told = "note: an interval after training holds .5, a guess: more thumbs may help"
         print(told, file=sys.stderr)
     tell(results, args.json)
+
+
+def _keep_judge(judge: Judge, model: Path, low: float) -> None:
+    """Keeps a judge beside its model if it is better than a guess, by the end of its interval."""
+    place = model / FOLDER
+    if low > 0.5:
+        of = saved.read_manifest(model)["file"]
+        save_judge(dataclasses.replace(judge, of=of), place)
+    elif place.exists():  # of the model that was here before
+        shutil.rmtree(place)
 
 
 def _documents(index: search.Index, seed: int) -> tuple[list[str], list[str]]:
