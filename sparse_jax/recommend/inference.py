@@ -18,6 +18,7 @@ from sparse_jax.recommend import encoder
 from sparse_jax.recommend.model import Model, Shape
 from sparse_jax.recommend.pairs import to_matrix
 from sparse_jax.runtime.arguments import check_whole
+from sparse_jax.runtime.trees import owned
 
 _READ = 30  # events that the pairs of a history are read of; older ones say next to nothing
 
@@ -225,8 +226,8 @@ def ready(model: Model) -> Ready:
     for kept, arrays in _READY:
         if kept is model:
             return arrays
-    offsets, items, weights = (jnp.asarray(x) for x in model.pairs)
-    bias = jnp.asarray(model.bias)
+    offsets, items, weights = (owned(x) for x in model.pairs)
+    bias = owned(model.bias)
     # Without an encoder the pairs' kernel adds the bias itself, times the weight.
     wide_bias = jnp.zeros_like(bias) if model.encoders else bias
     found = Ready(

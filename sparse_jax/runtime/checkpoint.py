@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax.runtime.trees import owned
+
 _NAME = re.compile(r"(\d+)_step_(\d+)")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what Orbax hasn't renamed yet
 _BLOCK = 1 << 27  # bytes of an array that are written and read at once
@@ -155,8 +157,7 @@ def restore(directory: str | Path, like_state: Any) -> tuple[Any, dict[str, Any]
                 return _filled(like, blocks)
             if name not in arrays:
                 return jnp.zeros(like.shape, like.dtype)
-            # A copy of JAX's own: an array that shares NumPy's memory can't be donated.
-            data = jnp.array(arrays.pop(name))
+            data = owned(arrays.pop(name))
             if _is_key(like):
                 return jax.random.wrap_key_data(data, impl=about["generators"][name])
             return data

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax.runtime.trees import owned
 from sparse_jax.search import cold, latent, network
 from sparse_jax.search.config import Config
 from sparse_jax.search.parameters import Network
@@ -59,9 +60,7 @@ def _trained(
     """float32 [num_features, d], trained on pieces of documents alone."""
     first = _first(config)
     rows = np.concatenate([np.asarray(r) for _, r in _encodings(first.embedding, features, values)])
-    start = dataclasses.replace(
-        first, output=jnp.asarray(rows[order])
-    )  # `order` leaves padding out
+    start = dataclasses.replace(first, output=owned(rows[order]))  # `order` leaves padding out
     return cold.fit(start, hasher, values, config=config).embedding
 
 

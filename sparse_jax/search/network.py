@@ -29,6 +29,7 @@ from sparse_jax import layers, optim
 from sparse_jax.layers import active, losses
 from sparse_jax.optim import rates
 from sparse_jax.rows import RowSparse, embedding_bag, set_rows, take_rows, unique_ids
+from sparse_jax.runtime.trees import owned
 from sparse_jax.search import draw, fusion
 from sparse_jax.search.parameters import Network, Stored, narrow, widen
 
@@ -109,7 +110,7 @@ def unpack(stored: Stored) -> Network:
     return Network(
         embedding,
         gain.at[stored.gain_ids].set(stored.gain_values) if stored.gain_ids.size else gain,
-        jnp.array(stored.output),
+        owned(stored.output),
     )
 
 

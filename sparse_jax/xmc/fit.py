@@ -19,6 +19,7 @@ from sparse_jax.data.weighting import fit as weighting_of
 from sparse_jax.ops.label_tree import LabelTree, Svm
 from sparse_jax.runtime import checkpoint
 from sparse_jax.runtime.interrupt import Interrupt
+from sparse_jax.runtime.trees import owned
 from sparse_jax.xmc import (
     accounting,
     calibration,
@@ -114,7 +115,7 @@ def fit(
         label_names=None if label_names is None else tuple(label_names),
         feature_names=None if feature_names is None else tuple(feature_names),
     )
-    idf = None if chosen.idf is None else jnp.asarray(chosen.idf)
+    idf = None if chosen.idf is None else owned(chosen.idf)
     kept = memory.keep(points, seed=seed)
     counts: dict[str, Any] = {}
     with interrupt:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.ops.label_tree import LabelTree
+from sparse_jax.runtime.trees import owned
 
 
 def widen(tree: LabelTree, more_features: int, more_labels: int) -> LabelTree:
@@ -103,12 +104,12 @@ def _join(first: _Part, second: _Part, num_labels: int) -> LabelTree:
     absent = np.setdiff1d(np.arange(num_labels), merged, assume_unique=True)
     offsets, nodes, weights = _merge_weights(parts, moved)
     return LabelTree(
-        offsets=jnp.asarray(np.asarray(offsets, np.int32)),
-        nodes=jnp.asarray(np.asarray(nodes, np.int32)),
-        weights=jnp.asarray(weights),
-        bias=jnp.asarray(np.concatenate([*bias, np.zeros(absent.size, np.float32)])),
-        children=jnp.asarray(np.asarray(children, np.int32)),
-        labels=jnp.asarray(np.asarray(np.concatenate([merged, absent]), np.int32)),
+        offsets=owned(np.asarray(offsets, np.int32)),
+        nodes=owned(np.asarray(nodes, np.int32)),
+        weights=owned(weights),
+        bias=owned(np.concatenate([*bias, np.zeros(absent.size, np.float32)])),
+        children=owned(np.asarray(children, np.int32)),
+        labels=owned(np.asarray(np.concatenate([merged, absent]), np.int32)),
         depth=depth,
     )
 

@@ -26,6 +26,7 @@ from scipy import sparse  # type: ignore[import-untyped]
 
 from sparse_jax.data import Batch, XmcData
 from sparse_jax.ops.label_tree import LabelTree, Level, Svm, fit_tree_level, tree_scores
+from sparse_jax.runtime.trees import owned
 from sparse_jax.xmc import seen
 from sparse_jax.xmc.wide import entries, row_scale
 
@@ -103,12 +104,12 @@ def fit(
     rows = sparse.coo_matrix(triples, (train.num_features, first[-1])).tocsr()
     inner = np.concatenate([below[:-1] for below in children] + [[first[-1]]])
     return LabelTree(
-        offsets=jnp.asarray(np.asarray(rows.indptr, np.int32)),
-        nodes=jnp.asarray(np.asarray(rows.indices, np.int32)),
-        weights=jnp.asarray(rows.data),
-        bias=jnp.asarray(np.concatenate(bias)),
-        children=jnp.asarray(np.asarray(inner, np.int32)),
-        labels=jnp.asarray(np.asarray(labels, np.int32)),
+        offsets=owned(np.asarray(rows.indptr, np.int32)),
+        nodes=owned(np.asarray(rows.indices, np.int32)),
+        weights=owned(rows.data),
+        bias=owned(np.concatenate(bias)),
+        children=owned(np.asarray(inner, np.int32)),
+        labels=owned(np.asarray(labels, np.int32)),
         depth=len(children),
     )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.data import XmcData, concatenate
+from sparse_jax.runtime.trees import owned
 
 KEPT = 16384  # points, at most
 
@@ -31,11 +31,11 @@ def keep(points: XmcData, *, seed: int) -> Memory:
     if points.num_points > KEPT:
         chosen = points.take(sample(points.num_points, seed=seed))
     return Memory(
-        jnp.asarray(np.asarray(chosen.feature_offsets, np.int32)),
-        jnp.asarray(chosen.feature_ids),
-        jnp.asarray(chosen.feature_values),
-        jnp.asarray(np.asarray(chosen.label_offsets, np.int32)),
-        jnp.asarray(chosen.label_ids),
+        owned(np.asarray(chosen.feature_offsets, np.int32)),
+        owned(chosen.feature_ids),
+        owned(chosen.feature_values),
+        owned(np.asarray(chosen.label_offsets, np.int32)),
+        owned(chosen.label_ids),
     )
 
 

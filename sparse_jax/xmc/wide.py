@@ -29,6 +29,7 @@ from sparse_jax.ops.fixed_order import weighted_total
 from sparse_jax.ops.wide import Entries, co_occurring, wide_scores, wide_step
 from sparse_jax.runtime import loop
 from sparse_jax.runtime.interrupt import Interrupt
+from sparse_jax.runtime.trees import owned
 from sparse_jax.xmc import soft_labels
 from sparse_jax.xmc.progress import Progress, silent
 
@@ -85,12 +86,12 @@ def zeros(points: XmcData, *, min_share: float = 0.002) -> WideModel:
     )
     seen = np.bincount(points.label_ids, minlength=points.num_labels) > 0
     return WideModel(
-        offsets=jnp.asarray(offsets),
-        label_ids=jnp.asarray(label_ids),
-        weights=jnp.asarray(np.zeros(label_ids.size, np.float32)),
-        slots=jnp.asarray(np.full(label_ids.size, _FIRST_SLOT, np.float32)),
-        bias=jnp.asarray(np.where(seen, np.float32(_FIRST_BIAS), np.float32(UNSEEN))),
-        bias_slots=jnp.asarray(np.full(points.num_labels, _FIRST_SLOT, np.float32)),
+        offsets=owned(offsets),
+        label_ids=owned(label_ids),
+        weights=owned(np.zeros(label_ids.size, np.float32)),
+        slots=owned(np.full(label_ids.size, _FIRST_SLOT, np.float32)),
+        bias=owned(np.where(seen, np.float32(_FIRST_BIAS), np.float32(UNSEEN))),
+        bias_slots=owned(np.full(points.num_labels, _FIRST_SLOT, np.float32)),
     )
 
 
