@@ -24,6 +24,7 @@ import numpy as np
 
 from sparse_jax import data, sharding
 from sparse_jax.optim import fused
+from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.machine import peak_rss_bytes
 from sparse_jax.xmc import sharded_step
 
@@ -95,6 +96,7 @@ def loopback_bytes() -> int:
 
 def child(args: argparse.Namespace) -> None:
     """Trains in this process, one of those that the environment names; process 0 prints."""
+    keep_freed_memory()  # as the training command does
     with sharding.hard_exit():
         sharding.initialize(options=vars(args))
         mesh = sharding.mesh()
