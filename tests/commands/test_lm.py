@@ -78,6 +78,13 @@ def test_trains_and_reports(model):
     assert 0 < results["madds_per_token"] < results["dense_madds_per_token"]
 
 
+def test_rows_of_bfloat16_reach_the_model():
+    given = train_lm.parse_args(["x.txt", "--dtype", "bfloat16"])
+    assert train_lm.make_config(given, 100).dtype == "bfloat16"
+    assert train_lm.make_config(train_lm.parse_args(["x.txt"]), 100).dtype == "float32"
+
+
+@pytest.mark.slow
 def test_rows_of_bfloat16_are_kept_and_scored(text, tmp_path, capsys):
     out, once = str(tmp_path / "c"), [*SMALL[:-1], "1"]
     assert train_lm.main([text, *once, "--dtype", "bfloat16", "--checkpoint", out]) == 0

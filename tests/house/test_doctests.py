@@ -24,6 +24,7 @@ SLOW = [  # seconds of compiling each
     "retrieval.quantized",
     "retrieval.tuner",
     "summarize.abstractive",
+    "summarize.saved",
 ]
 WHOLE = {
     "lm.model": ["init"],
