@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Do hash-ranked negatives help? LSH, learned LSH, uniform, and the exact best, at equal cost.
+"""Which negatives help? Uniform, ranked by tables, by logits of a sample or of all, at equal cost.
 
-    python scripts/compare_negatives.py --sets data/debian-depends data/delicious --runs DIR
+    python scripts/studies/compare_negatives.py --sets data/debian-depends --runs DIR
 
 Each way of choosing the active set's negatives trains the same network on the same batches: first
 for equal steps, then for equal seconds, namely the processor seconds that the cheapest way took for
@@ -19,21 +19,23 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import negatives_table
 import numpy as np
+import ranking_ways
 from learned_hashing import LearnedRun
 
 from sparse_jax import data
 from sparse_jax.commands.xmc import train as train_xmc
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.files import write_json
-from sparse_jax.xmc import metrics
+from sparse_jax.xmc import metrics, negatives
 from sparse_jax.xmc import step as training
 from sparse_jax.xmc.network_run import NetworkRun, Options
 
 DEFAULT_SET = str(Path(__file__).resolve().parent.parent / "data" / "debian-depends")
-WAYS = ("uniform", "lsh", "learned", "oracle")
+WAYS = ("uniform", "lsh", "learned", "oracle", "ranked", *ranking_ways.WAYS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Setting:
 
     set: str
     mode: str
-    active: int
+    active: int | None  # what the data need
     candidates: int
     loss: str
     batch_size: int
@@ -64,13 +66,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="PREFIX_train.txt.gz and PREFIX_test.txt.gz, or .txt (debian-depends)",
     )
     add("--ways", nargs="+", choices=WAYS, default=WAYS, help="(all)")
-    add("--active", nargs="+", type=int, default=[1024], metavar="A", help="(1024)")
+    add("--active", nargs="+", type=int, default=[None], metavar="A", help="(what the data need)")
     add(
         "--candidates",
         type=int,
         default=24,
         metavar="M",
-        help="ranked rows of each example; the rest of A is drawn uniformly (24)",
+        help="rows of each example that lsh, learned and oracle rank; the rest of A is drawn "
+        "uniformly (24)",
     )
     add("--mode", choices=training.MODES, default="shared", help="(shared)")
     add("--loss", choices=("softmax", "bce"), default="softmax", help="(softmax)")
@@ -97,7 +100,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def load(prefix: str, args: argparse.Namespace, active: int) -> tuple[data.XmcData, data.XmcData]:
+def load(
+    prefix: str, args: argparse.Namespace, active: int | None
+) -> tuple[data.XmcData, data.XmcData]:
     """Training and test points of a set.
 
     In per_example mode, training points whose labels would fill more than half of A are left out.
@@ -105,7 +110,7 @@ def load(prefix: str, args: argparse.Namespace, active: int) -> tuple[data.XmcDa
     ending = ".txt.gz" if Path(f"{prefix}_train.txt.gz").exists() else ".txt"
     files = [f"{prefix}_{part}{ending}" for part in ("train", "test")]
     train, test = train_xmc.load_weighted(files)
-    if args.mode == "per_example":
+    if args.mode == "per_example" and active is not None:
         train = train.take(np.diff(train.label_offsets) <= active // 2)
     if args.points:
         order = np.random.default_rng(0).permutation(train.num_points)
@@ -213,27 +218,31 @@ class Study:
         )
 
 
+def train_all(args: argparse.Namespace) -> None:
+    """Every run that isn't in the directory yet."""
+    for prefix in args.sets:
+        for active in args.active:
+            train, test = load(prefix, args, active)
+            setting = Setting(
+                set=Path(prefix).name,
+                mode=args.mode,
+                active=active,
+                candidates=args.candidates,
+                loss=args.loss,
+                batch_size=args.batch_size,
+                epochs=args.epochs,
+                points=train.num_points,
+            )
+            Study(setting, train, test, Path(args.runs)).compare(args.ways, args.seeds, args.equal)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
     keep_freed_memory()
     try:
-        for prefix in args.sets:
-            for active in args.active:
-                train, test = load(prefix, args, active)
-                setting = Setting(
-                    set=Path(prefix).name,
-                    mode=args.mode,
-                    active=active,
-                    candidates=args.candidates,
-                    loss=args.loss,
-                    batch_size=args.batch_size,
-                    epochs=args.epochs,
-                    points=train.num_points,
-                )
-                Study(setting, train, test, Path(args.runs)).compare(
-                    args.ways, args.seeds, args.equal
-                )
+        with mock.patch.dict(negatives.STRATEGIES, ranking_ways.WAYS):
+            train_all(args)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -147,7 +147,7 @@ def show(tables: list[dict[str, Any]]) -> None:
         setting = table["setting"]
         print(
             f"\n{setting['set']}, {setting['labels']:,} labels, {setting['points']:,} points, "
-            f"{setting['mode']}, {setting['loss']}, A = {setting['active']:,}, "
+            f"{setting['mode']}, {setting['loss']}, A = {setting['active'] or 'auto'}, "
             f"M = {setting['candidates']}, B = {setting['batch_size']}, "
             f"{setting['epochs']} epochs: equal {table['equal']}\n"
         )
@@ -216,6 +216,6 @@ def draw(path: str, tables: list[dict[str, Any]]) -> None:
 
 def _name(setting: dict[str, Any]) -> str:
     return (
-        f"{setting['set']}\n{setting['mode']}, A {setting['active']}, M {setting['candidates']}"
-        f", {setting['loss']}"
+        f"{setting['set']}\n{setting['mode']}, A {setting['active'] or 'auto'}, "
+        f"M {setting['candidates']}, {setting['loss']}"
     )

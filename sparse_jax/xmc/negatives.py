@@ -17,7 +17,7 @@ from sparse_jax.layers import active, sparse_dense
 from sparse_jax.ops.active_sets import CANDIDATE
 from sparse_jax.retrieval import index
 from sparse_jax.retrieval.hashing import transforms
-from sparse_jax.retrieval.index import IndexConfig, LshIndex
+from sparse_jax.retrieval.index import LshIndex
 from sparse_jax.xmc.network import Params
 
 
@@ -28,7 +28,12 @@ class Candidates(NamedTuple):
     counts: jax.Array  # int32 [B, M], the larger the sooner in
 
 
-Find = Callable[[LshIndex | None, Params, jax.Array, IndexConfig], Candidates]
+# (key, tables, params, hidden [B, d], a `step.Config`) to candidates of the first examples or all.
+Find = Callable[[jax.Array, LshIndex | None, Params, jax.Array, Any], Candidates]
+
+RANKING = 16  # examples of a batch that rank a run of labels: their finds serve the whole batch
+RUN = 4096  # labels of a run, at most
+BEST = 8  # that each of these examples takes of the run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,24 +42,53 @@ class Strategy:
 
     about: str  # for --help
     find: Find | None = None  # candidates of hidden vectors [B, d]; None takes a uniform sample
+    scored: Callable[[int, int], int] = lambda examples, labels: 0  # logits of choosing, a batch
     uses_index: bool = False  # hash tables over the output layer
     whole_layer: bool = False  # no active set: all outputs of every example
 
 
 def _from_tables(
-    tables: LshIndex | None, params: Params, hidden: jax.Array, config: IndexConfig
+    key: jax.Array, tables: LshIndex | None, params: Params, hidden: jax.Array, config: Any
 ) -> Candidates:
     assert tables is not None
-    ranked = index.candidates(tables, hidden, config=config)
+    ranked = index.candidates(tables, hidden, config=config.index)
     return Candidates(ranked.ids, ranked.counts)
 
 
 def _exact(
-    tables: LshIndex | None, params: Params, hidden: jax.Array, config: IndexConfig
+    key: jax.Array, tables: LshIndex | None, params: Params, hidden: jax.Array, config: Any
 ) -> Candidates:
-    weights = params["output"].astype(hidden.dtype)
-    logits = sparse_dense(weights, params["output_bias"], hidden)
-    most = min(config.max_candidates, weights.shape[0])
+    logits = sparse_dense(params["output"].astype(hidden.dtype), params["output_bias"], hidden)
+    return best(logits, config.index.max_candidates)
+
+
+def _of_a_run(
+    key: jax.Array, tables: LshIndex | None, params: Params, hidden: jax.Array, config: Any
+) -> Candidates:
+    """Dynamic negative sampling (Zhang et al. 2013): the best of a sample, not of all.
+
+    The very best of all labels are often right ones that nobody noted. The sample is a run of
+    rows, which are read where they lie.
+    """
+    num_rows, width = params["output"].shape
+    size = _run(num_rows)
+    run = jax.random.randint(jax.random.fold_in(key, 1), (), 0, -(-num_rows // size))
+    first = jnp.minimum(run * size, num_rows - size)
+    rows = jax.lax.dynamic_slice(params["output"], (first, 0), (size, width)).astype(hidden.dtype)
+    bias = jax.lax.dynamic_slice(params["output_bias"], (first,), (size,))
+    few = hidden if config.mode == "per_example" else hidden[:RANKING]
+    found = best(sparse_dense(rows, bias, few), BEST)
+    return Candidates(found.ids + first, found.counts)
+
+
+def _run(num_rows: int) -> int:
+    """Labels of a run: all runs are of one size, and together hold every label."""
+    return -(-num_rows // -(-num_rows // RUN))
+
+
+def best(logits: jax.Array, most: int) -> Candidates:
+    """The columns with the best logits of each row."""
+    most = min(most, logits.shape[1])
     # Behind the barrier XLA:CPU keeps its fast top_k; sliced in place it would sort all.
     ids = jax.lax.optimization_barrier(jax.lax.top_k(logits, most))[1].astype(jnp.int32)
     places = jnp.arange(most, dtype=jnp.int32)[None, :]
@@ -63,8 +97,18 @@ def _exact(
 
 STRATEGIES: dict[str, Strategy] = {
     "lsh": Strategy("those that hash tables find for each example", _from_tables, uses_index=True),
-    "uniform": Strategy("a uniform sample; the strongest at equal time for most data"),
-    "oracle": Strategy("the exactly best-scoring labels: a bound, it costs O(N·d)", _exact),
+    "uniform": Strategy("a uniform sample"),
+    "ranked": Strategy(
+        "the best-scoring of a random run of labels, for a few examples: the strongest at equal "
+        "time for most data",
+        _of_a_run,
+        scored=lambda examples, labels: min(examples, RANKING) * _run(labels),
+    ),
+    "oracle": Strategy(
+        "the exactly best-scoring labels: a bound, it costs O(N·d)",
+        _exact,
+        scored=lambda examples, labels: examples * labels,
+    ),
     "dense": Strategy("no sample: all labels, every row updated", whole_layer=True),
 }
 
@@ -81,7 +125,7 @@ def choose(
     """The active set of a batch, shared or one for each example.
 
     Args:
-      key: PRNG key of the uniform fill.
+      key: PRNG key of the uniform fill, and of what else is drawn.
       params: of the network.
       tables: over its output layer, where the strategy uses them.
       batch: B points.
@@ -92,10 +136,10 @@ def choose(
     find = STRATEGIES[config.strategy].find
     ids: jax.Array | None = None
     counts: jax.Array | None = None
-    if find is not None:
-        ids, counts = find(tables, params, jax.lax.stop_gradient(hidden), config.index)
-        ids = jnp.where(batch.row_mask[:, None], ids, -1)
     size = min(config.active, num_rows)
+    if find is not None and size < num_rows:
+        ids, counts = find(key, tables, params, jax.lax.stop_gradient(hidden), config)
+        ids = jnp.where(batch.row_mask[: ids.shape[0], None], ids, -1)
     if config.mode == "shared":
         return active.shared_set(key, batch.label_ids, ids, counts, size=size, num_rows=num_rows)
     return active.per_example_sets(

@@ -28,7 +28,7 @@ from sparse_jax.xmc.progress import Progress, silent
 
 MAINTAIN_EVERY = 10  # steps between looks at the schedules of re-hash and rebuild
 LOOK_EVERY = 25  # steps between looks at the metrics
-ACTIVE = 1024  # places of an active set, or as many as the batch's own labels need
+NEGATIVES = 256  # places of an active set beyond those that a batch's own labels may need
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": fused.adam,
     "row-scale": row_scale,
@@ -39,9 +39,9 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 class Options:
     """What a network is and how it learns. The defaults serve `train_xmc.py` and the presets."""
 
-    strategy: str = "uniform"  # one of `negatives.STRATEGIES`
+    strategy: str = "ranked"  # one of `negatives.STRATEGIES`
     mode: training.Mode = "shared"  # one active set for a batch, or "per_example"
-    active: int | None = None  # its size; None: ACTIVE, or more where the labels need it
+    active: int | None = None  # its size; None: what the labels need and NEGATIVES more
     hidden: int = 128
     loss: training.Loss = "softmax"  # or "bce"
     correction: training.Correction = "none"  # for the chance of being sampled: or "logq", "lsh"
@@ -97,7 +97,9 @@ def make_config(options: Options, points: data.XmcData, capacity: data.Capacity)
     needed = capacity.distinct_labels if options.mode == "shared" else max_labels
     active = options.active
     if active is None:
-        active = max(ACTIVE, -(-(needed + ACTIVE // 2) // 64) * 64)
+        active = -(-(needed + NEGATIVES) // 64) * 64
+        if points.num_labels <= 2 * active:  # then all of them serve better
+            active = points.num_labels
     whole = STRATEGIES[options.strategy].whole_layer
     if not whole and min(active, points.num_labels) < needed:
         holder = "batch" if options.mode == "shared" else "point"
@@ -364,9 +366,10 @@ class NetworkRun:
         }
 
     def _counts(self, means: dict[str, float]) -> accounting.StepCounts:
-        num_labels = self.points.num_labels
+        num_labels, batch_size = self.points.num_labels, self.options.batch_size
+        strategy = STRATEGIES[self.options.strategy]
         shape = accounting.StepCounts(
-            batch_size=self.options.batch_size,
+            batch_size=batch_size,
             hidden=self.options.hidden,
             num_features=self.points.num_features,
             num_labels=num_labels,
@@ -375,13 +378,14 @@ class NetworkRun:
             active=min(self.config.active, num_labels),
             touched_labels=means.get("touched_labels", 0.0),
         )
-        if STRATEGIES[self.options.strategy].whole_layer:
+        if strategy.whole_layer:
             return dataclasses.replace(shape, active=num_labels)
-        if self.options.strategy == "oracle":  # an exact search of all rows finds the candidates
-            return dataclasses.replace(shape, hash_madds=num_labels * self.options.hidden)
         index = self.state.index
         if index is None:
-            return shape
+            scored = 0 if shape.active == num_labels else strategy.scored(batch_size, num_labels)
+            return dataclasses.replace(
+                shape, hash_madds=-(-scored * self.options.hidden // batch_size)
+            )
         rehashed = int(index.rehashed) + int(index.rebuilds) * num_labels
         return dataclasses.replace(
             shape,

@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 from in_process import call
 
-from sparse_jax.retrieval import hashing
+from sparse_jax.retrieval import hashing, index
 from sparse_jax.retrieval.hashing import simhash
+from sparse_jax.retrieval.index import IndexConfig
 from sparse_jax.runtime.loop import Clock
-from sparse_jax.xmc import metrics
+from sparse_jax.xmc import metrics, negatives, network
+from sparse_jax.xmc import step as training
 
 ROOT = Path(__file__).resolve().parents[2]
 
 import compare_negatives  # noqa: E402
 import learned_hashing  # noqa: E402
 import negatives_table  # noqa: E402
+import ranking_ways  # noqa: E402
 
 TINY = str(ROOT / "tests" / "fixtures" / "xmc_tiny")
 SMALL = ["--sets", TINY, "--active", "256", "--batch-size", "64", "--epochs", "4"]
@@ -68,6 +71,30 @@ def test_functions_are_learned_while_the_network_is(quick_compiles):
     drawn = simhash.init(jax.random.key(0), 128, num_tables=16, num_bits=8)
     assert run.state.index.hash_params.directions.shape == drawn.directions.shape
     assert run.history[-1]["loss"] < run.history[0]["loss"]
+
+
+def test_few_examples_rank_all_rows_or_those_that_tables_find():
+    rng = np.random.default_rng(0)
+    params = network.init_params(jax.random.key(0), num_features=9, num_labels=200, hidden=16)
+    params["output"] = jnp.asarray(rng.integers(-4, 5, (200, 16)), jnp.float32)
+    hidden = jnp.asarray(rng.integers(-4, 5, (20, 16)), jnp.float32)
+    # As many rows as buckets hold: the tables find all, and exact ranks are those of the search.
+    tables = IndexConfig(num_tables=2, num_bits=1, capacity=200, max_candidates=3)
+    config = training.Config(index=tables)
+    made = index.init(jax.random.key(1), params["output"], params["output_bias"], config=tables)
+    made = index.observe(made, hidden)
+    logits = np.asarray(hidden[: negatives.RANKING] @ params["output"].T)
+    best = -np.sort(-logits, axis=1)[:, : negatives.BEST]
+    for way, given in (("exact", None), ("rescored", made)):
+        find = ranking_ways.WAYS[way].find
+        found = np.asarray(find(jax.random.key(2), given, params, hidden, config).ids)
+        assert found.shape == best.shape
+        got = np.take_along_axis(logits, np.maximum(found, 0), axis=1)
+        if way == "exact":
+            np.testing.assert_array_equal(got, best)
+        else:  # a bucket of each table: most rows, not all
+            assert (got[found >= 0] >= best.min()).mean() > 0.5
+            assert (got == best).mean() > 0.5
 
 
 class Guesses:

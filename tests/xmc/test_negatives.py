@@ -177,15 +177,15 @@ def test_the_loss_of_a_step_is_the_corrected_one(strategy, mode, correction, los
 
 def test_the_oracle_finds_the_best_and_padding_finds_nothing():
     params, hidden = arrays()
-    settings = config(strategy="oracle", index=IndexConfig(max_candidates=4), active=N)
-    found = negatives.STRATEGIES["oracle"].find(None, params, hidden, settings.index)
+    settings = config(strategy="oracle", index=IndexConfig(max_candidates=4), active=N - 1)
+    find = negatives.STRATEGIES["oracle"].find
+    found = find(jax.random.key(0), None, params, hidden, settings)
     logits = np.asarray(hidden) @ np.asarray(params["output"]).T + params["output_bias"][None]
     np.testing.assert_array_equal(found.ids, np.argsort(-logits, axis=1)[:, :4])
     np.testing.assert_array_equal(found.counts, np.tile([4, 3, 2, 1], (B, 1)))
     for most, kept in ((D + 3, D + 3), (N + 9, N)):
-        more = negatives.STRATEGIES["oracle"].find(
-            None, params, hidden, IndexConfig(max_candidates=most)
-        )
+        wider = dataclasses.replace(settings, index=IndexConfig(max_candidates=most))
+        more = find(jax.random.key(0), None, params, hidden, wider)
         np.testing.assert_array_equal(more.ids, np.argsort(-logits, axis=1)[:, :kept])
     # Examples that are padding bring no candidates.
     half = dataclasses.replace(BATCH, row_mask=np.arange(B) < 2)
@@ -195,8 +195,37 @@ def test_the_oracle_finds_the_best_and_padding_finds_nothing():
     assert candidates == set(np.asarray(found.ids)[:2].ravel().tolist()) - labels
 
 
+@pytest.mark.parametrize("mode", ["shared", "per_example"])
+def test_ranked_takes_the_best_of_a_run_and_runs_cover_all_labels(monkeypatch, mode):
+    monkeypatch.setattr(negatives, "RUN", 20)  # of 48: three runs of 16
+    monkeypatch.setattr(negatives, "RANKING", 3)
+    monkeypatch.setattr(negatives, "BEST", 2)
+    params, hidden = arrays()
+    settings = config(strategy="ranked", mode=mode)
+    logits = np.asarray(hidden) @ np.asarray(params["output"]).T + params["output_bias"][None]
+    examples = B if mode == "per_example" else 3
+    runs = set()
+    for seed in range(12):
+        find = negatives.STRATEGIES["ranked"].find
+        found = find(jax.random.key(seed), None, params, hidden, settings)
+        (run,) = set((np.asarray(found.ids) // 16).ravel().tolist())
+        best = np.argsort(-logits[:examples, 16 * run : 16 * (run + 1)], axis=1)[:, :2]
+        np.testing.assert_array_equal(found.ids, 16 * run + best)
+        np.testing.assert_array_equal(found.counts, np.tile([2, 1], (examples, 1)))
+        runs.add(run)
+    assert runs == {0, 1, 2}
+    assert negatives.STRATEGIES["ranked"].scored(B, N) == 3 * 16
+    # Points that are padding rank nothing; where all labels are in, none are sought.
+    half = dataclasses.replace(BATCH, row_mask=np.arange(B) < 2)
+    chosen = negatives.choose(jax.random.key(5), params, None, half, hidden, config=settings)
+    assert 0 < np.sum(np.asarray(chosen.sources) == CANDIDATE) <= 4
+    settings = config(strategy="ranked", mode=mode, active=N)
+    chosen = negatives.choose(jax.random.key(5), params, None, BATCH, hidden, config=settings)
+    assert not np.any(np.asarray(chosen.sources) == CANDIDATE)
+
+
 def test_every_strategy_says_what_it_is_for():
-    assert set(negatives.STRATEGIES) == {"lsh", "uniform", "oracle", "dense"}
+    assert set(negatives.STRATEGIES) == {"lsh", "uniform", "ranked", "oracle", "dense"}
     assert all(strategy.about for strategy in negatives.STRATEGIES.values())
     assert [n for n, s in negatives.STRATEGIES.items() if s.uses_index] == ["lsh"]
     assert [n for n, s in negatives.STRATEGIES.items() if s.whole_layer] == ["dense"]

@@ -276,7 +276,7 @@ def test_auto_is_mixed_where_the_processor_and_the_loss_have_it(monkeypatch, fas
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strategy": "lhs"}, "strategy = 'lhs': must be one of lsh, uniform, oracle, dense"),
+        ({"strategy": "lhs"}, "strategy = 'lhs': must be one of lsh, uniform, ranked, oracle"),
         ({"mode": "both"}, "mode = 'both'"),
         ({"loss": "hinge"}, "loss = 'hinge'"),
         ({"correction": "lsh", "strategy": "uniform"}, "needs strategy = 'lsh'"),
