@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sparse_jax.layers.active import best_columns
 from sparse_jax.retrieval import index, topk
 from sparse_jax.retrieval.index import LshIndex
-from sparse_jax.xmc import negatives
-from sparse_jax.xmc.negatives import BEST, RANKING, Candidates, Strategy
+from sparse_jax.xmc.negatives import BEST, RANKING, Candidates, Strategy, by_place
 from sparse_jax.xmc.network import Params
 
 RESCORED = 256  # rows that the tables find for an example
@@ -29,7 +29,7 @@ def _rescored(
         tables, few, config=dataclasses.replace(config.index, max_candidates=RESCORED)
     )
     best = topk.among(few, params["output"], params["output_bias"], found.ids, k=BEST)
-    return Candidates(best.ids, jnp.ones_like(best.ids))
+    return by_place(best.ids)
 
 
 def _exact_of_few(
@@ -43,7 +43,7 @@ def _exact_of_few(
         (((1,), (1,)), ((), ())),
         preferred_element_type=jnp.float32,
     )
-    return negatives.best(logits + params["output_bias"][None, :], BEST)
+    return by_place(best_columns(logits + params["output_bias"][None, :], BEST))
 
 
 WAYS = {

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from sparse_jax.ops import active_sets as ops
 from sparse_jax.ops.active_sets import CANDIDATE, FILL, LABEL, PADDING
+from sparse_jax.ops.fixed_order import matmul_rows
 
 __all__ = [
     "CANDIDATE",
@@ -23,10 +24,13 @@ __all__ = [
     "LABEL",
     "PADDING",
     "ActiveSet",
+    "best_columns",
+    "best_of_run",
     "full_set",
     "log_inclusion",
     "lsh_log_inclusion",
     "per_example_sets",
+    "run_size",
     "shared_set",
 ]
 
@@ -161,6 +165,90 @@ def per_example_sets(
     positions = jnp.where(found, jnp.argmax(own, axis=1).astype(jnp.int32), -1)
     dropped = jnp.sum((labels >= 0) & ~found, dtype=jnp.int32)
     return ActiveSet(ids=ids, positions=positions, sources=sources, dropped=dropped)
+
+
+def best_of_run(
+    key: jax.Array, queries: jax.Array, weights: jax.Array, bias: jax.Array, *, run: int, k: int
+) -> jax.Array:
+    """The k best rows of a random run of the table for each query: hard negatives at little cost.
+
+    The rows are parted into runs of equal size; one is drawn and read where it lies, all its logits
+    are computed. So each row is a sample's with the same chance, but in the rest that the last run
+    shares with the one before it. The best of a sample train better than the best of all rows,
+    which are often right ones that nobody noted, and for a shared set few queries suffice
+    (docs/negatives.md).
+
+    Args:
+      key: PRNG key of the run.
+      queries: float32 [B, d]: some 16 of a batch's hidden vectors; no gradient is taken of them.
+      weights: float32 or bfloat16 [N, d].
+      bias: float32 [N].
+      run: rows of a run, at most.
+      k: at most as many come of each query.
+
+    Returns:
+      int32 [B, min(k, rows of a run)], best first: candidates for `shared_set`.
+
+    Raises:
+      ValueError: if run or k is below 1, or there are no rows.
+
+    Example:
+      >>> rows, zeros = jnp.eye(6), jnp.zeros(6)
+      >>> best_of_run(jax.random.key(0), rows[:2], rows, zeros, run=100, k=1).tolist()
+      [[0], [1]]
+
+    Reference:
+      Zhang, Chen, Wang and Yu 2013, "Optimizing top-n collaborative filtering via dynamic negative
+      item sampling".
+    """
+    num_rows, width = weights.shape
+    if run < 1 or k < 1:
+        raise ValueError(f"run = {run}, k = {k}: must be at least 1")
+    size = run_size(num_rows, run)
+    drawn = jax.random.randint(key, (), 0, -(-num_rows // size))
+    first = jnp.minimum(drawn * size, num_rows - size)
+    rows = jax.lax.dynamic_slice(weights, (first, 0), (size, width)).astype(queries.dtype)
+    logits = matmul_rows(jax.lax.stop_gradient(queries), rows)
+    logits = logits + jax.lax.dynamic_slice(bias, (first,), (size,))[None, :]
+    return first + best_columns(logits, k)
+
+
+def run_size(num_rows: int, run: int) -> int:
+    """Rows of a run, of which the fewest that hold all rows are made.
+
+    Args:
+      num_rows: N.
+      run: most rows of a run.
+
+    Raises:
+      ValueError: if there are no rows.
+
+    Example:
+      >>> run_size(9_333, 4_096), run_size(100, 4_096)
+      (3111, 100)
+    """
+    if num_rows < 1:
+        raise ValueError(f"num_rows = {num_rows}: must be at least 1")
+    return -(-num_rows // -(-num_rows // run))
+
+
+def best_columns(logits: jax.Array, k: int) -> jax.Array:
+    """The k columns with the largest logits of each row, best first.
+
+    Args:
+      logits: float32 [B, n].
+      k: more than n gives n.
+
+    Returns:
+      int32 [B, min(k, n)].
+
+    Example:
+      >>> best_columns(jnp.array([[1.0, 3.0, 2.0]]), 2).tolist()
+      [[1, 2]]
+    """
+    # Behind the barrier XLA:CPU keeps its fast top_k; sliced in place it would sort all.
+    best = jax.lax.top_k(logits, min(k, logits.shape[1]))
+    return jax.lax.optimization_barrier(best)[1].astype(jnp.int32)
 
 
 def full_set(labels: jax.Array, *, num_rows: int) -> ActiveSet:

@@ -59,40 +59,22 @@ def _exact(
     key: jax.Array, tables: LshIndex | None, params: Params, hidden: jax.Array, config: Any
 ) -> Candidates:
     logits = sparse_dense(params["output"].astype(hidden.dtype), params["output_bias"], hidden)
-    return best(logits, config.index.max_candidates)
+    return by_place(active.best_columns(logits, config.index.max_candidates))
 
 
 def _of_a_run(
     key: jax.Array, tables: LshIndex | None, params: Params, hidden: jax.Array, config: Any
 ) -> Candidates:
-    """Dynamic negative sampling (Zhang et al. 2013): the best of a sample, not of all.
-
-    The very best of all labels are often right ones that nobody noted. The sample is a run of
-    rows, which are read where they lie.
-    """
-    num_rows, width = params["output"].shape
-    size = _run(num_rows)
-    run = jax.random.randint(jax.random.fold_in(key, 1), (), 0, -(-num_rows // size))
-    first = jnp.minimum(run * size, num_rows - size)
-    rows = jax.lax.dynamic_slice(params["output"], (first, 0), (size, width)).astype(hidden.dtype)
-    bias = jax.lax.dynamic_slice(params["output_bias"], (first,), (size,))
-    few = hidden if config.mode == "per_example" else hidden[:RANKING]
-    found = best(sparse_dense(rows, bias, few), BEST)
-    return Candidates(found.ids + first, found.counts)
+    few = hidden if config.mode == "per_example" else hidden[:RANKING]  # batches are shuffled
+    key = jax.random.fold_in(key, 1)
+    rows, bias = params["output"], params["output_bias"]
+    return by_place(active.best_of_run(key, few, rows, bias, run=RUN, k=BEST))
 
 
-def _run(num_rows: int) -> int:
-    """Labels of a run: all runs are of one size, and together hold every label."""
-    return -(-num_rows // -(-num_rows // RUN))
-
-
-def best(logits: jax.Array, most: int) -> Candidates:
-    """The columns with the best logits of each row."""
-    most = min(most, logits.shape[1])
-    # Behind the barrier XLA:CPU keeps its fast top_k; sliced in place it would sort all.
-    ids = jax.lax.optimization_barrier(jax.lax.top_k(logits, most))[1].astype(jnp.int32)
-    places = jnp.arange(most, dtype=jnp.int32)[None, :]
-    return Candidates(ids, jnp.broadcast_to(most - places, ids.shape))
+def by_place(ids: jax.Array) -> Candidates:
+    """Candidates [B, M] that come best first."""
+    counts = ids.shape[1] - jnp.arange(ids.shape[1], dtype=jnp.int32)[None, :]
+    return Candidates(ids, jnp.broadcast_to(counts, ids.shape))
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -102,7 +84,7 @@ STRATEGIES: dict[str, Strategy] = {
         "the best-scoring of a random run of labels, for a few examples: the strongest at equal "
         "time for most data",
         _of_a_run,
-        scored=lambda examples, labels: min(examples, RANKING) * _run(labels),
+        scored=lambda examples, labels: min(examples, RANKING) * active.run_size(labels, RUN),
     ),
     "oracle": Strategy(
         "the exactly best-scoring labels: a bound, it costs O(N·d)",
