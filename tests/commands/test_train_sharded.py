@@ -23,6 +23,8 @@ from sparse_jax.commands.xmc import train_sharded
 from sparse_jax.xmc.sharded_points import Options, read
 from sparse_jax.xmc.sharded_run import ShardedRun
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TRAIN, TEST = (str(FIXTURES / f"xmc_tiny_{part}.txt") for part in ("train", "test"))
 
