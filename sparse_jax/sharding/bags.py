@@ -69,12 +69,13 @@ def gather_entries(
     check_ids("ids", ids)
     check_ids("segments", segments)
     me = jax.lax.axis_index(AXIS)
-    ids, segments, weights = gather_together(ids, segments + me * jnp.int32(num_segments), weights)
-    return entries_here(ids, segments, weights, dealing, num_segments=num_segments)
+    segments = segments + me * jnp.int32(num_segments)
+    rows, segments, weights = gather_together(dealing.row_of(ids), segments, weights)
+    return entries_here(rows, segments, weights, dealing, num_segments=num_segments)
 
 
 def entries_here(
-    ids: jax.Array,
+    rows: jax.Array,
     segments: jax.Array,
     weights: jax.Array,
     dealing: Dealing,
@@ -84,7 +85,8 @@ def entries_here(
     """What of all shards' entries lies here, for a caller that has gathered them already.
 
     Args:
-      ids: int32 [S·E] of all shards; −1 is padding.
+      rows: int32 [S·E] of all shards, by `Dealing.row_of`: each shard asks it of its own entries,
+        so that none has to ask it of all.
       segments: int32 [S·E], bags of all shards, ascending.
       weights: float32 [S·E].
       dealing: of the table.
@@ -93,9 +95,9 @@ def entries_here(
     Returns:
       `Entries`.
     """
-    owners, slots = dealing.place(ids)
-    here = jnp.where(owners == jax.lax.axis_index(AXIS), slots, -1)
-    return Entries(here, segments, weights, num_segments)
+    slots = rows - jax.lax.axis_index(AXIS) * jnp.int32(dealing.per_shard)
+    here = (rows >= 0) & (slots >= 0) & (slots < dealing.per_shard)
+    return Entries(jnp.where(here, slots, -1), segments, weights, num_segments)
 
 
 def embedding_bag(table: jax.Array, entries: Entries) -> jax.Array:

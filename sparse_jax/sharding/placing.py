@@ -137,12 +137,25 @@ class Dealing:
         Returns:
           (shards, rows within them), int32 [...] both; −1 for padding.
         """
+        at, n = self.row_of(ids), jnp.int32(self.per_shard)
+        real = at >= 0
+        return jnp.where(real, at // n, -1), jnp.where(real, at % n, -1)
+
+    @functools.partial(jax.jit, static_argnums=0, inline=True)
+    def row_of(self, ids: jax.Array) -> jax.Array:
+        """Where rows are in the array of all shards.
+
+        Args:
+          ids: int32 [...]; padding −1, and whatever else is no row.
+
+        Returns:
+          int32 [...], from 0 to S·n − 1: shard · n + the row within it; −1 for padding.
+        """
         real = (ids >= 0) & (ids < self.num_rows)
         at = jnp.where(real, ids, 0)
         if self.by == "hash":
             at = _permute(at, self.per_shard * self.shards, forth=True)
-        n = jnp.int32(self.per_shard)
-        return jnp.where(real, at // n, -1), jnp.where(real, at % n, -1)
+        return jnp.where(real, at, -1)
 
     @functools.partial(jax.jit, static_argnums=0, inline=True)
     def ids_of(self, shard: jax.Array, slots: jax.Array) -> jax.Array:

@@ -220,6 +220,8 @@ def _step(
     first = jax.lax.axis_index(AXIS) * jnp.int32(size)
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     drawn, dropped = jax.random.split(key)
+    # Which row a feature is, each shard finds out for its own points.
+    batch = dataclasses.replace(batch, feature_ids=config.features.row_of(batch.feature_ids))
     everyones = _gather_batch(batch, first)
     entries = bags.entries_here(
         everyones.feature_ids,

@@ -24,6 +24,7 @@ def test_every_row_has_one_place(by: Any, num_rows: int, shards: int) -> None:
     assert slots.min() >= 0 and slots.max() < dealing.per_shard
     assert len(set(zip(owners.tolist(), slots.tolist(), strict=True))) == num_rows
     np.testing.assert_array_equal(dealing.ids_of(jnp.asarray(owners), jnp.asarray(slots)), ids)
+    np.testing.assert_array_equal(dealing.row_of(ids), owners * dealing.per_shard + slots)
     # And the other way: each place is that of one row, or of none.
     every = jnp.arange(dealing.per_shard, dtype=jnp.int32)
     found = np.concatenate([dealing.ids_of(jnp.int32(s), every) for s in range(shards)])
@@ -36,6 +37,7 @@ def test_what_is_no_row_has_no_place(by: Any) -> None:
     dealing = sh.Dealing(10, 4, by)
     for found in dealing.place(jnp.asarray([-1, -7, 10, 11, 2**31 - 1], jnp.int32)):
         assert found.tolist() == [-1] * 5
+    assert dealing.row_of(jnp.asarray([-1, 10, 2**31 - 1], jnp.int32)).tolist() == [-1] * 3
     slots = jnp.asarray([-1, 3, 2**31 - 1], jnp.int32)
     assert dealing.ids_of(jnp.int32(0), slots).tolist() == [-1] * 3
 
