@@ -36,20 +36,26 @@ ffi::Error View(F32& queries, ffi::AnyBuffer& weights, F32& bias, F32& scores, I
   return ffi::Error::Success();
 }
 
+// The best of rows [first, last).
 template <typename W>
-ffi::Error BestOfAll(ffi::ThreadPool& pool, const Layer& x, const W* weights) {
+ffi::Error BestOf(ffi::ThreadPool& pool, const Layer& x, const W* weights, int64_t first,
+                  int64_t last) {
   // Few queries: memory bounds them, and the lanes of a tile would run empty.
   constexpr int64_t kFew = 4, kTasks = 32, kStripe = 256;
+  // Multiply-adds of a task, at least: each finds best ones of its own, which takes time besides.
+  constexpr int64_t kWorthwhile = 4 << 20;
   const bool few = x.n <= kFew;
   const auto interleaved = few ? std::vector<float>() : sj::Interleave(x.queries, x.n, x.d);
-  const int64_t per_task = std::max(sj::kSlabRows, (x.num_rows + kTasks - 1) / kTasks);
-  const int64_t tasks = (x.num_rows + per_task - 1) / per_task;
+  const int64_t per_row = std::max<int64_t>(x.n * x.d, 1), rows = last - first;
+  const int64_t per_task = std::max(
+      {sj::kSlabRows, (rows + kTasks - 1) / kTasks, (kWorthwhile + per_row - 1) / per_row});
+  const int64_t tasks = (rows + per_task - 1) / per_task;
   std::vector<std::vector<sj::TopK>> best(
       static_cast<size_t>(std::max<int64_t>(tasks, 1)),
       std::vector<sj::TopK>(static_cast<size_t>(x.n), sj::TopK(x.k)));
-  Share(pool, tasks, x.num_rows * x.d, [&](int64_t task) {
+  Share(pool, tasks, rows * x.d, [&](int64_t task) {
     auto& own = best[static_cast<size_t>(task)];
-    const int64_t begin = task * per_task, end = std::min(x.num_rows, begin + per_task);
+    const int64_t begin = first + task * per_task, end = std::min(last, begin + per_task);
     if (!few) {
       return sj::ScanMany(interleaved, x.n, weights, x.bias, x.d, begin, end, sj::NoRest{}, &own);
     }
@@ -74,7 +80,17 @@ ffi::Error TopKRowsImpl(ffi::ThreadPool pool, F32 queries, ffi::AnyBuffer weight
                         OutF32 scores, OutI32 ids) {
   Layer x;
   if (auto error = View(queries, weights, bias, *scores, *ids, &x); error.failure()) return error;
-  return OnRows(weights, [&](const auto* rows) { return BestOfAll(pool, x, rows); });
+  return OnRows(weights, [&](const auto* rows) { return BestOf(pool, x, rows, 0, x.num_rows); });
+}
+
+ffi::Error TopKRunImpl(ffi::ThreadPool pool, F32 queries, ffi::AnyBuffer weights, F32 bias,
+                       I32 first, OutF32 scores, OutI32 ids, int64_t size) {
+  Layer x;
+  if (auto error = View(queries, weights, bias, *scores, *ids, &x); error.failure()) return error;
+  if (!Shaped(first, {})) return Bad("first is not a scalar");
+  if (size < 0 || size > x.num_rows) return Bad("size is not within [0, num_rows]");
+  const int64_t at = std::clamp<int64_t>(*first.typed_data(), 0, x.num_rows - size);
+  return OnRows(weights, [&](const auto* rows) { return BestOf(pool, x, rows, at, at + size); });
 }
 
 ffi::Error TopKAmongImpl(ffi::ThreadPool pool, F32 queries, ffi::AnyBuffer weights, F32 bias,
@@ -104,6 +120,17 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(TopKRows, TopKRowsImpl,
                                   .Arg<F32>()
                                   .Ret<F32>()
                                   .Ret<I32>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(TopKRun, TopKRunImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Ret<F32>()
+                                  .Ret<I32>()
+                                  .Attr<int64_t>("size"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(TopKAmong, TopKAmongImpl,
                               ffi::Ffi::Bind()

@@ -10,10 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparse_jax.layers.active import best_columns
 from sparse_jax.retrieval import index, topk
 from sparse_jax.retrieval.index import LshIndex
-from sparse_jax.xmc.negatives import BEST, RANKING, Candidates, Strategy, by_place
+from sparse_jax.xmc.negatives import BEST, RANKING, Candidates, Strategy, best_columns, by_place
 from sparse_jax.xmc.network import Params
 
 RESCORED = 256  # rows that the tables find for an example

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from sparse_jax.ops import active_sets as ops
 from sparse_jax.ops.active_sets import CANDIDATE, FILL, LABEL, PADDING
-from sparse_jax.ops.fixed_order import matmul_rows
+from sparse_jax.ops.topk import topk_run
 
 __all__ = [
     "CANDIDATE",
@@ -24,7 +24,6 @@ __all__ = [
     "LABEL",
     "PADDING",
     "ActiveSet",
-    "best_columns",
     "best_of_run",
     "full_set",
     "log_inclusion",
@@ -187,7 +186,8 @@ def best_of_run(
       k: at most as many come of each query.
 
     Returns:
-      int32 [B, min(k, rows of a run)], best first: candidates for `shared_set`.
+      int32 [B, min(k, rows of a run)], best first: candidates for `shared_set`; −1 for a logit
+      that is −inf or NaN.
 
     Raises:
       ValueError: if run or k is below 1, or there are no rows.
@@ -201,16 +201,14 @@ def best_of_run(
       Zhang, Chen, Wang and Yu 2013, "Optimizing top-n collaborative filtering via dynamic negative
       item sampling".
     """
-    num_rows, width = weights.shape
+    num_rows = weights.shape[0]
     if run < 1 or k < 1:
         raise ValueError(f"run = {run}, k = {k}: must be at least 1")
     size = run_size(num_rows, run)
     drawn = jax.random.randint(key, (), 0, -(-num_rows // size))
     first = jnp.minimum(drawn * size, num_rows - size)
-    rows = jax.lax.dynamic_slice(weights, (first, 0), (size, width)).astype(queries.dtype)
-    logits = matmul_rows(jax.lax.stop_gradient(queries), rows)
-    logits = logits + jax.lax.dynamic_slice(bias, (first,), (size,))[None, :]
-    return first + best_columns(logits, k)
+    queries, weights, bias = jax.lax.stop_gradient((queries, weights, bias))
+    return topk_run(queries, weights, bias, first, size=size, k=min(k, size))[1]
 
 
 def run_size(num_rows: int, run: int) -> int:
@@ -230,25 +228,6 @@ def run_size(num_rows: int, run: int) -> int:
     if num_rows < 1:
         raise ValueError(f"num_rows = {num_rows}: must be at least 1")
     return -(-num_rows // -(-num_rows // run))
-
-
-def best_columns(logits: jax.Array, k: int) -> jax.Array:
-    """The k columns with the largest logits of each row, best first.
-
-    Args:
-      logits: float32 [B, n].
-      k: more than n gives n.
-
-    Returns:
-      int32 [B, min(k, n)].
-
-    Example:
-      >>> best_columns(jnp.array([[1.0, 3.0, 2.0]]), 2).tolist()
-      [[1, 2]]
-    """
-    # Behind the barrier XLA:CPU keeps its fast top_k; sliced in place it would sort all.
-    best = jax.lax.top_k(logits, min(k, logits.shape[1]))
-    return jax.lax.optimization_barrier(best)[1].astype(jnp.int32)
 
 
 def full_set(labels: jax.Array, *, num_rows: int) -> ActiveSet:

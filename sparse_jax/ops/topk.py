@@ -41,6 +41,37 @@ def _rows_backward(k: int, saved: tuple[jax.Array, ...], cotangents: tuple[jax.A
 topk_rows.defvjp(_rows_forward, _rows_backward)
 
 
+def topk_run(
+    queries: jax.Array,
+    weights: jax.Array,
+    bias: jax.Array,
+    first: jax.Array,
+    *,
+    size: int,
+    k: int,
+) -> TopK:
+    """The k best of `size` rows from row `first` on, read where they lie; without a gradient.
+
+    Args:
+      queries: float32 [B, d].
+      weights: float32 or bfloat16 [N, d].
+      bias: float32 [N].
+      first: int32 []; one too small or too large counts as the least or the largest that fits.
+      size: at most N.
+      k: at least 1; more than size pads.
+    """
+    if ffi.AVAILABLE:
+        kernel = ffi.call("topk_run", _results(queries, k))
+        scores, ids = kernel(queries, weights, bias, first, size=np.int64(size))
+        return scores, ids
+    first = jnp.clip(first, 0, weights.shape[0] - size)
+    rows = jax.lax.dynamic_slice(weights, (first, 0), (size, weights.shape[1]))
+    scores = jax.lax.dot_general(queries, rows.astype(jnp.float32), (((1,), (1,)), ((), ())))
+    scores = scores + jax.lax.dynamic_slice(bias, (first,), (size,))[None, :]
+    ids = first + jnp.arange(size, dtype=jnp.int32)[None, :]
+    return best(scores, jnp.broadcast_to(ids, scores.shape), k)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def topk_among(
     queries: jax.Array, weights: jax.Array, bias: jax.Array, ids: jax.Array, k: int

@@ -59,7 +59,7 @@ def _exact(
     key: jax.Array, tables: LshIndex | None, params: Params, hidden: jax.Array, config: Any
 ) -> Candidates:
     logits = sparse_dense(params["output"].astype(hidden.dtype), params["output_bias"], hidden)
-    return by_place(active.best_columns(logits, config.index.max_candidates))
+    return by_place(best_columns(logits, config.index.max_candidates))
 
 
 def _of_a_run(
@@ -69,6 +69,13 @@ def _of_a_run(
     key = jax.random.fold_in(key, 1)
     rows, bias = params["output"], params["output_bias"]
     return by_place(active.best_of_run(key, few, rows, bias, run=RUN, k=BEST))
+
+
+def best_columns(logits: jax.Array, most: int) -> jax.Array:
+    """The columns with the largest logits of each row, int32 [B, at most `most`]."""
+    # Behind the barrier XLA:CPU keeps its fast top_k; sliced in place it would sort all.
+    best = jax.lax.top_k(logits, min(most, logits.shape[1]))
+    return jax.lax.optimization_barrier(best)[1].astype(jnp.int32)
 
 
 def by_place(ids: jax.Array) -> Candidates:

@@ -259,6 +259,13 @@ def run_topk(rng: np.random.Generator) -> Any:
         (
             jitted(lambda *given, k=k: topk.topk_rows(*given, k), queries, weights, bias),
             jitted(lambda *given, k=k: topk.topk_among(*given, k), queries, weights, bias, some),
+            [
+                jitted(
+                    lambda *given, k=k: topk.topk_run(*given, size=7, k=k),
+                    *(queries, weights, bias, jnp.int32(first)),
+                )
+                for first in (0, 2, N - 7, N + 3, -4)
+            ],
         )
         for k in (1, 6, N + 2)
     ]
