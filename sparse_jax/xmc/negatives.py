@@ -32,7 +32,7 @@ class Candidates(NamedTuple):
 Find = Callable[[jax.Array, LshIndex | None, Params, jax.Array, Any], Candidates]
 
 RANKING = 16  # examples of a batch that rank a run of labels: their finds serve the whole batch
-RUN = 4096  # labels of a run, at most
+RUN = 2048  # labels of a run, at most
 BEST = 8  # that each of these examples takes of the run
 
 
@@ -86,10 +86,10 @@ def by_place(ids: jax.Array) -> Candidates:
 
 STRATEGIES: dict[str, Strategy] = {
     "lsh": Strategy("those that hash tables find for each example", _from_tables, uses_index=True),
-    "uniform": Strategy("a uniform sample"),
+    "uniform": Strategy("a uniform sample; the strongest at equal time where labels are rare"),
     "ranked": Strategy(
-        "the best-scoring of a random run of labels, for a few examples: the strongest at equal "
-        "time for most data",
+        "the best-scoring of a random run of labels, for a few examples; better where labels have "
+        "several points each",
         _of_a_run,
         scored=lambda examples, labels: min(examples, RANKING) * active.run_size(labels, RUN),
     ),

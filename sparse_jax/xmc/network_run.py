@@ -39,7 +39,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 class Options:
     """What a network is and how it learns. The defaults serve `train_xmc.py` and the presets."""
 
-    strategy: str = "ranked"  # one of `negatives.STRATEGIES`
+    strategy: str = "uniform"  # one of `negatives.STRATEGIES`
     mode: training.Mode = "shared"  # one active set for a batch, or "per_example"
     active: int | None = None  # its size; None: what the labels need and NEGATIVES more
     hidden: int = 128

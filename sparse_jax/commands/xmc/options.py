@@ -140,7 +140,7 @@ def network_options(args: argparse.Namespace) -> Options:
     """What a network alone is, from the options given."""
     given = {field: getattr(args, name) for name, (field, _) in NETWORK.items()}
     given = {k: v for k, v in given.items() if v is not None}
-    # Options of the tables ask for them; else ranked ones serve best (docs/negatives.md).
+    # Options of the tables ask for them; else uniform ones serve (docs/negatives.md).
     tables = _given(args, NEEDS_TABLES) or args.correction == "lsh"
     return Options(**{**({"strategy": "lsh"} if tables else {}), **given}, seed=args.seed)
 
