@@ -64,6 +64,9 @@ class Slow:
             raise RuntimeError("such is a defect of a model")
         return [{"value": float(r)} for r in requests]
 
+    def beside(self) -> list[Any]:
+        return []
+
     def routes(self) -> list[Any]:
         return []
 
