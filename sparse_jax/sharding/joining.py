@@ -62,8 +62,6 @@ def find(coordinator: str | None, processes: int | None, process: int | None) ->
       1
     """
     named = link = None
-    if processes is not None and processes < 1:
-        raise ValueError(f"processes = {processes}: must be at least 1")
     if processes != 1 and None in (coordinator, processes, process):
         named = _launched() or _open_mpi(coordinator) or _slurm(coordinator)
     if named is not None:
@@ -71,6 +69,8 @@ def find(coordinator: str | None, processes: int | None, process: int | None) ->
         process = named.process if process is None else process
         if coordinator is None:
             coordinator, link = named.coordinator, named.link
+    if processes is not None and processes < 1:
+        raise ValueError(f"processes = {processes}: must be at least 1")
     if processes is None and (coordinator is not None or process is not None):
         raise ValueError("processes = None: must be how many there are, the same everywhere")
     if processes is None or processes == 1:
@@ -108,7 +108,7 @@ def addresses(place: Place) -> tuple[str, str]:
 def split_address(coordinator: str) -> tuple[str, int]:
     """(HOST, PORT), brackets of an IPv6 address taken off."""
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"coordinator = {coordinator!r}: must be HOST:PORT, as 192.168.1.10:8476")
     return host.strip("[]"), int(port)
 
@@ -150,7 +150,7 @@ def _listens(host: str, port: int) -> str:
 def _whole(source: str, name: str, cure: str) -> int:
     """A variable that has to be a whole number."""
     value = os.environ.get(name)
-    if value is None or not value.isdigit():
+    if value is None or not value.isdecimal():
         raise ValueError(f"{name} = {value!r}: must be a whole number, as {source} sets it; {cure}")
     return int(value)
 
@@ -188,17 +188,20 @@ def _slurm(given: str | None) -> _Named | None:
     """Of a step of `srun`; a step of one process, such as a shell, is alone."""
     if "SLURM_JOB_ID" not in os.environ and _STEP not in os.environ:
         return None
-    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("SLURM_NTASKS", "1"))
-    if tasks == "1":
+    count = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS"
+    # One that is not the first is not alone, whatever the environment has lost.
+    is_first = os.environ.get("SLURM_PROCID", "0") == "0"
+    if os.environ.get(count, "1" if is_first else "") == "1":
         return None
     for name in _SLURM_SETS:
-        if name not in os.environ:
+        if not os.environ.get(name):
             raise ValueError(
-                f"{name} = None: must be set, as srun does for the {tasks} tasks of this job; "
-                f"start the command by srun, {_ALONE}"
+                f"{name} = {os.environ.get(name)!r}: must be set, as srun does for the tasks of a "
+                f"job; start the command by srun, {_ALONE}"
             )
-    count = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS"
-    processes, process = (_whole("srun", name, _START) for name in (count, "SLURM_PROCID"))
+    processes, process, _ = (
+        _whole("srun", name, _START) for name in (count, "SLURM_PROCID", "SLURM_JOB_ID")
+    )
     from jax._src.clusters import SlurmCluster
 
     return _Named(
@@ -216,7 +219,7 @@ def _many_machines() -> bool:
 
 def _device(name: str) -> int | None:
     text = os.environ.get(name, "")
-    if "JAX_LOCAL_DEVICE_IDS" in os.environ or not text.isdigit():
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ or not text.isdecimal():
         return None  # JAX reads that one by itself
     return int(text)
 
@@ -233,5 +236,10 @@ def _read_address(cluster: type, variable: str) -> str:
             f"{variable} = {os.environ[variable]!r}: must name process 0's machine ({error}); give "
             "--coordinator HOST:PORT of it"
         ) from None
-    host, _, port = found.rpartition(":")
-    return join_address(host, int(port))
+    host, _, chosen = found.rpartition(":")
+    if not chosen.isdecimal() or not 0 < int(chosen) < 65536:
+        raise ValueError(
+            f"JAX_COORDINATOR_PORT = {port!r}: must be from 1 to 65535; leave it out for one "
+            "of the job's number"
+        )
+    return join_address(host, int(chosen))

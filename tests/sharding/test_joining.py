@@ -174,13 +174,27 @@ HALF: list[tuple[dict[str, str], str]] = [
     ),
     (
         without(slurm(FIRST, 2, 0), "SLURM_STEP_NODELIST"),
-        r"SLURM_STEP_NODELIST = None: must be set, as srun does for the 2 tasks of this job; "
+        r"SLURM_STEP_NODELIST = None: must be set, as srun does for the tasks of a job; "
         r"start the command by srun, or give --processes 1",
     ),
     (without(slurm(FIRST, 2, 0), "SLURM_PROCID"), "SLURM_PROCID = None: must be set, as srun"),
     (slurm(FIRST, 2, 0, SLURM_PROCID="x"), "SLURM_PROCID = 'x': must be a whole number"),
+    (slurm(FIRST, 2, 0, SLURM_PROCID="²"), "SLURM_PROCID = '²': must be a whole number"),
+    (slurm(FIRST, 2, 0, SLURM_STEP_NODELIST=""), "SLURM_STEP_NODELIST = '': must be set"),
     (slurm(FIRST, 2, 2), "process = 2: must be from 0 to 1"),
-    (slurm(FIRST, 2, 0, SLURM_JOB_ID="x"), "must name process 0's machine .*; give --coordinator"),
+    (slurm(FIRST, 0, 0), "processes = 0: must be at least 1"),
+    # Alone, each process would write over the model of the others.
+    ({"SLURM_JOB_ID": "7", "SLURM_PROCID": "1"}, "SLURM_STEP_NODELIST = None: must be set"),
+    (
+        without(without(slurm(FIRST, 2, 1), "SLURM_STEP_NUM_TASKS"), "SLURM_NTASKS"),
+        "SLURM_NTASKS = None: must be a whole number, as srun sets it; start the",
+    ),
+    (slurm(FIRST, 2, 0, SLURM_JOB_ID="x"), "SLURM_JOB_ID = 'x': must be a whole number"),
+    *(
+        (said(FIRST, 2, 0, JAX_COORDINATOR_PORT=port), f"JAX_COORDINATOR_PORT = '{port}': must be")
+        for said in (slurm, open_mpi)
+        for port in ("abc", "70000", "0")
+    ),
     (
         without(open_mpi(FIRST, 2, 0), "OMPI_MCA_orte_hnp_uri"),
         "OMPI_MCA_orte_hnp_uri = None: must say where mpirun runs, .*; give --coordinator HOST",
