@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from sparse_jax.ops import active_sets as ops
 from sparse_jax.ops.active_sets import CANDIDATE, FILL, LABEL, PADDING
 from sparse_jax.ops.topk import topk_run
+from sparse_jax.runtime.arguments import check_whole
 
 __all__ = [
     "CANDIDATE",
@@ -190,7 +191,8 @@ def best_of_run(
       that is −inf or NaN.
 
     Raises:
-      ValueError: if run or k is below 1, or there are no rows.
+      TypeError: if run or k is no whole number, or queries are not float32. ValueError: if run or k
+        is below 1, queries and table have other widths, or there are no rows.
 
     Example:
       >>> rows, zeros = jnp.eye(6), jnp.zeros(6)
@@ -202,9 +204,16 @@ def best_of_run(
       item sampling".
     """
     num_rows = weights.shape[0]
-    if run < 1 or k < 1:
-        raise ValueError(f"run = {run}, k = {k}: must be at least 1")
-    size = run_size(num_rows, run)
+    k, size = check_whole("k", k), run_size(num_rows, run)
+    if queries.dtype != jnp.float32:
+        raise TypeError(
+            f"queries has dtype {queries.dtype}: must be float32; take queries.astype(jnp.float32)"
+        )
+    if queries.ndim != 2 or queries.shape[1:] != weights.shape[1:]:
+        raise ValueError(
+            f"queries has shape {queries.shape}: must be [B, {weights.shape[1]}], as wide as the "
+            "rows of weights; give one query as queries[None]"
+        )
     drawn = jax.random.randint(key, (), 0, -(-num_rows // size))
     first = jnp.minimum(drawn * size, num_rows - size)
     queries, weights, bias = jax.lax.stop_gradient((queries, weights, bias))
@@ -219,7 +228,7 @@ def run_size(num_rows: int, run: int) -> int:
       run: most rows of a run.
 
     Raises:
-      ValueError: if there are no rows.
+      TypeError: if run is no whole number. ValueError: if it is below 1, or there are no rows.
 
     Example:
       >>> run_size(9_333, 4_096), run_size(100, 4_096)
@@ -227,6 +236,7 @@ def run_size(num_rows: int, run: int) -> int:
     """
     if num_rows < 1:
         raise ValueError(f"num_rows = {num_rows}: must be at least 1")
+    run = check_whole("run", run)
     return -(-num_rows // -(-num_rows // run))
 
 

@@ -325,3 +325,45 @@ def test_errors_name_the_argument_and_its_value():
         active.per_example_sets(key, labels, labels, size=2, num_rows=-3, **more)
     with pytest.raises(TypeError, match="labels has dtype float32"):
         active.per_example_sets(key, floats, labels, size=2, num_rows=4, **more)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"run": 0}, ValueError, "run = 0: must be at least 1"),
+        ({"k": 0}, ValueError, "k = 0: must be at least 1"),
+        ({"run": 2.5}, TypeError, r"run = 2.5: must be a whole number; convert it by int\(run\)"),
+        ({"k": 2.5}, TypeError, r"k = 2.5: must be a whole number"),
+        (
+            {"queries": jnp.ones((2, 3), jnp.bfloat16)},
+            TypeError,
+            "queries has dtype bfloat16: must",
+        ),
+        ({"queries": jnp.ones((2, 4))}, ValueError, r"queries has shape \(2, 4\): must be \[B, 3"),
+        ({"queries": jnp.ones(3)}, ValueError, r"queries has shape \(3,\): must .* queries\[None"),
+        ({"weights": jnp.ones((0, 3)), "bias": jnp.ones(0)}, ValueError, "num_rows = 0: must be"),
+    ],
+)
+def test_what_a_run_of_rows_can_not_rank_is_refused(changed, error, message):
+    """The kernel and the plain JAX raised errors of their own, and bfloat16 passed one alone."""
+    given = {"queries": jnp.ones((2, 3)), "weights": jnp.ones((5, 3)), "bias": jnp.ones(5)}
+    given |= {"run": 4, "k": 2, **changed}
+    with pytest.raises(error, match=message):
+        active.best_of_run(jax.random.key(0), **given)
+
+
+def test_the_best_of_a_run_under_transformations():
+    rng = np.random.default_rng(0)
+    queries, rows = (jnp.asarray(rng.normal(size=(n, 4)), jnp.float32) for n in (3, 50))
+    keys = jax.random.split(jax.random.key(0), 4)
+
+    def best(key, rows=rows):
+        return active.best_of_run(key, queries, rows, jnp.zeros(50), run=10, k=20)
+
+    found = jnp.stack([best(key) for key in keys])
+    assert found.shape == (4, 3, 10)  # k is more than a run has
+    assert jnp.array_equal(jax.vmap(best)(keys), found)
+    gradient = jax.grad(lambda rows: rows[best(keys[0], rows)].sum())(rows)
+    np.testing.assert_array_equal(
+        gradient.sum(1), 4.0 * np.bincount(found[0].ravel(), minlength=50)
+    )
