@@ -229,7 +229,10 @@ def test_thumbs_are_there_after_a_restart_and_a_new_snapshot(place, writer, tmp_
     [
         ({"answer": " "}, "Not kept: answer"),
         ({"sources": "{}"}, "Not kept: sources"),
-        ({"sources": "["}, "Not kept: "),
+        ({"sources": "["}, "Not kept: sources = '[': must be a list of ids; load the page anew"),
+        ({"sources": "[" * 20_000}, "Not kept: sources"),
+        ({"thumb": "sideways"}, "Not kept: thumb = 'sideways': must be up or down"),  # was a down
+        ({"thumb": ""}, "Not kept: thumb = None: must be up or down"),
         ({"sources": "[3]"}, "Not kept: sources"),
         ({"q": "x" * 20_000}, "Not kept: question has 20,000"),
     ],

@@ -197,14 +197,25 @@ def learn(index: search.Index, path: str, query: str, fields: dict[str, str]) ->
 def judge(thumbs: Thumbs, fields: dict[str, str]) -> str:
     """Keeps a thumb, and says so."""
     try:
-        sources = json.loads(fields.get("sources", "[]"))
-        if not isinstance(sources, list):
-            raise ValueError("sources: must be a list of ids; load the page anew")
-        is_up = fields.get("thumb") == "up"
+        thumb, sources = fields.get("thumb"), _list(fields.get("sources", "[]"))
+        if thumb not in ("up", "down"):
+            raise ValueError(f"thumb = {thumb!r:.40}: must be up or down; load the page anew")
+        is_up = thumb == "up"
         thumbs.add(Thumb(fields.get("q", ""), fields.get("answer", ""), tuple(sources), is_up))
     except (ValueError, TypeError, OSError) as error:
         return f"Not kept: {error}"
     return f"Kept: you {'like' if is_up else 'do not like'} this answer."
+
+
+def _list(text: str) -> list[str]:
+    """What a field holds in JSON."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):  # thousands of brackets
+        found = None
+    if not isinstance(found, list):
+        raise ValueError(f"sources = {text!r:.40}: must be a list of ids; load the page anew")
+    return found
 
 
 def sample() -> list[search.Document]:
