@@ -131,8 +131,11 @@ def check_index_target(directory: str) -> None:
       ValueError: it names the directory and what it holds.
     """
     if (Path(directory) / saved.MANIFEST).exists():
-        held = saved.read_manifest(directory)["kind"]
-        raise ValueError(f"{directory} holds a model of kind {held!r}: name another directory")
+        try:
+            held = f"a model of kind {saved.read_manifest(directory)['kind']!r}"
+        except ValueError:  # by it a directory with an index would be taken for a model's
+            held = f"a {saved.MANIFEST} of another program, or a damaged one"
+        raise ValueError(f"{directory} holds {held}: name another directory")
 
 
 def holds_index(directory: str) -> bool:

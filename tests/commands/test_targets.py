@@ -60,6 +60,18 @@ def test_no_index_is_made_beside_a_model(tmp_path, capsys):
     assert sorted((tmp_path / "m").iterdir()) == before
 
 
+@pytest.mark.parametrize("text", ['{"layers": 3}', "no JSON"])
+def test_an_index_is_not_made_beside_what_would_be_taken_for_a_model(text, tmp_path, capsys):
+    """The cure was to save the model anew, which is another program's."""
+    (tmp_path / "d.jsonl").write_text('{"id": "a", "text": "red apples"}\n')
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.json").write_text(text)
+    given = str(tmp_path / "m"), str(tmp_path / "d.jsonl")
+    status, _, err = call(program, capsys, "search", "index", *given)
+    assert status == 2 and "a model.json of another program, or a damaged one: name" in err
+    assert "anew" not in err and [p.name for p in (tmp_path / "m").iterdir()] == ["model.json"]
+
+
 def test_what_else_is_called_a_manifest_stands_in_nobodys_way(tmp_path):
     (tmp_path / "manifest.json").write_text('{"name": "a page", "icons": []}')
     check_target(str(tmp_path), kind="lm")
