@@ -42,6 +42,7 @@ from tqdm import tqdm
 
 from sparse_jax import search
 from sparse_jax.commands import search as command
+from sparse_jax.commands.checks import positive
 from sparse_jax.commands.report import tell
 from sparse_jax.commands.search.thumb_pairs import interval, pair_up
 from sparse_jax.commands.search.written import Author, complete, draw, open_author
@@ -73,7 +74,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seeds", type=int, default=3, help="runs (3)")
     add("--completed", type=int, default=40, help="questions a run that are completed anew (40)")
     add("--json", metavar="OUT", help="write the results here")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    positive(parser, args, ("questions", "seeds", "completed"))
+    return args
 
 
 def make_index(path: Path, rows: Sequence[Row]) -> None:
@@ -103,6 +106,7 @@ def make_answers(path: Path, rows: Sequence[Row], index: Path, model: str, most:
             ]
             if len(told) >= LEAST:
                 out.append({"question": row["question"], "title": row["title"], "answers": told})
+    path.parent.mkdir(parents=True, exist_ok=True)  # answers took hours
     path.write_text("".join(f"{json.dumps(row)}\n" for row in out), encoding="utf-8")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("bm25s", reason="needs sparse_jax[search]")
 
 import thumbs
+from small_writer import save_model
 
 from sparse_jax.search.thumbs import read_thumbs
 
@@ -47,6 +49,40 @@ def test_the_user_errs_at_a_tenth(tmp_path):
     )  # in the place of the ones before
     again = np.array([one.is_up for one in read_thumbs(tmp_path)]).reshape(100, 4)
     assert (again != given).any()
+
+
+MEDQUAD = [
+    {"id": f"d{n}", "title": title, "split": split, "question": f"What is {title}?"}
+    | {"text": f"{title} type {n} is a stone. It is red. Old men dig {n} of it. It is sold."}
+    for n in range(6)
+    for title, split in (("zorn", "test"), ("quell", "train"))
+]
+
+
+def test_answers_are_made_once_of_an_index_that_lacks_some_topics(tmp_path, monkeypatch):
+    model = save_model(tmp_path / "m", [row["text"] for row in MEDQUAD])
+    monkeypatch.setattr(thumbs, "is_taken_out", lambda row: row["title"] == "quell")
+    index, path = tmp_path / "i", tmp_path / "not" / "there" / "answers.jsonl"
+    thumbs.make_index(index, MEDQUAD)
+    with thumbs.search.load(index, read_only=True) as opened:
+        assert set(thumbs.search.list_ids(opened)) == {f"d{n}" for n in range(6)}
+    thumbs.make_answers(path, MEDQUAD, index, str(model), 1)
+    (row,) = (json.loads(line) for line in path.read_text().splitlines())
+    assert (row["question"], row["title"]) == ("What is zorn?", "zorn")
+    texts = [one["text"] for one in row["answers"]]
+    assert len(set(texts)) == len(texts) >= thumbs.LEAST
+    for one in row["answers"]:
+        assert len(one["src"]) == len(one["s"]) and one["text"].startswith(one["s"][0])
+    before = path.read_bytes()
+    thumbs.make_answers(path, [], index, "no model", 1)  # nor is one opened
+    assert path.read_bytes() == before
+
+
+def test_what_would_end_in_no_figure_is_refused_at_once(capsys):
+    with pytest.raises(SystemExit):
+        given = ["m", "--model", "l", "--answers", "a", "--dir", "d", "--completed", "0"]
+        thumbs.parse_args(given)
+    assert "--completed 0: must be above 0" in capsys.readouterr().err
 
 
 def test_choices_are_judged_by_the_taste_against_the_first_answer(tmp_path, monkeypatch):
