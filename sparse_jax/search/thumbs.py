@@ -8,6 +8,7 @@ if they differ in case and white space alone.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -57,8 +58,7 @@ class Thumbs:
         self._journal: Journal | None = None
         self._lock = threading.Lock()
         self._by_question: dict[str, dict[str, bool]] = {}
-        for thumb in read_thumbs(directory):
-            self._remember(thumb)
+        self._read()
 
     def add(self, thumb: Thumb) -> None:
         """Keeps a thumb; returns when it is on the disk.
@@ -67,8 +67,8 @@ class Thumbs:
           thumb: of an answer to a question.
 
         Raises:
-          ValueError: if it is none that can be kept. OSError: if the disk refuses; the log is then
-            as it was.
+          ValueError: if it is none that can be kept, or another log was put there that is damaged.
+            OSError: if the disk refuses; the log is then as it was.
         """
         check_query(thumb.question, "question")
         check_text("answer", thumb.answer, MAX_ANSWER)
@@ -77,10 +77,20 @@ class Thumbs:
         if not thumb.answer.strip():
             raise ValueError(f"answer = {thumb.answer!r}: must be a text; there is nothing to like")
         with self._lock:
+            if self._journal is not None and not self._is_there(self._journal):
+                self._journal.close()
+                self._journal = None
+                self._read()
             if self._journal is None:
                 self._journal = Journal(self._path)
             self._journal.append(thumb._asdict())
             self._remember(thumb)
+
+    def _is_there(self, journal: Journal) -> bool:
+        """Whether the log is still in the directory: it may be moved away to begin anew."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.stat(self._path), os.fstat(journal.file.fileno()))
+        return False
 
     def of(self, question: str) -> dict[str, bool]:
         """Answers to a question that have a thumb, and whether it is up.
@@ -97,6 +107,11 @@ class Thumbs:
             if self._journal is not None:
                 self._journal.close()
                 self._journal = None
+
+    def _read(self) -> None:
+        self._by_question.clear()
+        for thumb in read_thumbs(self._path.parent):
+            self._remember(thumb)
 
     def _remember(self, thumb: Thumb) -> None:
         self._by_question.setdefault(same_question(thumb.question), {})[thumb.answer] = thumb.is_up

@@ -48,6 +48,22 @@ def test_the_newest_thumb_counts_before_and_after_a_restart(log):
     assert [(x.answer, x.is_up) for x in found["where?"]] == list(told.items()) and len(found) == 2
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_a_log_that_was_moved_away_is_begun_anew(log, other):
+    """What was told to be kept went into the file that was moved, or into one that was deleted."""
+    thumbs, place = Thumbs(log.parent), log.parent
+    thumbs.add(UP)
+    log.rename(place / "old.log")
+    if other:  # of a backup
+        log.write_bytes((place / "old.log").read_bytes().splitlines(keepends=True)[1])
+    for one in (UP, UP._replace(is_up=False)):
+        thumbs.add(one)
+    thumbs.close()
+    assert read_thumbs(place) == [*[DOWN] * other, UP, UP._replace(is_up=False)]
+    assert thumbs.of(DOWN.question) == ({DOWN.answer: False} if other else {})
+    assert (place / "old.log").read_bytes().count(b"\n") == 3
+
+
 @pytest.mark.parametrize("cut", [1, 5, 40])
 def test_a_torn_last_line_is_dropped_and_then_cut_off(log, cut):
     log.write_bytes(log.read_bytes()[:-cut])
