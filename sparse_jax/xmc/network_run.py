@@ -239,12 +239,16 @@ class NetworkRun:
         """Writes a checkpoint."""
         assert self.directory is not None
         extra = {
-            "options": dataclasses.asdict(self.options),
+            "options": self._chosen(),
             "data": self._data(),
             "clock": self.clock.record(),
             "history": self.history,
         }
         checkpoint.save(self.directory, state, step=self.clock.step, extra=extra)
+
+    def _chosen(self) -> dict[str, Any]:
+        """The options, and what they left to the data: another version may choose otherwise."""
+        return dataclasses.asdict(self.options) | {"active": self.config.active}
 
     def _data(self) -> str:
         """What tells these points from others."""
@@ -263,7 +267,7 @@ class NetworkRun:
         was = saved.get("options")
         if isinstance(was, dict):
             was = {**FORMER, **was, "data": saved.get("data")}
-        here = {**dataclasses.asdict(self.options), "data": self._data()}
+        here = {**self._chosen(), "data": self._data()}
         checkpoint.check_same_run(self.directory, was, here)
         vars(self).pop("state", None)  # or there would be two
         found = checkpoint.restore(self.directory, self.shapes)

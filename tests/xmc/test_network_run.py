@@ -84,6 +84,19 @@ def test_a_run_saved_before_an_option_could_be_chosen_goes_on(points, tmp_path):
         other.resume()
 
 
+def test_a_run_whose_data_chose_another_number_of_labels_does_not_go_on(points, tmp_path):
+    run = NetworkRun(Options(epochs=1, hidden=8), points, directory=str(tmp_path))
+    run.save(run.state)
+    assert run.resume()
+    extra = checkpoint.read_extra(tmp_path)
+    chosen = extra["options"]["active"]
+    assert chosen == run.config.active
+    extra["options"]["active"] = None  # as versions wrote it that chose more
+    checkpoint.save(tmp_path, run.state, step=0, extra=extra)
+    with pytest.raises(ValueError, match=f"active was None, is {chosen}"):
+        run.resume()
+
+
 def _stop_at(number):
     def progress(_, step, *rest):
         if step >= number:
