@@ -225,7 +225,6 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_wide_step"] = Capsule(WideStep);
     handlers["sparse_jax_tree_scores"] = Capsule(TreeScores);
     handlers["sparse_jax_ensemble_topk"] = Capsule(EnsembleTopK);
-    handlers["sparse_jax_topk_rows"] = Capsule(TopKRows);
     handlers["sparse_jax_topk_run"] = Capsule(TopKRun);
     handlers["sparse_jax_topk_among"] = Capsule(TopKAmong);
     handlers["sparse_jax_quantized_scan"] = Capsule(QuantizedScan);

@@ -76,13 +76,6 @@ ffi::Error BestOf(ffi::ThreadPool& pool, const Layer& x, const W* weights, int64
   return ffi::Error::Success();
 }
 
-ffi::Error TopKRowsImpl(ffi::ThreadPool pool, F32 queries, ffi::AnyBuffer weights, F32 bias,
-                        OutF32 scores, OutI32 ids) {
-  Layer x;
-  if (auto error = View(queries, weights, bias, *scores, *ids, &x); error.failure()) return error;
-  return OnRows(weights, [&](const auto* rows) { return BestOf(pool, x, rows, 0, x.num_rows); });
-}
-
 ffi::Error TopKRunImpl(ffi::ThreadPool pool, F32 queries, ffi::AnyBuffer weights, F32 bias,
                        I32 first, OutF32 scores, OutI32 ids, int64_t size) {
   Layer x;
@@ -111,15 +104,6 @@ ffi::Error TopKAmongImpl(ffi::ThreadPool pool, F32 queries, ffi::AnyBuffer weigh
 }
 
 }  // namespace
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(TopKRows, TopKRowsImpl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<F32>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<F32>()
-                                  .Ret<F32>()
-                                  .Ret<I32>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(TopKRun, TopKRunImpl,
                               ffi::Ffi::Bind()

@@ -18,13 +18,7 @@ TopK = tuple[jax.Array, jax.Array]
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def topk_rows(queries: jax.Array, weights: jax.Array, bias: jax.Array, k: int) -> TopK:
     """The k rows with the largest w·x + b, over all N: see `retrieval.topk.rows`."""
-    if ffi.AVAILABLE:
-        scores, ids = ffi.call("topk_rows", _results(queries, k))(queries, weights, bias)
-        return scores, ids
-    whole = weights.astype(jnp.float32)
-    scores = jax.lax.dot_general(queries, whole, (((1,), (1,)), ((), ()))) + bias[None, :]
-    ids = jnp.arange(weights.shape[0], dtype=jnp.int32)[None, :]
-    return best(scores, jnp.broadcast_to(ids, scores.shape), k)
+    return topk_run(queries, weights, bias, jnp.int32(0), size=weights.shape[0], k=k)
 
 
 def _rows_forward(queries: jax.Array, weights: jax.Array, bias: jax.Array, k: int) -> Any:

@@ -108,9 +108,13 @@ def addresses(place: Place) -> tuple[str, str]:
 def split_address(coordinator: str) -> tuple[str, int]:
     """(HOST, PORT), brackets of an IPv6 address taken off."""
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not host or not _is_port(port):
         raise ValueError(f"coordinator = {coordinator!r}: must be HOST:PORT, as 192.168.1.10:8476")
     return host.strip("[]"), int(port)
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) < 65536
 
 
 def join_address(host: str, port: int) -> str:
@@ -237,7 +241,7 @@ def _read_address(cluster: type, variable: str) -> str:
             "--coordinator HOST:PORT of it"
         ) from None
     host, _, chosen = found.rpartition(":")
-    if not chosen.isdecimal() or not 0 < int(chosen) < 65536:
+    if not _is_port(chosen):
         raise ValueError(
             f"JAX_COORDINATOR_PORT = {port!r}: must be from 1 to 65535; leave it out for one "
             "of the job's number"

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparse_jax import lm, search
+from sparse_jax import lm
 from sparse_jax.commands.lm.models import load
 from sparse_jax.lm import sentences
 from sparse_jax.lm.preference.judge import FOLDER, Judge
@@ -112,7 +112,7 @@ def complete(model: lm.LanguageModel, found: Answer, *, max_words: int = 60) -> 
       A `Written`, which ends with the last sentence that fits.
     """
     assert found.source is not None
-    return _continue(model, found, found.source, max_words, lambda scores: int(np.argmax(scores)))
+    return _continue(model, found, _readable(found), found.source, max_words, _best)
 
 
 def draw(
@@ -143,13 +143,14 @@ def draw(
     rng = np.random.default_rng([seed, zlib.crc32(found.question.encode())])
     seen = {tuple(one.sentences) for one in others}
     drawn: list[Written] = []
+    texts = _readable(found)
+    starts = list(texts)
     for _ in range(_TRIES * count):
         if len(drawn) == count:
             break
         room = int(rng.integers(max(max_words // 4, 1), max_words + 1))
-        starts = [n for n, share in enumerate(found.shares) if share >= MIN_EVIDENCE]
         start = starts[int(rng.integers(len(starts)))]
-        one = _continue(model, found, start, room, lambda scores: _drawn(rng, scores))
+        one = _continue(model, found, texts, start, room, lambda scores: _drawn(rng, scores))
         if tuple(one.sentences) not in seen:
             seen.add(tuple(one.sentences))
             drawn.append(one)
@@ -159,13 +160,13 @@ def draw(
 def _continue(
     model: lm.LanguageModel,
     found: Answer,
+    texts: dict[int, list[str]],
     start: int,
     max_words: int,
     choose: Callable[[np.ndarray], int],
 ) -> Written:
     """An answer that begins in one passage, by `choose`, which takes scores of ways to go on."""
-    read = [n for n, share in enumerate(found.shares) if share >= MIN_EVIDENCE]
-    texts = {n: _sentences(found.passages[n].document) for n in read}
+    read = list(texts)
     at = list(found.starts)
     first = texts[start][at[start]]
     if count_words(first) > max_words:
@@ -187,9 +188,18 @@ def _continue(
             room -= count_words(ways[chosen])
 
 
-def _sentences(document: search.Document) -> list[str]:
-    """Of a document; its title stands for a text that it lacks."""
-    return split(document.text) or [document.title]
+def _readable(found: Answer) -> dict[int, list[str]]:
+    """Sentences of the passages that may be read; a title stands for a text that is not there."""
+    documents = ((n, found.passages[n].document) for n in range(len(found.shares)))
+    return {
+        n: split(document.text) or [document.title]
+        for n, document in documents
+        if found.shares[n] >= MIN_EVIDENCE
+    }
+
+
+def _best(scores: np.ndarray) -> int:
+    return int(np.argmax(scores))
 
 
 def _drawn(rng: np.random.Generator, scores: np.ndarray) -> int:
