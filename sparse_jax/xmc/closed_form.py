@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.sparse as sp  # type: ignore[import-untyped]
 
 from sparse_jax.data import XmcData, to_csr
+from sparse_jax.ops.label_tree import num_threads
 from sparse_jax.xmc import inference, names, wide
 from sparse_jax.xmc.model import About, Model
 from sparse_jax.xmc.soft_labels import Weighted
@@ -35,6 +37,7 @@ _SMALLEST = 0.02  # weights of a centroid below which a pair is left out, for un
 _LEAST = 0.03  # of what is added to a weight: beside 1, a label's margin, it decides nothing
 _LONGEST = 1 << 15  # labels of a feature, beyond which it says little of each and costs much
 _CANDIDATES, _MORE = 300, 30  # labels of a point that are ranked: by the model, by each part
+_AT_ONCE = 128  # points of one task
 _ROUNDS = 2  # over the parts
 
 Parts = dict[str, sp.csr_matrix]
@@ -187,35 +190,46 @@ class _Ranked:
 def _candidates(model: Model, parts: Parts, held_out: XmcData, known: np.ndarray) -> _Ranked:
     """The model's best labels of each point and those of each part."""
     count = min(_CANDIDATES, model.num_labels)
+    shape = (held_out.num_points, count + _MORE * len(parts))
+    ranked = _Ranked(
+        base=np.full(shape, -np.inf, np.float32),
+        shares={kind: np.zeros(shape, np.float32) for kind in parts},
+        hits=np.zeros(shape, bool),
+        k=min(5, model.num_labels),
+    )
     top = inference.best_of_all(model, held_out, k=count)
     x, weights = to_csr(held_out).features, _as_matrix(model.wide)
-    scored = {kind: (x @ part).tocsr() for kind, part in parts.items()}
-    linear = (x @ weights).tocsr()
     bias, weight = np.asarray(model.wide.bias), np.float32(model.mix.weight)
     hidden, rows = _network(model, held_out)
     # What a label gets from trees of which none leads to it.
     floor = np.float32(np.log(1e-6)) * np.float32(model.mix.tree_weight if model.trees else 0)
-    width = count + _MORE * len(parts)
-    shape = (held_out.num_points, width)
-    base = np.full(shape, -np.inf, np.float32)
-    shares = {kind: np.zeros(shape, np.float32) for kind in parts}
-    hits = np.zeros(shape, bool)
-    scratch = np.zeros(model.num_labels, np.float32)
-    for row in range(held_out.num_points):
-        first = top.ids[row][top.ids[row] >= 0]
-        ids = np.concatenate([first, *(_best_of_row(scores, row) for scores in scored.values())])
-        ids = ids[np.sort(np.unique(ids, return_index=True)[1])]
-        last = top.scores[row, first.size - 1] if first.size else np.float32(np.inf)
-        estimate = weight * (_entries_of_row(linear, row, ids, scratch) + bias[ids] + floor)
-        if model.encoders:
-            estimate += rows(ids) @ hidden[row]
-        base[row, : ids.size] = np.minimum(estimate, last)
-        base[row, : first.size] = top.scores[row, : first.size]
-        for kind, scores in scored.items():
-            shares[kind][row, : ids.size] = weight * _entries_of_row(scores, row, ids, scratch)
-        true = slice(held_out.label_offsets[row], held_out.label_offsets[row + 1])
-        hits[row, : ids.size] = np.isin(ids, held_out.label_ids[true]) & known[ids]
-    return _Ranked(base, shares, hits, min(5, model.num_labels))
+
+    def rank(start: int) -> None:
+        some = x[start : start + _AT_ONCE]
+        scored = {kind: some @ part for kind, part in parts.items()}
+        linear = some @ weights
+        scratch = np.zeros(model.num_labels, np.float32)
+        for own in range(some.shape[0]):
+            row = start + own
+            first = top.ids[row][top.ids[row] >= 0]
+            found = (_best_of_row(scores, own) for scores in scored.values())
+            ids = np.concatenate([first, *found])
+            ids = ids[np.sort(np.unique(ids, return_index=True)[1])]
+            last = top.scores[row, first.size - 1] if first.size else np.float32(np.inf)
+            estimate = weight * (_entries_of_row(linear, own, ids, scratch) + bias[ids] + floor)
+            if model.encoders:
+                estimate += rows(ids) @ hidden[row]
+            ranked.base[row, : ids.size] = np.minimum(estimate, last)
+            ranked.base[row, : first.size] = top.scores[row, : first.size]
+            for kind, scores in scored.items():
+                share = weight * _entries_of_row(scores, own, ids, scratch)
+                ranked.shares[kind][row, : ids.size] = share
+            true = slice(held_out.label_offsets[row], held_out.label_offsets[row + 1])
+            ranked.hits[row, : ids.size] = np.isin(ids, held_out.label_ids[true]) & known[ids]
+
+    with ThreadPoolExecutor(num_threads()) as pool:  # products of sparse matrices let others run
+        list(pool.map(rank, range(0, held_out.num_points, _AT_ONCE)))
+    return ranked
 
 
 def _network(
