@@ -22,7 +22,6 @@ from sparse_jax.ops import (
     ffi,
     label_tree,
     minhash,
-    mixing,
     quantized,
     rows,
     softmax,
@@ -37,7 +36,7 @@ from sparse_jax.ops.wide import Entries
 
 N, D, B = 40, 20, 7
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-# Tested in layers, rows and below.
+# Tested in layers, rows and test_mixing.py.
 WITHOUT_KERNEL = {"exporting", "ffi", "finite", "fixed_order", "mixing", "whole"}
 
 
@@ -389,20 +388,3 @@ def test_the_comparison_can_fail(monkeypatch, name):
     pairs = [tuple(map(np.asarray, pair)) for pair in zip(*results, strict=True)]
     same = [np.array_equal(a, b, equal_nan=a.dtype == np.float32) for a, b in pairs]
     assert not all(same) and sum(same) <= len(same) / 2
-
-
-def test_mixing_is_murmurs_finalizer():
-    def finalizer(h: int) -> int:
-        h ^= h >> 16
-        h = h * 0x85EBCA6B % 2**32
-        h ^= h >> 13
-        h = h * 0xC2B2AE35 % 2**32
-        return h ^ h >> 16
-
-    words = [0, 1, 2**31, 2**32 - 1, 0xDEADBEEF]
-    found = mixing.mix(jnp.asarray(words, jnp.uint32)).tolist()
-    assert found == [finalizer(word) for word in words]
-    seed, table, ids = 7, 3, [0, 5, 2**31 - 1]
-    found = mixing.priority(jnp.int32(seed), jnp.uint32(table), jnp.asarray(ids, jnp.int32))
-    salt = finalizer(seed ^ finalizer(table))
-    assert found.tolist() == [finalizer(i ^ salt) for i in ids]
