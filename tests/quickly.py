@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,14 @@ def fused() -> dict[str, Any]:
     return dict.fromkeys(without_fusion_emitters(), True)
 
 
+def for_users() -> dict[str, Any]:
+    """For `jax.jit`, where a test holds bits against NumPy's: compiled as it is for users."""
+    return fused() | {
+        "xla_backend_optimization_level": 3,
+        "xla_llvm_disable_expensive_passes": False,
+    }
+
+
 def switch(on: bool, *, optimized: bool = False) -> None:
     """XLA without some emitters and LLVM without most of its passes; or as they are for users.
 
@@ -38,6 +47,25 @@ def switch(on: bool, *, optimized: bool = False) -> None:
         without_fusion_emitters()  # asked before it is used
     compiler.get_compile_options = _quick if on else _PLAIN
     jax.config.update("jax_disable_most_optimizations", on and not optimized)
+
+
+def environment(*, optimized: bool = False) -> dict[str, str]:
+    """As `switch`, for processes that a test starts: what it adds to their environment."""
+    flags = [f"--{name}={str(value).lower()}" for name, value in without_fusion_emitters().items()]
+    given = {"XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()}
+    return given if optimized else given | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+
+@contextlib.contextmanager
+def optimized() -> Iterator[None]:
+    """For what computes much, in a file that compiles quickly: LLVM optimizes within."""
+    jax.clear_caches()
+    switch(True, optimized=True)
+    try:
+        yield
+    finally:
+        jax.clear_caches()
+        switch(True)
 
 
 @contextlib.contextmanager

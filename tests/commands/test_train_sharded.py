@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import quickly
 from in_process import call
 
 from sparse_jax import data, sharding, xmc
@@ -88,7 +89,7 @@ def run(count: int, *command: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=os.environ | quickly.environment() | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
 
 

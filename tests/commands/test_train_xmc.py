@@ -12,11 +12,14 @@ from pathlib import Path
 
 import compare
 import pytest
+import quickly
 import threads
 import time_to_accuracy
 from in_process import call
 
 from sparse_jax.commands.xmc import train
+
+pytestmark = pytest.mark.usefixtures("lean_compiles")
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "train_xmc.py"
@@ -116,7 +119,10 @@ def test_one_thread_or_two_and_a_resumed_run_give_the_same_weights(tmp_path):
 
 def interrupted(command: list[str], folder: Path, saved: str) -> str:
     """What a run tells that Ctrl-C ends once there is such a file in the folder."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    environment = os.environ | quickly.environment(optimized=True)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as child:
         deadline = time.monotonic() + 200
         while not list(folder.glob(saved)) and time.monotonic() < deadline:
             time.sleep(0.05)

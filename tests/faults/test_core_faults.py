@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quickly
 from in_process import call
 
 from sparse_jax import data, xmc
@@ -218,7 +219,10 @@ print("fine")
 
 @pytest.mark.slow
 def test_an_index_lives_under_x64():
-    done = subprocess.run([sys.executable, "-c", X64], capture_output=True, text=True, timeout=300)
+    environment = os.environ | quickly.environment()
+    done = subprocess.run(
+        [sys.executable, "-c", X64], capture_output=True, text=True, timeout=300, env=environment
+    )
     assert done.stdout.strip() == "fine", done.stderr
 
 

@@ -15,7 +15,7 @@ import pytest
 from sparse_jax import layers
 from sparse_jax.rows import RowSparse
 
-pytestmark = pytest.mark.usefixtures("lean_compiles")
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "your-own-step.md"

@@ -7,6 +7,7 @@ end, read by its own parser; one that this file doesn't know fails the test.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -19,12 +20,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import quickly
 from serving import serving
 
 from sparse_jax import data
 from sparse_jax.commands import main as command_line
 
-pytestmark = pytest.mark.usefixtures("lean_compiles")
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 ROOT = Path(__file__).resolve().parents[2]
 # The other pages of docs/ report measurements, and hold no code to try.
@@ -42,6 +44,8 @@ TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 README = TEXTS["README.md"]
 NEEDS = {"Search": "bm25s", "Summaries": "bm25s", "A language model": "tokenizers"}
 NEEDS |= dict.fromkeys(("Index and ask", "Teach it", "In Python"), "bm25s")
+# Their programs run longer than LLVM's passes take.
+TRAINS_LONG = {"Search", "Index and ask", "Inside your own step", "From histories to ten items"}
 
 # Commands that are read by their parsers and not run, and why.
 PARSED = {
@@ -210,7 +214,15 @@ def ask(server: Any, arguments: list[str]) -> None:
     assert answer.status == 200, answer.body
 
 
+@pytest.fixture
+def suited_compiles(heading):
+    """Quick compiles, but for what computes much: bits differ, so that no program is shared."""
+    with quickly.optimized() if heading in TRAINS_LONG else contextlib.nullcontext():
+        yield
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("suited_compiles")
 @pytest.mark.parametrize(("page", "heading"), sections())
 def test_a_page_runs(page, heading, tmp_path, monkeypatch, capsys):
     if heading in NEEDS:

@@ -15,14 +15,14 @@ from hash_families import ALL, BITS, DENSE, hash_jit, inputs, make
 from sparse_jax.retrieval import hashing
 from sparse_jax.retrieval.hashing import _common
 
-pytestmark = pytest.mark.usefixtures("lean_compiles")
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 # ---- equality ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_equals_numpy_bit_for_bit(name):
-    as_for_users = jax.jit(hashing.hash, compiler_options=quickly.fused())
+    as_for_users = jax.jit(hashing.hash, compiler_options=quickly.for_users())
     for seed in range(2):
         params = make(name, seed=seed)
         x = inputs(name, seed=seed + 10)

@@ -14,7 +14,7 @@ from hash_families import hash_jit, inputs, make
 
 from sparse_jax.retrieval import hashing
 
-pytestmark = pytest.mark.usefixtures("lean_compiles")
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 PAIRS = [0.95, 0.5, -0.4]
 

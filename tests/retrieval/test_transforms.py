@@ -10,7 +10,7 @@ import reference_hashing as ref
 
 from sparse_jax.retrieval.hashing import simhash, transforms
 
-pytestmark = pytest.mark.usefixtures("lean_compiles")
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 N, D, B = 203, 19, 7
 fit = jax.jit(transforms.fit, static_argnums=0, static_argnames="num_ranges")

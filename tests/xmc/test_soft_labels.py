@@ -11,7 +11,7 @@ from sparse_jax.runtime.machine import sha256
 from sparse_jax.xmc import soft_labels
 from sparse_jax.xmc.network_run import NetworkRun, Options
 
-pytestmark = pytest.mark.usefixtures("lean_compiles")
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 MARK = 3  # a label beside the first one on the same points
 COUNT = 600
