@@ -49,9 +49,11 @@ void BestOfAll(ffi::ThreadPool& pool, const Layer& x, const W* rows, const sj::E
   });
   // Few queries: memory bounds them, and the lanes of a tile would run empty.
   constexpr int64_t kFew = 4, kTasks = 32, kStripe = 256;
+  constexpr int64_t kRowsOfEach = 8;  // of a task, for each of its best: or it would sort all it has
   const bool few = x.n <= kFew;
-  const auto interleaved = few ? std::vector<float>() : sj::Interleave(x.queries, x.n, x.d);
-  const int64_t per_task = std::max(sj::kSlabRows, (x.num_rows + kTasks - 1) / kTasks);
+  sj::ManyQueries many(x.queries, few ? 0 : x.n, x.d, x.num_rows);
+  const int64_t per_task =
+      std::max({sj::kSlabRows, kRowsOfEach * x.k, (x.num_rows + kTasks - 1) / kTasks});
   const int64_t tasks = (x.num_rows + per_task - 1) / per_task;
   std::vector<std::vector<sj::TopK>> best(
       static_cast<size_t>(tasks),
@@ -60,8 +62,8 @@ void BestOfAll(ffi::ThreadPool& pool, const Layer& x, const W* rows, const sj::E
     auto& own = best[static_cast<size_t>(task)];
     const int64_t begin = task * per_task, end = std::min(x.num_rows, begin + per_task);
     if (!few) {
-      return sj::ScanMany(interleaved, x.n, rows, x.bias, x.d, begin, end,
-                          sj::RestOfMany(view, touched, begin), &own);
+      return sj::ScanMany(&many, rows, x.bias, begin, end, sj::RestOfMany(view, touched, begin),
+                          &own);
     }
     float rest[kStripe];
     for (int64_t at = begin; at < end; at += kStripe) {

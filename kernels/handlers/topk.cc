@@ -1,11 +1,11 @@
-// XLA custom calls of the exact search in `topk.h`.
+// XLA custom calls of the exact search in `topk.h` and `scan_many.h`.
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "common.h"
 #include "handlers.h"
-#include "sparse_jax/topk.h"
+#include "sparse_jax/scan_many.h"
 
 namespace {
 
@@ -45,8 +45,8 @@ ffi::Error BestOf(ffi::ThreadPool& pool, const Layer& x, const W* weights, int64
   // Multiply-adds of a task, at least: each finds best ones of its own, which takes time besides.
   constexpr int64_t kWorthwhile = 4 << 20;
   const bool few = x.n <= kFew;
-  const auto interleaved = few ? std::vector<float>() : sj::Interleave(x.queries, x.n, x.d);
   const int64_t per_row = std::max<int64_t>(x.n * x.d, 1), rows = last - first;
+  sj::ManyQueries many(x.queries, few ? 0 : x.n, x.d, rows);
   const int64_t per_task = std::max(
       {sj::kSlabRows, (rows + kTasks - 1) / kTasks, (kWorthwhile + per_row - 1) / per_row});
   const int64_t tasks = (rows + per_task - 1) / per_task;
@@ -57,7 +57,7 @@ ffi::Error BestOf(ffi::ThreadPool& pool, const Layer& x, const W* weights, int64
     auto& own = best[static_cast<size_t>(task)];
     const int64_t begin = first + task * per_task, end = std::min(last, begin + per_task);
     if (!few) {
-      return sj::ScanMany(interleaved, x.n, weights, x.bias, x.d, begin, end, sj::NoRest{}, &own);
+      return sj::ScanMany(&many, weights, x.bias, begin, end, sj::NoRest{}, &own);
     }
     for (int64_t at = begin; at < end; at += kStripe) {
       for (int64_t b = 0; b < x.n; ++b) {

@@ -222,11 +222,13 @@ std::vector<Ranked> Find(const Case& x, sj::TouchedScores* scratch, int64_t cut,
       scratch->Write(&touched[b]);
     }
   }
-  const Floats interleaved = sj::Interleave(x.queries.data(), x.n, x.d);
+  // As many rows as get bounds, in half the cases: that makes no difference.
+  const int64_t rows = cut % 2 ? sj::ManyQueries::kLeastRows : x.num_labels;
+  sj::ManyQueries many(x.queries.data(), x.n, x.d, rows);
   for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{cut, x.num_labels}, {0, cut}}) {
     if (x.d == 0) break;
     if (!few) {
-      sj::ScanMany(interleaved, x.n, x.rows.data(), x.row_bias.data(), x.d, begin, end,
+      sj::ScanMany(&many, x.rows.data(), x.row_bias.data(), begin, end,
                    sj::RestOfMany(view, touched, begin), &best);
     }
     for (size_t b = 0; few && b < n; ++b) {

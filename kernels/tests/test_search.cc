@@ -8,7 +8,7 @@
 
 #include "check.h"
 #include "sparse_jax/quantized.h"
-#include "sparse_jax/topk.h"
+#include "sparse_jax/scan_many.h"
 
 namespace {
 
@@ -76,14 +76,14 @@ void ExactTopK(Random& random) {
         const Floats rows = random.Smalls(num_rows * d), queries = random.Smalls(n * d);
         Floats bias = random.Smalls(num_rows);
         if (num_rows > 3) bias[1] = kNan, bias[2] = -kInf;
-        const Floats interleaved = Interleave(queries.data(), n, d);
+        ManyQueries asked(queries.data(), n, d, num_rows), too(queries.data(), n, d, num_rows);
         const std::vector<uint16_t> words = Words(rows);
         std::vector<TopK> many(static_cast<size_t>(n), TopK(k)), halves = many;
         const int64_t cut = random.Below(num_rows + 1);  // a task's end may be anywhere
-        ScanMany(interleaved, n, rows.data(), bias.data(), d, cut, num_rows, NoRest{}, &many);
-        ScanMany(interleaved, n, rows.data(), bias.data(), d, 0, cut, NoRest{}, &many);
-        ScanMany(interleaved, n, words.data(), bias.data(), d, cut, num_rows, NoRest{}, &halves);
-        ScanMany(interleaved, n, words.data(), bias.data(), d, 0, cut, NoRest{}, &halves);
+        ScanMany(&asked, rows.data(), bias.data(), cut, num_rows, NoRest{}, &many);
+        ScanMany(&asked, rows.data(), bias.data(), 0, cut, NoRest{}, &many);
+        ScanMany(&too, words.data(), bias.data(), cut, num_rows, NoRest{}, &halves);
+        ScanMany(&too, words.data(), bias.data(), 0, cut, NoRest{}, &halves);
         Ints some;
         for (int64_t i = 0; i < num_rows; ++i) {
           if (random.Below(2)) some.push_back(static_cast<int32_t>(i));

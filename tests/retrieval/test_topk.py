@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparse_jax.ops import ffi
 from sparse_jax.retrieval import topk
 
 
@@ -90,6 +91,80 @@ def test_a_score_of_many_does_not_depend_on_the_batch(kernels):
     whole = jax.jit(lambda q: topk.rows(q, w, b, k=3))(q)
     part = jax.jit(lambda q: topk.rows(q, w, b, k=3))(q[7:30])
     np.testing.assert_array_equal(part.scores, whole.scores[7:30])
+
+
+def strange_vectors(rng: np.random.Generator, count: int, d: int) -> np.ndarray:
+    """Vectors of all kinds: plain, of zeros, one-sided, with one large coordinate, of far sizes,
+    and of numbers that are none."""
+    x = rng.normal(size=(count, d)).astype(np.float32)
+    kind = rng.integers(0, 12, count)
+    x[kind == 1] = 0
+    x[kind == 2] = np.abs(x[kind == 2])
+    x[kind == 3, 0] *= 100
+    x[kind == 4] *= np.float32(1e12)
+    x[kind == 5] *= np.float32(1e-12)
+    for i, value in enumerate((np.nan, np.inf, -np.inf)):
+        at = np.flatnonzero(kind == 6)[i::9]
+        x[at, rng.integers(0, d, len(at))] = value
+    return x
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    d=st.sampled_from([5, 48]),
+    k=st.sampled_from([1, 6, 1100]),
+    kind=st.sampled_from(["strange", "equal", "near"]),
+    seed=st.integers(0, 999),
+)
+def test_bounds_of_bytes_change_no_bit(d, k, kind, seed):
+    """33 queries of 1,030 rows: rows are left out by bounds, where the processor has the
+    instructions. Scores are sums in the order of the coordinates all the same."""
+    if not ffi.AVAILABLE:
+        pytest.skip("XLA's product sums in its own order")
+    rng = np.random.default_rng(seed)
+    q, w, b = strange_vectors(rng, 33, d), strange_vectors(rng, 1030, d), smalls(rng, 1030)
+    if kind != "strange":
+        w = np.repeat(rng.normal(size=(1, d)).astype(np.float32), 1030, axis=0)
+    if kind == "near":
+        w *= 1 + rng.integers(0, 9, w.shape).astype(np.float32) * np.float32(2**-23)
+    b[rng.integers(0, 1030, 9)] = [np.nan, np.inf, -np.inf] * 3
+    scores = np.zeros((33, 1030), np.float32)
+    with np.errstate(all="ignore"):
+        for i in range(d):
+            scores += q[:, i, None] * w[None, :, i]
+        scores += b
+    want = reference(scores, np.broadcast_to(np.arange(1030), scores.shape), k)
+    found = topk.rows(jnp.array(q), jnp.array(w), jnp.array(b), k=k)
+    np.testing.assert_array_equal(found.ids, want[1])
+    np.testing.assert_array_equal(found.scores, want[0])
+
+
+def test_infinite_scores_rank(kernels):
+    """They once wrote behind the last query."""
+    q, w, b = np.ones((5, 3), np.float32), np.ones((99, 3), np.float32), np.zeros(99, np.float32)
+    b[40:50] = np.inf
+    found = topk.rows(jnp.array(q), jnp.array(w), jnp.array(b), k=3)
+    np.testing.assert_array_equal(found.ids, [[40, 41, 42]] * 5)
+    np.testing.assert_array_equal(found.scores, np.full((5, 3), np.inf))
+
+
+THREADS = """
+import hashlib
+import jax
+import jax.numpy as jnp
+from sparse_jax.retrieval import topk
+
+q = jax.random.normal(jax.random.key(0), (50, 24))
+w = jax.random.normal(jax.random.key(1), (9000, 24))
+w = w.at[4000:6000].set(w[:2000])  # ties
+found = topk.rows(q, w, jnp.zeros(9000), k=9)
+print(hashlib.sha256(found.scores.tobytes() + found.ids.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.threads(THREADS, counts=(1, 5))
+def test_threads_make_no_difference(printed):
+    assert printed[1] == printed[5] != ""
 
 
 def test_vmap_goes_one_by_one(kernels):

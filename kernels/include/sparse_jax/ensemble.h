@@ -16,7 +16,7 @@
 #include <limits>
 #include <vector>
 
-#include "sparse_jax/topk.h"
+#include "sparse_jax/scan_many.h"
 #include "sparse_jax/tree_search.h"
 #include "sparse_jax/wide.h"
 
