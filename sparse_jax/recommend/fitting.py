@@ -21,7 +21,7 @@ from sparse_jax.runtime.interrupt import Interrupt
 RECENT = 50
 """Last events of a user that a model keeps, for `update`."""
 _HELD = 2000  # users whose last event chooses the mix, at most
-_SHARE = 10  # of the users, at most one in so many
+_SHARE = 25  # of the events, at most one in so many: by few users' a mix is chosen by chance
 _HELD_CELLS = 1 << 28  # scores that choosing looks at, at most, for each mix tried
 
 
@@ -35,14 +35,15 @@ def fit(
 ) -> Model:
     """Learns from histories what a user takes next.
 
-    The last event of a tenth of the users is held out to choose how the parts are mixed. The
-    transitions are then counted anew with all events; encoders and the closed form stay.
+    The last events of at most 2,000 users, one event in 25, are held out to choose how the parts
+    are mixed. The transitions are then counted anew with all events; encoders and the closed form
+    stay.
 
     Args:
         histories: of n users, as `data.read_histories` reads them; users of one event only count
             for what is popular.
-        preset: "linear": transitions alone, in seconds; "fast": with an encoder; "best": with the
-            closed form, where the items are few enough, and several encoders.
+        preset: "linear": transitions alone, in seconds; "fast": with an encoder, and the closed
+            form of up to 5,000 items; "best": with that of up to 20,000, and several encoders.
         seed: of what is held out, and of the encoders.
         interrupt: stops training of encoders early.
         progress: hears how far it is.
@@ -96,13 +97,13 @@ def hold_out(histories: Histories, seed: int) -> Split:
 
     Args:
         histories: of n users.
-        seed: of who it is: a tenth, at most 2,000.
+        seed: of who it is: one event in 25, at most 2,000 users.
 
     Returns:
         A `Split`; contexts and targets are those users'.
     """
     able = np.flatnonzero(histories.lengths >= 3)
-    most = min(_HELD, histories.num_users // _SHARE, _HELD_CELLS // histories.num_items)
+    most = min(_HELD, len(histories.items) // _SHARE, _HELD_CELLS // histories.num_items)
     users = np.sort(np.random.default_rng(seed).permutation(able)[:most])
     kept = np.ones(len(histories.items), bool)
     last = histories.offsets[users + 1] - 1

@@ -14,7 +14,7 @@ from sparse_jax.recommend.model import Mix, Model
 
 _CLOSED = (0.0, 4.0, 12.0)
 _DECAYS = (0.5, 0.7, 0.85)
-_WEIGHTS = (1.0, 2.0, 3.0, 4.5, 6.5)
+_WEIGHTS = (0.5, 1.0, 2.0, 3.0, 4.5, 6.5)
 _START = Mix(weight=3.0, decay=0.7, closed=0.0)
 
 

@@ -64,7 +64,7 @@ def train(
     """
     rows = windows(histories, preset.shape.length)
     size = min(preset.batch_size, max(len(rows), 1))
-    steps = min(preset.max_steps, preset.epochs * max(len(rows) // size, 1))
+    steps = preset.num_steps(max(len(rows) // size, 1))
     key = jax.random.key(seed)
     key, first = jax.random.split(key)
     params = encoder.init(first, histories.num_items, shape=preset.shape)

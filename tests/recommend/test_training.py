@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 
@@ -74,6 +75,7 @@ def test_users_who_only_repeat_leave_the_mix_as_it_is():
     assert model.names(found.items[0]) == ["egg"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model(split, whole, monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "best", SMALL)
     again = recommend.fit(split.train, preset="best")
@@ -84,12 +86,33 @@ def test_the_same_seed_gives_the_same_model(split, whole, monkeypatch):
 def test_held_out_events_are_of_some_users_and_not_trained_on():
     histories = chains()
     held_out = fitting.hold_out(histories, 0)
-    assert len(held_out.targets) == histories.num_users // 10
+    assert len(held_out.targets) == len(histories.items) // 25
     assert len(held_out.train.items) == len(histories.items) - len(held_out.targets)
     user = held_out.contexts.user_names[0]
     row = histories.user_names.index(user)
     assert held_out.contexts.of(0).tolist() == histories.of(row)[:-1].tolist()
     assert held_out.targets[0] == histories.of(row)[-1]
+
+
+def test_a_few_users_of_long_histories_are_held_out_whole():
+    histories = data.of_lists([[f"{n * k % 97}" for n in range(60)] for k in range(1, 31)])
+    assert len(fitting.hold_out(histories, 0).targets) == 30
+
+
+@pytest.mark.parametrize(
+    ("each", "steps"), [(1, 75), (20, 1500), (99, 1500), (101, 1515), (9999, 20_000)]
+)
+def test_few_histories_are_seen_more_often(each, steps):
+    assert presets.PRESETS["fast"].num_steps(each) == steps
+
+
+def test_the_closed_form_is_solved_where_items_are_few(split, monkeypatch):
+    small = dataclasses.replace(SMALL, encoders=0)
+    monkeypatch.setitem(presets.PRESETS, "fast", small)
+    assert recommend.fit(split.train).closed is not None
+    monkeypatch.setitem(presets.PRESETS, "fast", dataclasses.replace(small, max_closed=39))
+    assert recommend.fit(split.train).closed is None
+    assert presets.PRESETS["best"].max_closed > 10_000
 
 
 def test_two_users_are_enough():
