@@ -83,9 +83,15 @@ def test_a_missing_library_is_named(split, monkeypatch):
         peers.als(split.train, 0)
 
 
+@pytest.mark.slow
 def test_sasrec_learns_the_walk(split):
     options = sasrec.Options(
-        shape=Shape(width=16, length=8), epochs=12, batch_size=16, learning_rate=0.01, dropout=0.1
+        shape=Shape(width=16, length=8),
+        epochs=12,
+        min_steps=0,
+        batch_size=16,
+        learning_rate=0.01,
+        dropout=0.1,
     )
     scores = sasrec.fit(split.train, 0, options)(split.contexts)
     assert (scores.argmax(axis=1) == split.targets).mean() > 0.5
@@ -97,6 +103,7 @@ def test_measured_figures(split, name):
     assert 0.3 < found["hr@10"] <= 1 and found["predict_us"] > 0 and found["peak_rss_mib"] > 50
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     (tmp_path / "h.txt").write_text("".join(f"u{n} a b c\n" for n in range(30)))
     options = ("--peers", "markov", "--presets", "", "--json", str(tmp_path / "r.json"))

@@ -2,7 +2,8 @@
 
 It is the encoder of `recommend` with two blocks, trained on the same positions, but each step
 computes all items' scores and moves all of their rows, by Adam. The weights of the epoch that
-ranks the last items of 2,000 users best are kept; these items are not trained on.
+ranks the last items of 2,000 users best are kept; these items are not trained on. Where an epoch
+is of few steps there are more epochs, so that none of it ends before it has learned.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Options:
 
     shape: Shape = dataclasses.field(default_factory=lambda: Shape(blocks=2))
     epochs: int = 30
-    patience: int = 5  # epochs without a better one that end it
+    patience: int = 5  # epochs without a better one that end it,
+    min_steps: int = 3000  # or more epochs: at most as many as make so many steps,
+    min_patience: int = 400  # and so many steps without a better epoch
     batch_size: int = 128
     learning_rate: float = 1e-3
     dropout: float = 0.4
@@ -57,7 +60,8 @@ def fit(histories: Histories, seed: int, options: Options | None = None) -> Scor
     popularity = np.zeros(histories.num_items)
     step = _make_step(tx, options, training.max_targets(rows, size))
     batches = training.batches(rows, size, seed, 0)
-    for _ in range(options.epochs):
+    patience = max(options.patience, options.min_patience // max(steps, 1))
+    for _ in range(max(options.epochs, options.min_steps // max(steps, 1))):
         for _ in range(steps):
             key, drawn = jax.random.split(key)
             params, state, _ = step(params, state, next(batches), drawn)
@@ -73,7 +77,7 @@ def fit(histories: Histories, seed: int, options: Options | None = None) -> Scor
         waited += 1
         if found > best:
             best, best_params, waited = found, jax.tree.map(np.asarray, params), 0
-        if waited >= options.patience:
+        if waited >= patience:
             break
     return _scorer(best_params, options)
 
