@@ -26,7 +26,7 @@ KINDS = {
     "tsv": "the same, parted by tabs; RecBole's .inter, with types as in user_id:token",
     "jsonl": "one JSON object a line, an event",
     "parquet": "a table, an event a row (needs the extra `tables`)",
-    "movielens": "no names of columns: user, item, rating, time, parted by a tab or ::",
+    "movielens": "no names of columns: user, item, rating, time, parted by a tab, blank or ::",
 }
 """Kinds of files of histories, and what they are."""
 
@@ -37,6 +37,8 @@ USUAL = {
     "weight": ("weight",),
 }
 """Names of columns that are understood without being told, in small letters."""
+
+_MARKS = ("::", "\t", " ")  # what parts the columns of kind movielens; the first one there is
 
 
 def read_histories(
@@ -125,7 +127,7 @@ def _recognise(source: Source, said: dict[str, str | None]) -> str:
 
 def _movielens_mark(lines: Sequence[str]) -> str | None:
     """What parts the columns, where most lines are user, item, rating and Unix time."""
-    for mark in ("::", "\t"):
+    for mark in _MARKS:
         rows = [line.split(mark) for line in lines]
         fitting = [
             len(row) == 4
@@ -154,7 +156,7 @@ def _sequences(source: Source) -> Histories:
 
 def _movielens(source: Source) -> Histories:
     users, items, times = [], [], []
-    mark = "::" if b"::" in source.content[:1000] else "\t"
+    mark = next((m for m in _MARKS if m.encode() in source.content[:1000]), "\t")
     for number, line in rows_of(source):
         row = line.split(mark)
         if len(row) != 4:

@@ -43,7 +43,7 @@ def test_every_kind_says_the_same(content):
     assert by_name(read(content)) == {"u": ["a", "b"], "v": ["a"]}
 
 
-@pytest.mark.parametrize("mark", ["\t", "::"])
+@pytest.mark.parametrize("mark", ["\t", "::", " "])
 def test_movielens(mark):
     rows = [(1, 31, 2.5, 1260759144), (1, 9, 3, 1260759100), (2, 31, 1, 1260759200)]
     content = "\n".join(mark.join(map(str, row)) for row in rows) + "\n"
@@ -97,7 +97,17 @@ def test_a_user_of_no_event_left_is_none():
     assert found.user_names == ("v",) and found.item_names == ("a", "b")
 
 
+INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 BIG = "1" + "0" * 400  # beyond float64, and 20 times as long beyond what JSON's reader takes
+
+
+def test_published_layouts_unsorted_twice_and_of_one_event():
+    """As RecBole's atomic files and pairs of SASRec's have them."""
+    with pytest.warns(UserWarning, match="1 events that come twice count once"):
+        found = read(f"{INTER}1\t2\t3\t9\n1\t7\t3\t5\n1\t2\t3\t9\n2\t7\t1\t1\n")
+    assert by_name(found) == {"1": ["7", "2"], "2": ["7"]}
+    assert by_name(read("1 5\n2 6\n1 7\n")) == {"1": ["5", "7"], "2": ["6"]}
+    assert len(data.leave_one_out(found).targets) == 1
 
 
 @pytest.mark.parametrize(
@@ -114,6 +124,10 @@ BIG = "1" + "0" * 400  # beyond float64, and 20 times as long beyond what JSON's
         ('{"user": "u", "item": "a"}\n{"user": null, "item": "a"}\n', {}, "line 2: user is miss"),
         ("a,b\nu,x\n", {"user": "who"}, "must have 'who'; name the column of users"),
         ("user,uid,item\nu,x,y\n", {}, "has user and uid: must have one column of users"),
+        (f"{INTER}u\ta\t3\t5\nu\tb\t3\n", {}, "line 3: has 3 cells: must have 4"),
+        (f"{INTER}u\ta\t3\tsoon\n", {}, "line 2: time = 'soon'"),
+        (f"{INTER}u\t\t3\t5\n", {}, "line 2: item is missing"),
+        ("1 5\n1 6\n2\n", {}, "line 3: has a user, '2', and no item"),
         (f'{{"user": 1, "item": 2, "time": {BIG}}}\n', {}, "line 1: time = 1000"),
         (f'{{"user": 1, "item": 2, "weight": {BIG}}}\n', {}, "line 1: weight = 1000"),
         (f'{{"user": 1, "item": {BIG * 20}}}\n', {}, "line 1: is no JSON (Exceeds the limit"),
