@@ -13,6 +13,25 @@
 #define SPARSE_JAX_CLONES
 #endif
 
+// Around functions of 512-bit intrinsics: GCC 12 takes what these leave undefined for our mistake.
+#if defined(__GNUC__) && !defined(__clang__)
+#define SPARSE_JAX_INTRINSICS_BEGIN                                \
+  _Pragma("GCC diagnostic push")                                   \
+  _Pragma("GCC diagnostic ignored \"-Wuninitialized\"")            \
+  _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
+#define SPARSE_JAX_INTRINSICS_END _Pragma("GCC diagnostic pop")
+#else
+#define SPARSE_JAX_INTRINSICS_BEGIN
+#define SPARSE_JAX_INTRINSICS_END
+#endif
+
+// Before a loop of up to 12 turns over registers, which would otherwise lie in memory.
+#ifdef __clang__
+#define SPARSE_JAX_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define SPARSE_JAX_UNROLL _Pragma("GCC unroll 12")
+#endif
+
 namespace sparse_jax {
 
 // The finalizer of MurmurHash3 (Appleby, public domain): a bijection of the 32-bit words.

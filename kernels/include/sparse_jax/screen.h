@@ -20,11 +20,6 @@
 #include <immintrin.h>
 #define SPARSE_JAX_SCREENS
 #define SPARSE_JAX_VNNI __attribute__((target("avx512f,avx512vnni")))
-#ifdef __clang__
-#define SPARSE_JAX_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define SPARSE_JAX_UNROLL _Pragma("GCC unroll 12")  // else the sums don't stay in registers
-#endif
 #endif
 
 namespace sparse_jax {
@@ -106,12 +101,7 @@ struct ByteQueries {
   }
 };
 
-// GCC 12 takes what its own intrinsics leave undefined for a mistake of ours.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
+SPARSE_JAX_INTRINSICS_BEGIN
 
 // The rows of a slab as bytes, and what bounds their scores.
 class ByteRows {
@@ -221,8 +211,6 @@ class ByteRows {
   float bias_[kSlabRows] = {};
 };
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+SPARSE_JAX_INTRINSICS_END
 
 }  // namespace sparse_jax
