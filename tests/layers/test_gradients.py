@@ -143,6 +143,7 @@ def test_a_step_with_rowwise_equals_the_dense_step_on_the_rows_read():
         value, grads = gradient(params)
         return optax.apply_updates(params, tx.update(grads, tx.init(params), params)[0]), value
 
+    step = jax.jit(step, static_argnums=(1, 2))
     ours, value = step(
         PARAMS, value_and_grad(lambda p: in_scan(p, look_up)), optim.rowwise(optax.adam(0.1))
     )

@@ -11,6 +11,8 @@ import pytest
 from sparse_jax import optim
 from sparse_jax.rows import RowSparse
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 N, D = 37, 19
 
 
@@ -64,11 +66,11 @@ def test_rows_of_one_number_are_adam_without_a_first_moment():
     ours, theirs = optim.row_scale(0.1), optim.rowwise(optax.adam(0.1, b1=0.0))
     moved = []
     for tx in (ours, theirs):
-        now, state = params, tx.init(params)
+        now, state, update = params, tx.init(params), jax.jit(tx.update)
         for turn in range(4):
             ids, rows, _ = gradients(turn)
             grads = {"column": RowSparse(jnp.asarray(ids), jnp.asarray(rows[:, :1]), num_rows=N)}
-            updates, state = tx.update(grads, state, now)
+            updates, state = update(grads, state, now)
             now = optax.apply_updates(now, updates)
         moved.append(now["column"])
     np.testing.assert_allclose(*moved, rtol=1e-5)
@@ -79,10 +81,13 @@ def test_repeated_ids_count_once_with_their_sum():
     rows = jnp.asarray([[1.0, 2], [5, 5], [3, 4]])
     once = RowSparse(jnp.asarray([3, 5], jnp.int32), jnp.asarray([[4.0, 6], [5, 5]]), num_rows=N)
     params, tx = {"t": jnp.ones((N, 2))}, optim.row_scale(0.1)
-    got = []
-    for grad in (RowSparse(ids, rows, num_rows=N), once):
+
+    @jax.jit
+    def moved(grad):
         updates, _ = tx.update({"t": grad}, tx.init(params), params)
-        got.append(optax.apply_updates(params, updates)["t"])
+        return optax.apply_updates(params, updates)["t"]
+
+    got = [moved(grad) for grad in (RowSparse(ids, rows, num_rows=N), once)]
     np.testing.assert_array_equal(*got)
 
 
@@ -92,9 +97,14 @@ def test_a_bfloat16_table_keeps_its_scale_in_float32():
     state = tx.init(params)
     assert state.squares["t"].dtype == jnp.float32 and state.squares["t"].shape == (N,)
     grads = {"t": RowSparse(jnp.asarray([4], jnp.int32), -jnp.ones((1, 512)), num_rows=N)}
-    for turn in range(64):  # steps far below a bfloat16's last bit add up in the mean
+
+    @jax.jit
+    def step(params, state, turn):
         updates, state = tx.update(grads, state, params)
-        params = optim.apply_updates(params, updates, jax.random.key(turn))
+        return optim.apply_updates(params, updates, jax.random.key(turn)), state
+
+    for turn in range(64):  # steps far below a bfloat16's last bit add up in the mean
+        params, state = step(params, state, turn)
     assert params["t"].dtype == jnp.bfloat16
     moved = params["t"].astype(jnp.float32)
     assert float(moved[4].mean()) == pytest.approx(1 + 64 * 2**-12, abs=2e-3)

@@ -62,9 +62,9 @@ def test_few_ids_of_many_rows_are_sorted_and_others_mapped(num_rows, size, monke
     present = sorted({int(i) for i in ids if 0 <= i < num_rows})
     expected = np.full(size, -1)
     expected[: min(size, len(present))] = present[:size]
-    found = [unique_ids(ids, num_rows=num_rows, size=size)]
+    found = [jax.jit(lambda ids: unique_ids(ids, num_rows=num_rows, size=size))(ids)]
     monkeypatch.setattr(ffi, "AVAILABLE", False)
-    found.append(unique_ids(ids, num_rows=num_rows, size=size))
+    found.append(jax.jit(lambda ids: unique_ids(ids, num_rows=num_rows, size=size))(ids))
     for unique, inverse, count in found:
         np.testing.assert_array_equal(unique, expected)
         assert count == len(present)

@@ -18,16 +18,17 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 @pytest.mark.parametrize(("num_rows", "shards"), [(1, 1), (1, 3), (7, 7), (10, 4), (1000, 16)])
 def test_every_row_has_one_place(by: Any, num_rows: int, shards: int) -> None:
     dealing = sh.Dealing(num_rows, shards, by)
+    place, ids_of, row_of = map(jax.jit, (dealing.place, dealing.ids_of, dealing.row_of))
     ids = jnp.arange(num_rows, dtype=jnp.int32)
-    owners, slots = map(np.asarray, dealing.place(ids))
+    owners, slots = map(np.asarray, place(ids))
     assert owners.min() >= 0 and owners.max() < shards
     assert slots.min() >= 0 and slots.max() < dealing.per_shard
     assert len(set(zip(owners.tolist(), slots.tolist(), strict=True))) == num_rows
-    np.testing.assert_array_equal(dealing.ids_of(jnp.asarray(owners), jnp.asarray(slots)), ids)
-    np.testing.assert_array_equal(dealing.row_of(ids), owners * dealing.per_shard + slots)
+    np.testing.assert_array_equal(ids_of(jnp.asarray(owners), jnp.asarray(slots)), ids)
+    np.testing.assert_array_equal(row_of(ids), owners * dealing.per_shard + slots)
     # And the other way: each place is that of one row, or of none.
     every = jnp.arange(dealing.per_shard, dtype=jnp.int32)
-    found = np.concatenate([dealing.ids_of(jnp.int32(s), every) for s in range(shards)])
+    found = np.concatenate([ids_of(jnp.int32(s), every) for s in range(shards)])
     assert sorted(found[found >= 0]) == list(range(num_rows))
     assert (found < 0).sum() == dealing.per_shard * shards - num_rows
 
