@@ -151,6 +151,13 @@ def lean_compiles() -> Iterator[None]:
     jax.clear_caches()
 
 
+@pytest.fixture
+def optimized_compiles() -> Iterator[None]:
+    """As `lean_compiles`, for a few tests of a file that compiles quickly."""
+    with quickly.optimized():
+        yield
+
+
 @pytest.fixture(params=["ffi", "jax"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Runs the test on the C++ kernels, then on the pure-JAX fallback.

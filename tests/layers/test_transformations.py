@@ -13,12 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import quickly
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 
 from sparse_jax import layers, optim
 from sparse_jax.layers import active, compiling, look_up, value_and_grad
 from sparse_jax.ops import ffi
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 N, D, B = 200, 16, 8
 TX = optim.rowwise(optax.adam(0.1))
@@ -62,7 +65,8 @@ def assert_same(ours, theirs):
 
 def child(code, *args, **environment):
     """Runs a program elsewhere, without our path unless it is given."""
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | environment
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    kept |= quickly.environment() | environment
     command = [sys.executable, "-W", "ignore", "-c", code, *map(str, args)]
     done = subprocess.run(command, env=kept, capture_output=True, text=True, cwd="/")
     assert done.returncode == 0, done.stderr
@@ -84,6 +88,7 @@ def compiled_here():
     compilation_cache.reset_cache()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ffi.AVAILABLE, reason="needs the kernels")
 def test_compiled_ahead_kept_and_exported_with_kernels(compiled_here):
     pytest.importorskip("flatbuffers", reason="jax.export needs it to serialize")
@@ -155,8 +160,9 @@ for name in params:
 """
 
 
+@pytest.mark.slow
 def test_two_devices_with_a_share_of_the_batch_each_equal_one():
-    flags = "--xla_force_host_platform_device_count=2"
+    flags = "--xla_force_host_platform_device_count=2 " + quickly.environment()["XLA_FLAGS"]
     child(SHARDED, XLA_FLAGS=flags, PYTHONPATH=os.environ["PYTHONPATH"])
 
 

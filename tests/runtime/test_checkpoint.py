@@ -25,6 +25,8 @@ from sparse_jax.retrieval.index import IndexConfig
 from sparse_jax.runtime import checkpoint
 from sparse_jax.xmc import step as training
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 CONFIG = training.Config(
     active=64,
     distinct_features=512,

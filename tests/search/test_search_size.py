@@ -19,7 +19,7 @@ from sparse_jax.search import arrays, draw, network, taught
 from sparse_jax.search.documents import Lines
 from sparse_jax.search.parameters import narrow, widen
 
-pytestmark = pytest.mark.usefixtures("lean_compiles")
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 QUERIES = ("python library", "unseenword zorblax", "plank dock of fonts")
 
@@ -32,6 +32,8 @@ def size(folder) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimized_compiles")
 def test_the_size_follows_the_data(tmp_path):
     text = (files("sparse_jax.search") / "sample.jsonl").read_bytes()
     with search.fit(sample()) as index:  # of the default size: 134 MB of parameters
@@ -45,6 +47,8 @@ def test_the_size_follows_the_data(tmp_path):
         assert scores(again) == expected
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimized_compiles")
 def test_a_trained_index_stays_small(tmp_path):
     rng = np.random.default_rng(0)
     words = np.array([w for d in sample() for w in d.text.split()])
@@ -145,6 +149,7 @@ def test_equal_documents_have_equal_scores():
             assert len({r.score for r in like if r.id[0] == "x"}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_from", [1000, 100])
 def test_what_was_learned_is_kept_to_the_bit(tmp_path, train_from):
     config = search.Config(

@@ -15,6 +15,8 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from sparse_jax.sklearn import SparseClassifier
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 CHECKS = [check for _, check in estimator_checks_generator(SparseClassifier())]
 
 

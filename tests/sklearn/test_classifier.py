@@ -27,6 +27,8 @@ from sklearn.pipeline import make_pipeline
 from sparse_jax import data, xmc
 from sparse_jax.sklearn import SparseClassifier, targets
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 TEXTS = ["red apple", "green apple", "red car", "fast car"] * 6
 LISTS = [["food", "red"], ["food"], ["thing", "red"], ["thing"]] * 6
 INDICATOR = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1]] * 6)  # of food, red, thing

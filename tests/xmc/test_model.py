@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quickly
 from small_points import points_of
 
 from sparse_jax import data, xmc
 from sparse_jax.ops import ffi
 from sparse_jax.runtime import saved
-from sparse_jax.xmc import calibration, inference, label_tree, metrics, mixing, wide
+from sparse_jax.xmc import inference, label_tree, metrics, mixing, wide
 from sparse_jax.xmc.model import network_parts, over_all
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -146,6 +150,7 @@ def test_loaded_predicts_bit_for_bit(model, tiny, tmp_path, networks):
     assert loaded.about == model.about and loaded.about.label_names[3] == "label 3"
 
 
+@pytest.mark.slow
 def test_another_process_predicts_bit_for_bit(model, tiny, tmp_path):
     xmc.save(model, tmp_path / "m")
     code = (
@@ -155,7 +160,8 @@ def test_another_process_predicts_bit_for_bit(model, tiny, tmp_path):
         "np.savez('found.npz', **found._asdict())\n"
     )
     command = [sys.executable, "-c", code, str(FIXTURES / "xmc_tiny_test.txt")]
-    subprocess.run(command, check=True, cwd=tmp_path, timeout=120)
+    environment = os.environ | quickly.environment()
+    subprocess.run(command, check=True, cwd=tmp_path, timeout=120, env=environment)
     found, here = np.load(tmp_path / "found.npz"), xmc.predict(model, tiny[1], k=5)
     np.testing.assert_array_equal(found["labels"], here.labels)
     np.testing.assert_array_equal(found["scores"], here.scores)
@@ -239,6 +245,7 @@ def test_many_labels_a_point_train_every_preset(preset):
     assert xmc.predict(xmc.fit(train, preset=preset), train, k=5).labels.shape == (80, 5)
 
 
+@pytest.mark.slow
 def test_labels_that_are_few_of_a_long_list_cost_what_they_cost_alone():
     """Ids of a catalogue, most of them in no point: parts are trained over those in some alone."""
     rng = np.random.default_rng(0)
@@ -365,28 +372,6 @@ def test_bad_arguments(arguments, message):
     train = points_of([({i % 2}, {i % 2: 1}) for i in range(20)], 2, 2)
     with pytest.raises(ValueError, match=message):
         xmc.fit(train, **arguments)
-
-
-# ------------------------------------------------------------------------------------ calibration
-
-
-def test_calibration_learns_the_chances_it_is_drawn_from():
-    rng = np.random.default_rng(0)
-    scores = -np.sort(-rng.normal(size=(4000, 5)), axis=1).astype(np.float32)
-    lead = np.asarray(calibration.leads(jnp.asarray(scores)))
-    chance = 1 / (1 + np.exp(-(-0.5 + 1.5 * scores + 0.7 * lead)))
-    hits = rng.random(scores.shape) < chance
-    curve = calibration.fit(scores, hits)
-    np.testing.assert_allclose(curve, [-0.5, 1.5, 0.7], atol=0.15)
-    found = np.asarray(calibration.chances(jnp.asarray(scores), jnp.asarray(curve)))
-    assert calibration.expected_error(found, hits) < 0.015
-    assert calibration.expected_error(found**2, hits) > 0.05  # the measure sees what is wrong
-
-
-def test_calibration_of_few_points_still_orders():
-    curve = calibration.fit(np.zeros((3, 2), np.float32), np.zeros((3, 2), bool))
-    chance = calibration.chances(jnp.array([[2.0, 1.0, -jnp.inf]]), jnp.asarray(curve))
-    assert 1 > chance[0, 0] > chance[0, 1] > chance[0, 2] == 0
 
 
 def test_orbax_keeps_a_model(model, tmp_path):

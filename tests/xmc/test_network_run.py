@@ -13,6 +13,8 @@ from sparse_jax import data
 from sparse_jax.runtime import checkpoint
 from sparse_jax.xmc.network_run import FORMER, OPTIMIZERS, NetworkRun, Options
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 LARGE = {"optimizer": "row-scale", "dtype": "bfloat16", "epochs": 6, "hidden": 32}
 
 
@@ -41,6 +43,7 @@ def test_every_optimizer_learns(points, name):
     assert np.mean(run.predict(points, k=1)[:, 0] == points.label_ids) > 0.95
 
 
+@pytest.mark.slow
 def test_tables_of_half_the_bytes_with_a_number_a_row_learn_and_resume(points, tmp_path):
     whole = NetworkRun(Options(**LARGE), points)
     whole.fit()
