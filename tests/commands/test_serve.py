@@ -298,6 +298,7 @@ def test_the_command_line(model, tmp_path, capsys, monkeypatch):
         serve.main([place, "--port", "65536"])
 
 
+@pytest.mark.slow
 def test_the_script_makes_a_sample_where_there_is_none(tmp_path, monkeypatch, capsys):
     init = search.fit
     monkeypatch.setattr(search, "fit", lambda documents: init(documents[:30], config=SMALL))

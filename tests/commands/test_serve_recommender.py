@@ -79,6 +79,7 @@ def test_mistakes_are_refused(served, body, argument):
     assert raised.value.record["argument"] == argument
 
 
+@pytest.mark.slow
 def test_over_the_wire(model, tmp_path):
     recommend.save(model, tmp_path / "shop")
     assert open_model(tmp_path / "shop").sizes()["items"] == 40

@@ -205,9 +205,8 @@ def test_help_states_the_limits(capsys):
     assert {f"{bodies.BODY_SECONDS:g}", f"{bodies.STOP_SECONDS:g}"} <= stated
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_after_what_it_has_begun(model, tmp_path, number):
     xmc.save(model, tmp_path / "model")
     body = json.dumps({"texts": ["fruit1"]}).encode()

@@ -120,18 +120,21 @@ def test_head_nnx_learns_the_classes_that_come(capsys):
     assert classes == 300 and loss < 1 and right > 0.8  # of 300: 5.7, and .003 by chance
 
 
+@pytest.mark.slow
 def test_embedding_equinox_learns_the_topics_of_words(capsys):
     load("embedding_equinox").main(2000, 150)
     words, loss, right, _ = figures(capsys)
     assert words == 2000 and loss < 0.5 and right > 0.85  # of 20 topics: 3, and .05 by chance
 
 
+@pytest.mark.slow
 def test_hash_tables_find_the_classes(capsys):
     load("hash_tables").main(400, 100)
     loss, _, right, rehashed = figures(capsys)
     assert loss < 1 and right > 0.9 and rehashed > 0
 
 
+@pytest.mark.slow
 def test_optax_chain_learns_and_averages(capsys):
     load("optax_chain").main(100, 400)
     last, smooth, constant = figures(capsys)

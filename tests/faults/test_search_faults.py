@@ -62,7 +62,7 @@ def small(monkeypatch):
 # ---------------------------------------------------------------------- statistics of what is there
 
 
-@pytest.mark.parametrize("train_from", [1000, 100])
+@pytest.mark.parametrize("train_from", [1000, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("first", ["...", "hello", "a b c " * 3000])
 def test_an_index_begun_with_a_stub_is_as_good_as_one_made_at_once(first, train_from):
     config = search.Config(num_features=1 << 14, dim=16, train_from=train_from, cold_steps=5)
@@ -294,6 +294,7 @@ def test_unseen_words_are_said(tmp_path, capsys):
         assert bool(json.loads(out.splitlines()[0])["matched"]) is not said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_from", [1000, 3])
 def test_feedback_survives(tmp_path, train_from):
     config = dataclasses.replace(TINY, train_from=train_from)

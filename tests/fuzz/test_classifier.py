@@ -137,6 +137,7 @@ def test_points_in_another_order_learn_as_well(seed):
     assert min(hits) > 0.7 and abs(hits[0] - hits[1]) < 0.12
 
 
+@pytest.mark.slow
 @fuzz(8)
 @given(seed=st.integers(0, 3), saves=st.lists(st.booleans(), min_size=3, max_size=3))
 def test_a_model_saved_and_loaded_at_any_step_goes_on_as_if_not(seed, saves, tmp_path_factory):

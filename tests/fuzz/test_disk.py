@@ -302,6 +302,7 @@ def test_a_process_killed_at_any_write_of_a_save_leaves_a_whole_index(small_inde
     assert held(place) == (whole | {"n0"}, 1)
 
 
+@pytest.mark.slow
 def test_readers_see_whole_indexes_while_a_writer_saves(small_index, tmp_path):
     """Each with all that was acknowledged before it was opened; those that are open go on."""
     place, done = tmp_path / "i", [0]

@@ -40,7 +40,13 @@ def near(found: dict[str, float]) -> object:
     return pytest.approx(found, abs=1e-6)
 
 
-@pytest.mark.parametrize("config", [UNTRAINED, TRAINED], ids=["untrained", "trained"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(UNTRAINED, id="untrained"),
+        pytest.param(TRAINED, id="trained", marks=pytest.mark.slow),
+    ],
+)
 @fuzz(3)
 @given(texts=TEXTS, query=TEXT, seed=st.integers(0, 99))
 def test_documents_in_another_order_or_split(config, texts, query, seed):

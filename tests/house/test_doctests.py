@@ -17,12 +17,21 @@ from sparse_jax import sharding
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
-SLOW = [  # seconds of compiling each
+SLOW = [  # a second of compiling each, or more
+    "layers.active",
+    "lm.evaluate",
     "lm.generate",
+    "lm.sampling",
     "nn",
+    "optim.rowwise",
+    "optim.tree",
     "retrieval.index",
     "retrieval.quantized",
+    "retrieval.tables",
     "retrieval.tuner",
+    "rows.bags",
+    "sharding.finding",
+    "sklearn.classifier",
     "summarize.abstractive",
     "summarize.saved",
 ]

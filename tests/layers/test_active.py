@@ -120,7 +120,14 @@ def test_per_example_sets_obey_the_same_rules_row_by_row(size, num_rows, max_lab
     check_positions([sets[row] for row in rows], result.positions, result.dropped, labels)
 
 
-@pytest.mark.parametrize("size, num_rows", [*SHARED_SIZES, (200, 5000)])
+@pytest.mark.parametrize(
+    "size, num_rows",
+    [
+        *SHARED_SIZES[:2],
+        *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in SHARED_SIZES[2:]),
+        (200, 5000),
+    ],
+)
 def test_the_kernel_and_the_fallback_make_the_same_sets(monkeypatch, size, num_rows):
     if not ffi.AVAILABLE:
         pytest.skip("no C++ kernels: pip install .")

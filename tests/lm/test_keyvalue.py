@@ -264,6 +264,7 @@ def test_a_saved_model_brings_its_index(tmp_path):
     assert same(lm.load(tmp_path).lsh, state.lsh)
 
 
+@pytest.mark.slow
 def test_the_step_makes_nothing_of_all_slots():
     config = dataclasses.replace(ON, pairs=50_021)
     state = jax.eval_shape(lambda: fresh.__wrapped__(config))

@@ -39,6 +39,7 @@ needs_kernels = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_learns_and_beats_the_unigram_on_other_text():
     state, losses = trained()
     found = evaluate.score(
@@ -141,6 +142,7 @@ def test_repeated_passes_count_nothing_twice():
     assert not np.array_equal(once.memory.rows, thrice.memory.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"rows": 0, "evidence": False}, {"blocks": 2}])
 def test_parts_can_be_left_out(change):
     config = dataclasses.replace(CONFIG, **change)
@@ -152,7 +154,7 @@ def test_parts_can_be_left_out(change):
     np.testing.assert_allclose(np.exp(np.asarray(log_p)).sum(axis=1), 1.0, atol=1e-5)
 
 
-DTYPES = ["float32", pytest.param("bfloat16", marks=needs_kernels)]
+DTYPES = ["float32", pytest.param("bfloat16", marks=[needs_kernels, pytest.mark.slow])]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -179,6 +181,7 @@ def test_the_step_copies_no_table_and_works_in_place(dtype):
     assert whole and set(whole) <= {"parameter", "scatter", "fusion", "get-tuple-element"}
 
 
+@pytest.mark.slow
 def test_rows_of_half_the_bytes_learn_as_well():
     half, losses = trained(dataclasses.replace(CONFIG, dtype="bfloat16"))
     whole, wholes = trained()

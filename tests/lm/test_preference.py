@@ -104,12 +104,13 @@ def test_kept_rows_are_the_first_ones_whatever_comes_after():
     first = rng.normal(size=(50, 3)).astype(np.float32)
     table, kept = jnp.asarray(first), reference.init(jnp.asarray(first), 4)
     touched: set[int] = set()
+    keep = jax.jit(lambda kept, ids, table: reference.keep(kept, ids, take_rows(table, ids)))
     for _ in range(6):
         ids = rng.permutation(50)[:5].astype(np.int32)
         ids[rng.integers(5)] = -1
         touched |= set(ids.tolist()) - {-1}
         kept = reference.make_room(kept, 5)
-        kept, old = reference.keep(kept, jnp.asarray(ids), take_rows(table, jnp.asarray(ids)))
+        kept, old = keep(kept, ids, table)
         np.testing.assert_array_equal(old, np.where(ids[:, None] < 0, 0, first[ids]))
         table = add_rows(table, jnp.asarray(ids), jnp.ones((5, 3)))
     assert int(kept.count) == len(touched) < 50
@@ -211,6 +212,7 @@ def test_the_reference_scores_as_a_frozen_copy_does_to_the_bit():
     assert int(tuned.rows.count) < CONFIG.rows / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counted", [False, True])
 def test_a_step_moves_touched_rows_alone(counted):
     base = make_base()
@@ -231,6 +233,7 @@ def test_a_step_moves_touched_rows_alone(counted):
         np.testing.assert_array_equal(getattr(tuned.memory, name), getattr(first[1], name))
 
 
+@pytest.mark.slow
 def test_a_step_copies_no_table():
     config = model.Config(vocabulary=60, rows=1 << 20, width=16, orders=(1, 2), window=3, recent=6)
 
@@ -300,6 +303,7 @@ def test_the_reward_model_learns_what_answers_which_question():
     )
 
 
+@pytest.mark.slow
 def test_drawn_answers_end_with_their_document():
     base = make_base()
     prompts = [np.array([4, 5]), np.array([6])]

@@ -116,6 +116,7 @@ def test_scoring_every_word_gives_the_exact_model():
     assert found.perplexity == pytest.approx(exact.perplexity, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_sparse_softmax_is_normalized():
     head, state, queries = make_head(5, 16)
     ids, logits = sparse_head.scored(head, state.params, queries)

@@ -197,6 +197,7 @@ def train():
     return state, losses
 
 
+@pytest.mark.slow
 def test_training_learns_repeats_itself_and_is_saved(tmp_path):
     state, losses = train()
     assert {name: p.dtype.name for name, p in state.params.items()} == {

@@ -114,7 +114,9 @@ def check(found: tuple[np.ndarray, np.ndarray], total: np.ndarray) -> None:
 
 @pytest.mark.parametrize("num_points", [1, POINTS])
 @pytest.mark.parametrize("num_trees", [0, pytest.param(1, marks=pytest.mark.slow), 3])
-@pytest.mark.parametrize("dtype", [None, jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(None, marks=pytest.mark.slow), jnp.float32, jnp.bfloat16]
+)
 def test_equals_the_formula(kernels, num_points, num_trees, dtype):
     rng = np.random.default_rng(num_trees)
     num_labels = 150

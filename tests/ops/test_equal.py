@@ -380,6 +380,7 @@ def test_kernel_and_fallback_agree(monkeypatch, name, seed):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_comparison_can_fail(monkeypatch, name):
     """Other arrays give other results: what is compared isn't empty or constant."""

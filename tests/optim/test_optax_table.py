@@ -136,7 +136,11 @@ PARTS = {
     "scale_by_stddev": "rmsprop, centered",
     "scale_by_yogi": "yogi",
 }
-NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in PARTS else []) for name in TABLE]
+# Quick tests hold these against dense ones over several steps in test_rowwise.py.
+STEPPED = {"adagrad", "adamw", "apply_if_finite", "clip", "clip_by_global_norm", "partition"}
+STEPPED |= {"inject_hyperparams", "sgd", "sgd, momentum"}
+SLOW = STEPPED | set(PARTS)
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in TABLE]
 PARAMS = {"table": jnp.asarray(np.linspace(0.5, 2, 12, dtype=np.float32).reshape(6, 2))}
 PARAMS["bias"] = jnp.ones(2)
 # Row 4 twice: gradients of gathered rows come so, and their sum is the dense one.

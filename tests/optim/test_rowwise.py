@@ -103,7 +103,23 @@ TOUCHED = [[*range(N)], [*range(N)], [0, 2], [5], [], [1, 2, 5], [*range(N)]]
 FULL = [[*range(N)]] * 4
 
 
-@pytest.mark.parametrize("name", MATRIX)
+# Quick tests hold these against dense ones in test_optax_table.py.
+ALIKE = {
+    "nesterov",
+    "rmsprop",
+    "lion",
+    "yogi",
+    "amsgrad",
+    "radam",
+    "nadam",
+    "adadelta",
+    "adabelief",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in ALIKE else []) for n in MATRIX]
+)
 def test_matches_dense_on_touched_rows(name):
     tx = MATRIX[name]
     sparse = rowwise(tx)
@@ -281,13 +297,14 @@ def test_elapsed_counts_steps():
     params = make_params()
     state = tx.init(params)
     assert isinstance(state, ElapsedState)
+    update = jax.jit(tx.update)
     rng = np.random.default_rng(0)
     for touched in ([0, 5], [0], [3], [3, 0]):
         grads, dense = make_grads(rng, touched)
-        _, state = tx.update(grads, state, params)
+        _, state = update(grads, state, params)
     np.testing.assert_array_equal(state.last["table"], [4, 0, 0, 4, 0, 1])
     np.testing.assert_array_equal(state.last["bias"], 4)
-    _, state = tx.update(dense, state, params)  # a dense gradient touches every row
+    _, state = update(dense, state, params)  # a dense gradient touches every row
     np.testing.assert_array_equal(state.last["table"], 5)
 
 

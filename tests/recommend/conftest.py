@@ -27,6 +27,6 @@ def whole(split) -> recommend.Model:
         return recommend.fit(split.train, preset="best")
 
 
-@pytest.fixture(params=["linear", "whole"])
+@pytest.fixture(params=["linear", pytest.param("whole", marks=pytest.mark.slow)])
 def model(request) -> recommend.Model:
     return request.getfixturevalue(request.param)

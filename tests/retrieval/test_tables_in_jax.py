@@ -156,6 +156,7 @@ def test_identical_bits_at_any_thread_count(printed):
 # --- the door to the kernels ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ffi.AVAILABLE, reason="no C++ kernels")
 def test_malformed_calls_of_the_kernels_are_errors():
     def spec(*shape, dtype=jnp.int32):

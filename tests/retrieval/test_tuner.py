@@ -54,6 +54,7 @@ def test_sample_holds_the_exact_best_rows():
         np.testing.assert_allclose(best @ query, want, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_plans_fit_the_memory_and_are_sorted():
     small, large = plans(memory=300_000), plans()
     assert 0 < len(small) < len(large)
@@ -65,6 +66,7 @@ def test_plans_fit_the_memory_and_are_sorted():
     assert plans(memory=1000) == []
 
 
+@pytest.mark.slow
 def test_predictions_come_true():
     rows, bias, queries = layer()
     found = plans()

@@ -41,6 +41,7 @@ def entries(cache: Path) -> list[Path]:
     return sorted(cache.glob("sparse_jax/compiled/*/*-cache.*"))
 
 
+@pytest.mark.slow
 def test_the_next_process_finds_what_one_compiled(tmp_path):
     first, failed = start(tmp_path / "a"), start(tmp_path / "b", status=1)
     printed, complaints = first.communicate()

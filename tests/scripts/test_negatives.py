@@ -30,6 +30,7 @@ SMALL = ["--sets", TINY, "--active", "256", "--batch-size", "64", "--epochs", "4
 SMALL += ["--candidates", "4", "--seeds", "0", "1", "--ways", "uniform", "learned"]
 
 
+@pytest.mark.slow
 def test_learned_functions_bring_a_query_to_its_rows():
     # A query is its row, six coordinates of sixteen negated: random signs tell little of it.
     keys = jax.random.normal(jax.random.key(0), (300, 16))
@@ -52,6 +53,7 @@ def test_learned_functions_bring_a_query_to_its_rows():
     assert np.abs(directions).max() <= 31
 
 
+@pytest.mark.slow
 def test_functions_are_learned_while_the_network_is(quick_compiles):
     args = compare_negatives.parse_args([*SMALL, "--runs", "unused"])
     train, _ = compare_negatives.load(TINY, args, 256)

@@ -203,6 +203,7 @@ def test_learning_moves_the_rows_it_names_and_no_other():
     assert np.all(np.asarray(p1)[:3, 0] > p[:3, 0])
 
 
+@pytest.mark.slow
 def test_learning_sees_the_scores_that_searching_gives():
     documents = sample()[:50]
     engine = Engine(dataclasses.replace(SMALL, deep_weight=0.7, cold_steps=2))
@@ -230,6 +231,7 @@ def test_learning_sees_the_scores_that_searching_gives():
     np.testing.assert_allclose(p, jax.nn.softmax(10.0 * jnp.stack(scores), axis=1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_learning_costs_the_same_whatever_the_number_of_documents():
     """No temporary of the compiled step grows with the tables, and the tables are updated in place.
 
@@ -249,6 +251,7 @@ def test_learning_costs_the_same_whatever_the_number_of_documents():
     assert sizes[1] - sizes[0] <= 8 * 7 * 7000
 
 
+@pytest.mark.slow
 def test_the_cold_start_learns_and_is_repeatable(monkeypatch):
     monkeypatch.setattr(laying, "_LATENT", 0.0)  # which needs no steps
     documents = sample()

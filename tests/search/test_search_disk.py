@@ -44,6 +44,7 @@ def changes(index: search.Index) -> None:
 # ----------------------------------------------------------------------------------------- the log
 
 
+@pytest.mark.slow
 def test_a_loaded_index_equals_the_one_that_logged(index, tmp_path):
     changes(index)
     index.close()
@@ -137,7 +138,8 @@ def about(n: int) -> str:
     return hashlib.md5(str(n).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("after", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 12))])
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [3, 8, 12])
 def test_kill_9_loses_nothing_acknowledged(saved, tmp_path, after):
     place = tmp_path / "i"
     with search.load(saved, read_only=True) as found:

@@ -123,7 +123,7 @@ class History(RuleBasedStateMachine):
             self.folder.cleanup()
 
 
-TestHistory = History.TestCase
+TestHistory = pytest.mark.slow(History.TestCase)
 TestHistory.settings = settings(
     max_examples=25,
     stateful_step_count=25,

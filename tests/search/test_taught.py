@@ -67,6 +67,7 @@ def log(place: Path) -> Path:
     return place / json.loads((place / "manifest.json").read_text())["log"]
 
 
+@pytest.mark.slow
 def test_a_query_after_lessons_repeats_none_and_needs_no_jax(place, repeats):
     with search.load(place) as index:
         teach(index)
@@ -173,6 +174,7 @@ def test_other_changes_are_repeated(place, repeats):
         assert found(again) == right
 
 
+@pytest.mark.slow
 def test_adding_by_command_leaves_no_work_to_queries(place, tmp_path, repeats, capsys):
     more = tmp_path / "more.jsonl"
     more.write_text('{"id": "new", "text": "hoverboards"}\n')

@@ -92,6 +92,7 @@ def test_too_little_names_the_least_that_does():
     assert chosen.optimizer == "row-scale" and predicted.total > 0.95e6 * least
 
 
+@pytest.mark.slow
 def test_tables_take_what_is_left():
     lsh = Options(hidden=D, strategy="lsh")
     fixed = PROCESS + TEMPORARIES + FLOAT32 + 12 * BIASES + 1000
@@ -123,6 +124,7 @@ def points():
     )
 
 
+@pytest.mark.slow
 def test_predicted_bytes_are_those_of_the_state(points):
     options = Options(strategy="lsh", hidden=16, epochs=1)
     runs = []
@@ -154,6 +156,7 @@ def _nbytes(tree):
     return sum(x.nbytes for x in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 def test_the_prediction_is_near_what_is_measured(tmp_path):
     """In a process of its own, whose peak is not that of other tests."""
     options = ["--memory", "4GB", "--hidden", "2000", "--epochs", "1", "--json", "r.json"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -164,25 +165,29 @@ needs_kernels = pytest.mark.skipif(
     not ffi.AVAILABLE, reason="the fallback counts all rows, and widens bfloat16 tables"
 )
 ACCOUNTED = {"lsh", "lsh, corrected", "fused", "bfloat16"}
+QUICK = {"lsh", "uniform", "bfloat16"}  # the others, a second of compiling each, are slow
 
 
-@pytest.mark.parametrize(
-    "name", [*(n for n in STEPS if n != "bfloat16"), pytest.param("bfloat16", marks=needs_kernels)]
-)
+def steps(names: Iterable[str], need_kernels: Iterable[str] = ()) -> list[Any]:
+    marks = {n: [needs_kernels] * (n in need_kernels) for n in names}
+    slow = pytest.mark.slow
+    return [pytest.param(n, marks=[*m, *([] if n in QUICK else [slow])]) for n, m in marks.items()]
+
+
+@pytest.mark.parametrize("name", steps(STEPS, {"bfloat16"}))
 def test_no_instruction_touches_a_whole_table(name: str) -> None:
     assert offences(compile_step(**STEPS[name])) == []
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["uniform", *(pytest.param(n, marks=needs_kernels) for n in STEPS if n in ACCOUNTED)],
+    "name", steps(["uniform", *(n for n in STEPS if n in ACCOUNTED)], ACCOUNTED)
 )
 def test_memory_and_arithmetic_are_those_of_the_active_rows(name: str) -> None:
     weight = 2 if name == "bfloat16" else 4
     assert excess(compile_step(**STEPS[name]), weight=weight) == []
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", steps(STEPS))
 def test_no_python_in_the_step(name: str) -> None:
     hlo = compile_step(**STEPS[name]).as_text()
     targets = set(re.findall(r'custom_call_target="([^"]*)"', hlo))

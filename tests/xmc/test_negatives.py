@@ -125,10 +125,10 @@ def test_the_chance_is_how_often_the_tables_find_a_row():
         ("uniform", "shared", "logq", "softmax"),
         ("uniform", "shared", "logq", "bce"),
         ("uniform", "per_example", "logq", "softmax"),
-        ("uniform", "per_example", "logq", "bce"),
+        pytest.param("uniform", "per_example", "logq", "bce", marks=pytest.mark.slow),
         ("lsh", "shared", "lsh", "softmax"),
-        ("lsh", "shared", "lsh", "bce"),
-        ("lsh", "shared", "logq", "softmax"),
+        pytest.param("lsh", "shared", "lsh", "bce", marks=pytest.mark.slow),
+        pytest.param("lsh", "shared", "logq", "softmax", marks=pytest.mark.slow),
     ],
 )
 def test_the_loss_of_a_step_is_the_corrected_one(strategy, mode, correction, loss):

@@ -77,6 +77,7 @@ def test_a_share_is_a_probability():
     assert 0.2 < found[MARK] < 0.6 and found[0] > 0.9
 
 
+@pytest.mark.slow
 def test_a_network_alone(tmp_path):
     options = Options(epochs=2, hidden=16)
 

@@ -63,6 +63,7 @@ def after(parts, before):
     return xmc.update(before, parts[2])
 
 
+@pytest.mark.slow
 def test_new_labels_are_learned_and_old_ones_kept(parts, before, after):
     train, _, _, test = parts
     whole = xmc.fit(train)
