@@ -133,6 +133,27 @@ struct Best {
   }
 };
 
+Best Written(std::vector<TopK>* best, int64_t k) {
+  const size_t size = best->size() * static_cast<size_t>(k);
+  Best out{Floats(size), std::vector<int32_t>(size)};
+  for (size_t b = 0; b < best->size(); ++b) {
+    const size_t at = b * static_cast<size_t>(k);
+    (*best)[b].Write(out.scores.data() + at, out.ids.data() + at);
+  }
+  return out;
+}
+
+// Every row offered to every query.
+Best Offered(const Layer& x, int64_t k) {
+  std::vector<TopK> best(static_cast<size_t>(x.n), TopK(k));
+  for (int64_t b = 0; b < x.n; ++b) {
+    for (int64_t r = 0; r < x.num_rows; ++r) {
+      best[static_cast<size_t>(b)].Offer(x.Score(r, b, true), static_cast<int32_t>(r));
+    }
+  }
+  return Written(&best, k);
+}
+
 // The scan in tasks that run on threads, with bounds or without.
 template <typename W>
 Best Find(const Layer& x, const W* rows, int64_t k, bool bounds, int64_t tasks, int64_t threads) {
@@ -149,13 +170,10 @@ Best Find(const Layer& x, const W* rows, int64_t k, bool bounds, int64_t tasks, 
                  &best[static_cast<size_t>(task)]);
       });
   for (auto& thread : running) thread.join();
-  Best out{Floats(n * static_cast<size_t>(k)), std::vector<int32_t>(n * static_cast<size_t>(k))};
   for (size_t b = 0; b < n; ++b) {
     for (size_t task = 1; task < best.size(); ++task) best[0][b].Merge(best[task][b]);
-    best[0][b].Write(out.scores.data() + b * static_cast<size_t>(k),
-                     out.ids.data() + b * static_cast<size_t>(k));
   }
-  return out;
+  return Written(&best[0], k);
 }
 
 // What is left out changes no bit: kinds of rows mixed, equal rows, k up to all, rows of words.
@@ -170,16 +188,19 @@ void SameAsWithout(Random& random) {
       x.bias[static_cast<size_t>(r)] = x.bias[static_cast<size_t>(from)];
     }
     const int64_t k = random.Below(4) ? 1 + random.Below(9) : 1 + random.Below(num_rows + 3);
-    const Best want = Find(x, x.rows.data(), k, false, 1, 1);
+    const Best want = Offered(x, k);
     for (const int64_t tasks : {1, 5}) {
-      CHECK(Find(x, x.rows.data(), k, true, tasks, tasks > 1 ? 3 : 1) == want);
+      for (const bool bounds : {true, false}) {
+        CHECK(Find(x, x.rows.data(), k, bounds, tasks, tasks > 1 ? 3 : 1) == want);
+      }
     }
     std::vector<uint16_t> words(x.rows.size());
     RoundRow(x.rows.data(), static_cast<int64_t>(words.size()), words.data());
     WidenRow(words.data(), static_cast<int64_t>(words.size()), x.rows.data());
-    const Best narrow = Find(x, x.rows.data(), k, false, 1, 1);
-    CHECK(Find(x, words.data(), k, true, 5, 3) == narrow);
-    CHECK(Find(x, words.data(), k, false, 1, 1) == narrow);
+    const Best narrow = Offered(x, k);
+    for (const bool bounds : {true, false}) {
+      CHECK(Find(x, words.data(), k, bounds, 5, 3) == narrow);
+    }
   }
 }
 

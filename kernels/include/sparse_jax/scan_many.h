@@ -1,10 +1,12 @@
-// Exact top-k of a batch of queries. Rows get float32 scores six by sixteen queries, each one sum in
-// the order of the coordinates; with the bounds of `screen.h`, only rows that may be among the best.
+// Exact top-k of a batch of queries. Rows get float32 scores six by sixteen queries, each one sum
+// in the order of the coordinates; with the bounds of `screen.h`, only rows that may be among the
+// best.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -56,6 +58,41 @@ SPARSE_JAX_INLINE void TileLanes(const float* rows, const float* group, int64_t 
 SPARSE_JAX_BY_LANES(void, Tile, (const float* rows, const float* group, int64_t d, float* out),
                     (rows, group, d, out))
 
+// Adds bias and `more`, which may be null, to the products of `count` rows. Bit r of the result:
+// whether any score of row r reaches its floor.
+template <int Parts>
+SPARSE_JAX_INLINE uint32_t FinishLanes(float* scores, const float* bias, const float* more,
+                                       const float* floors, int64_t count) {
+  constexpr int64_t kPart = kLanes / Parts;
+  typename Lanes<Parts>::Floats floor[Parts], score, beside;
+  for (int part = 0; part < Parts; ++part) LoadLanes(floors + part * kPart, floor + part);
+  uint32_t reached = 0;
+  for (int64_t r = 0; r < count; ++r) {
+    typename Lanes<Parts>::Ints some{};
+    for (int part = 0; part < Parts; ++part) {
+      const int64_t at = r * kLanes + part * kPart;
+      LoadLanes(scores + at, &score);
+      score += bias[r];
+      if (more) {
+        LoadLanes(more + at, &beside);
+        score += beside;
+      }
+      StoreLanes(scores + at, score);
+      some |= score >= floor[part];
+    }
+    uint64_t words[kPart / 2], any = 0;
+    std::memcpy(words, &some, sizeof words);
+    for (const uint64_t word : words) any |= word;
+    reached |= static_cast<uint32_t>(any != 0) << r;
+  }
+  return reached;
+}
+
+SPARSE_JAX_BY_LANES(uint32_t, Finish,
+                    (float* scores, const float* bias, const float* more, const float* floors,
+                     int64_t count),
+                    (scores, bias, more, floors, count))
+
 // For `ScanMany` where a score is w.x + b alone.
 struct NoRest {
   const float* operator()(int64_t, int64_t, int64_t) const { return nullptr; }
@@ -78,10 +115,14 @@ class Floors {
     for (int64_t j = 0; j < kLanes; ++j) to[j] = from[j].load(std::memory_order_relaxed);
   }
 
-  void Raise(int64_t query, float floor) {
-    std::atomic<float>& at = floors_[static_cast<size_t>(query)];
-    float held = at.load(std::memory_order_relaxed);
-    while (held < floor && !at.compare_exchange_weak(held, floor, std::memory_order_relaxed)) {
+  // To those of `floors` that are higher.
+  void Raise(int64_t g, const float* floors) {
+    std::atomic<float>* at = floors_.data() + g * kLanes;
+    for (int64_t j = 0; j < kLanes; ++j) {
+      float held = at[j].load(std::memory_order_relaxed);
+      while (held < floors[j] &&
+             !at[j].compare_exchange_weak(held, floors[j], std::memory_order_relaxed)) {
+      }
     }
   }
 
@@ -123,6 +164,7 @@ class ManyScan {
         best_(*best),
         d_(queries_.d),
         tile_(static_cast<size_t>(kTileRows * d_)),
+        floors_(static_cast<size_t>(queries_.groups() * kLanes)),
         codes_(queries_.screened ? d_ : 0),
         waiting_(static_cast<size_t>(queries_.screened ? queries_.groups() : 0)) {}
 
@@ -143,13 +185,15 @@ class ManyScan {
         const int64_t from = ahead * g / groups, to = ahead * (g + 1) / groups;
         Prefetch(next + from, (to - from) * static_cast<int64_t>(sizeof(W)));
         const float* more = rest(g, slab, slab + n);
-        if (!helps) {
+        queries_.floors.Load(g, FloorsOf(g));
+        if (helps) {
+          scored += Screened(g, slab, n, more);
+          const int64_t seen = g + 1;
+          helps = 2 * scored <= n * seen || (seen < groups && seen < kEnoughGroups);
+        } else {
           All(g, slab, n, rows, more);
-          continue;
         }
-        scored += Screened(g, slab, n, more);
-        const int64_t seen = g + 1;
-        helps = 2 * scored <= n * seen || (seen < groups && seen < kEnoughGroups);
+        queries_.floors.Raise(g, FloorsOf(g));
       }
       if (plain > 0) --plain;
       if (!screened) continue;
@@ -172,6 +216,8 @@ class ManyScan {
     int64_t count = 0;
   };
 
+  float* FloorsOf(int64_t g) { return floors_.data() + g * kLanes; }
+
   void All(int64_t g, int64_t slab, int64_t n, const float* rows, const float* more) {
     for (int64_t at = 0; at < n; at += kTileRows) {
       const int64_t count = std::min(kTileRows, n - at);
@@ -189,12 +235,10 @@ class ManyScan {
   // How many rows of the slab may be among the best of a query of the group.
   int64_t Screened(int64_t g, int64_t slab, int64_t n, const float* more) {
     Waiting& some = waiting_[static_cast<size_t>(g)];
-    float floors[kLanes];
     uint16_t masks[kScreenRows];
     int64_t kept = 0;
     for (int64_t at = 0; at < n; at += kScreenRows) {
-      queries_.floors.Load(g, floors);
-      codes_.Screen(queries_.bytes, g, at, n, floors, more, masks);
+      codes_.Screen(queries_.bytes, g, at, n, FloorsOf(g), more, masks);
       const int64_t count = std::min(kScreenRows, n - at);
       for (int64_t r = 0; r < count; ++r) {
         if (masks[r] == 0) continue;
@@ -223,31 +267,23 @@ class ManyScan {
   // Offers `count` rows of a tile, whose ids are id(r).
   template <typename Id>
   void Offer(int64_t g, const float* tile, int64_t count, const float* more, Id&& id) {
-    float scores[kTileRows * kLanes], floors[kLanes];
+    float scores[kTileRows * kLanes], bias[kTileRows];
+    float* floors = FloorsOf(g);
+    for (int64_t r = 0; r < count; ++r) bias[r] = bias_[id(r)];
     Tile(tile, queries_.interleaved.data() + g * d_ * kLanes, d_, scores);
-    queries_.floors.Load(g, floors);
     // The floor of a lane behind the last query is infinite, and a score may be, too.
     const int64_t lanes = std::min(kLanes, queries_.n - g * kLanes);
-    bool higher = false;
+    const uint32_t reached = Finish(scores, bias, more, floors, count);
     for (int64_t r = 0; r < count; ++r) {
-      float* score = scores + r * kLanes;
-      const float bias = bias_[id(r)];
-      for (int64_t j = 0; j < kLanes; ++j) score[j] += bias;
-      if (more) {
-        for (int64_t j = 0; j < kLanes; ++j) score[j] += more[r * kLanes + j];
-      }
-      int some = 0;
-      for (int64_t j = 0; j < kLanes; ++j) some |= score[j] >= floors[j];
-      if (!some) continue;
-      for (int64_t j = 0; j < lanes; ++j) {
-        if (!(score[j] >= floors[j])) continue;
+      if ((reached >> r & 1) == 0) continue;
+      for (int64_t j = 0; j < kLanes; ++j) {
+        const float score = scores[r * kLanes + j];
+        if (!(score >= floors[j]) || j >= lanes) continue;
         TopK& best = best_[static_cast<size_t>(g * kLanes + j)];
-        best.Offer(score[j], id(r));
+        best.Offer(score, id(r));
         floors[j] = std::max(floors[j], best.floor());
-        higher = true;
       }
     }
-    for (int64_t j = 0; higher && j < lanes; ++j) queries_.floors.Raise(g * kLanes + j, floors[j]);
   }
 
   ManyQueries& queries_;
@@ -256,6 +292,7 @@ class ManyScan {
   std::vector<TopK>& best_;
   int64_t d_;
   std::vector<float> widened_, row_, tile_;
+  std::vector<float> floors_;  // [groups, kLanes], as high as known here
   ByteRows codes_;
   std::vector<Waiting> waiting_;  // by group
 };
