@@ -1,8 +1,9 @@
 """Exact top-k of inner products: over all rows of a layer, or among some of them.
 
 Scores are w·x + b. Neither function makes an array of all scores or a copy of the rows it looks
-at: the kernels read each row once and keep a running best. Larger scores come first, equal ones in
-order of id; a score of −∞ or NaN doesn't rank.
+at: the kernels read the rows in order, keep a running best, and compute no score of a row that is
+bound to stay below it. Larger scores come first, equal ones in order of id; a score of −∞ or NaN
+doesn't rank.
 """
 
 from __future__ import annotations
