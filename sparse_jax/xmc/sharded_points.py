@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax import data
@@ -194,6 +193,18 @@ def seed_of(options: Options, shard: int, shards: int) -> int:
     return options.seed * shards + shard
 
 
+def _owners(ids: np.ndarray, dealing: Dealing) -> np.ndarray:
+    """The shard of each row's id.
+
+    Ids are padded by an eighth at most, to lengths that shares of a size have in common: a program
+    is compiled for each length.
+    """
+    eighth = 1 << max(0, ids.size.bit_length() - 4)
+    padded = np.full(-(-ids.size // eighth) * eighth, -1, np.int32)
+    padded[: ids.size] = ids
+    return np.asarray(dealing.place(padded)[0])[: ids.size]
+
+
 def _largest(
     points: data.XmcData, size: int, seed: int, epochs: int, features: Dealing, labels: Dealing
 ) -> dict[str, list[int]]:
@@ -204,7 +215,7 @@ def _largest(
         ("features", points.feature_ids, points.feature_offsets, features),
         ("labels", points.label_ids, points.label_offsets, labels),
     ):
-        owners = np.asarray(dealing.place(jnp.asarray(ids))[0])
+        owners = _owners(ids, dealing)
         most = np.zeros(dealing.shards, np.int64)
         for epoch in range(epochs):
             order = data.epoch_order(points.num_points, seed=seed, epoch=epoch)

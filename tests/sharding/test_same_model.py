@@ -13,7 +13,7 @@ import sharded_command
 
 from sparse_jax import data, xmc
 from sparse_jax.commands import launch
-from sparse_jax.sharding import mesh
+from sparse_jax.sharding import Dealing, mesh
 from sparse_jax.xmc import memory, sharded_points, sharded_samples
 
 PROGRAM = sharded_command.__file__
@@ -71,6 +71,14 @@ def test_what_is_kept_depends_on_all_points_alone(
     expected = memory.keep(data.read_xmc(path), seed=3)
     for name, array in vars(memory.keep(found, seed=3)).items():
         np.testing.assert_array_equal(getattr(expected, name), array)
+
+
+def test_owners_are_those_of_each_id_whatever_the_length() -> None:
+    dealing = Dealing(60, 4, "hash")
+    for count in (0, 5, 129):
+        ids = np.random.default_rng(count).integers(0, 60, count, np.int32)
+        found = sharded_points._owners(ids, dealing)
+        np.testing.assert_array_equal(found, dealing.place(ids)[0])
 
 
 @pytest.mark.parametrize("counts", [[200], [0, 200], [1, 0, 60, 139], [50] * 4])
