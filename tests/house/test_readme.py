@@ -45,7 +45,7 @@ README = TEXTS["README.md"]
 NEEDS = {"Search": "bm25s", "Summaries": "bm25s", "A language model": "tokenizers"}
 NEEDS |= dict.fromkeys(("Index and ask", "Teach it", "In Python"), "bm25s")
 # Their programs run longer than LLVM's passes take.
-TRAINS_LONG = {"Search", "Index and ask", "Inside your own step", "From histories to ten items"}
+TRAINS_LONG = {"Search", "Index and ask", "Inside your own step"}
 
 # Commands that are read by their parsers and not run, and why.
 PARSED = {
