@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_jax.ops.finite import all_finite
 from sparse_jax.runtime.interrupt import Interrupt
@@ -129,10 +130,17 @@ def is_finite(tree: Any) -> bool:
         for x in jax.tree.leaves(tree)
         if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
     ]
-    return all(bool(_all_finite(x)) for x in floats)
+    return all(_is_finite(x) for x in floats)
 
 
 _all_finite = jax.jit(all_finite)
+_SMALL = 1 << 16  # numbers, which the host looks at sooner than a program for their shape compiles
+
+
+def _is_finite(x: Any) -> bool:
+    if x.size <= _SMALL and getattr(x, "is_fully_addressable", True):
+        return bool(np.isfinite(np.asarray(x)).all())
+    return bool(_all_finite(x))
 
 
 def train(
