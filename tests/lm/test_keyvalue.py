@@ -210,6 +210,7 @@ def test_changed_keys_are_hashed_anew_on_schedule():
     assert float(drift) == 0
 
 
+@pytest.mark.slow
 def test_training_with_it_lowers_the_loss():
     _, without = trained(OFF)
     state, with_it = trained(ON)

@@ -62,7 +62,7 @@ def test_ones_change_no_bit(preset):
         assert same(plain, xmc.fit(points, preset=preset, label_weights=weights))
 
 
-@pytest.mark.parametrize("preset", ["fast", "accurate"])
+@pytest.mark.parametrize("preset", ["fast", pytest.param("accurate", marks=pytest.mark.slow)])
 def test_next_to_nothing_is_nearly_no_label(preset):
     points, weights = make(0.001)
     light = scores(xmc.fit(points, preset=preset, label_weights=weights))
