@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 
 from sparse_jax.ops import ffi
 from sparse_jax.ops.mixing import mix
+from sparse_jax.ops.threads import num_threads
 from sparse_jax.ops.wide import Entries, wide_scores
 
 
@@ -96,13 +96,6 @@ def tree_scores(tree: LabelTree, entries: Entries, num_points: int, beam: int) -
         beam=np.int64(beam),
     )
     return scores
-
-
-def num_threads() -> int:
-    """What XLA:CPU uses: the CPUs of this process, or fewer if NPROC says so."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("NPROC", "")
-    return min(cpus, int(asked)) if asked.isdigit() and int(asked) else cpus
 
 
 def _fit_node(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_jax.ops import ffi
-from sparse_jax.ops.label_tree import num_threads
+from sparse_jax.ops.threads import num_threads
 
 _EMPTY = np.int32(2**31 - 1)
 _STEP = np.uint32(0x9E3779B9)

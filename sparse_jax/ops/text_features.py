@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sparse_jax.ops import ffi
-from sparse_jax.ops.label_tree import num_threads
+from sparse_jax.ops.threads import num_threads
 
 # What a hash is salted with.
 _WORD, _GRAM, _PAIR = np.uint64(0), np.uint64(0xD1B54A32D192ED03), np.uint64(0xA36A9465A325DA06)

@@ -21,7 +21,7 @@ import numpy as np
 import scipy.sparse as sp  # type: ignore[import-untyped]
 
 from sparse_jax.data import XmcData, to_csr
-from sparse_jax.ops.label_tree import num_threads
+from sparse_jax.ops.threads import num_threads
 from sparse_jax.xmc import inference, names, wide
 from sparse_jax.xmc.model import About, Model
 from sparse_jax.xmc.soft_labels import Weighted

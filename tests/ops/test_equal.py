@@ -37,7 +37,7 @@ from sparse_jax.ops.wide import Entries
 N, D, B = 40, 20, 7
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 # Tested in layers, rows and test_mixing.py.
-WITHOUT_KERNEL = {"exporting", "ffi", "finite", "fixed_order", "mixing", "whole"}
+WITHOUT_KERNEL = {"exporting", "ffi", "finite", "fixed_order", "mixing", "threads", "whole"}
 
 
 class Case(NamedTuple):
