@@ -124,6 +124,28 @@ void Bounds(Random& random) {
   }
 }
 
+// A row that is left out by its bias, or by what it scores besides, gets no score of its own.
+void LeftOut(Random& random) {
+  if (!CanScreen(1)) return;
+  for (const float never : {-kInf, kNan}) {
+    Layer x(random, kLanes, kScreenRows, 40, 6);
+    for (int64_t r = 0; r < kScreenRows; ++r) {
+      if (r % 2) x.bias[static_cast<size_t>(r)] = never;
+      else if (never == -kInf) std::fill_n(x.rest.data() + r * kLanes, kLanes, never);
+    }
+    ByteQueries queries;
+    queries.Fill(x.queries.data(), x.n, x.d);
+    ByteRows rows(x.d);
+    rows.Fill(x.rows.data(), x.bias.data(), kScreenRows);
+    Floats floors(kLanes, std::numeric_limits<float>::lowest());
+    uint16_t masks[kScreenRows];
+    rows.Screen(queries, 0, 0, kScreenRows, floors.data(), x.rest.data(), masks);
+    for (int64_t r = 0; r < kScreenRows; ++r) {
+      CHECK(masks[r] == (r % 2 || never == -kInf ? 0 : 0xffff));
+    }
+  }
+}
+
 struct Best {
   Floats scores;
   std::vector<int32_t> ids;
@@ -209,6 +231,7 @@ void SameAsWithout(Random& random) {
 int main() {
   Random random;
   Bounds(random);
+  LeftOut(random);
   SameAsWithout(random);
   std::puts("ok");
 }

@@ -142,7 +142,9 @@ class ByteRows {
       __m512 bound = _mm512_set1_ps(bias_[at + r]);
       if (more && at + r < n) {
         const __m512 x = _mm512_loadu_ps(more + (at + r) * kLanes);
-        bound = _mm512_add_ps(bound, _mm512_fmadd_ps(_mm512_abs_ps(x), _mm512_set1_ps(kSpare), x));
+        const __m512 up = _mm512_mul_ps(x, _mm512_set1_ps(1 + kSpare));
+        const __m512 down = _mm512_mul_ps(x, _mm512_set1_ps(1 - kSpare));
+        bound = _mm512_add_ps(bound, _mm512_max_ps(up, down));  // -inf stays what it is
       }
       bound = _mm512_fmadd_ps(length, _mm512_set1_ps(error_[at + r]), bound);
       bound = _mm512_fmadd_ps(error, _mm512_set1_ps(length_[at + r]), bound);
@@ -189,7 +191,7 @@ class ByteRows {
     length_[r] = length + error + kTiny;
     error_[r] = error + length * (2 * d + 64) * 0x1p-24f + kTiny;  // with the rounding of q.w
     bias_[r] = bias + std::fabs(bias) * kSpare + kTiny;
-    if (bias != bias) bias_[r] = -kInf;  // a score of NaN never ranks
+    if (!(bias > -kInf)) bias_[r] = -kInf;  // a score of -inf or NaN never ranks
     if (!bounded) bias_[r] = kInf;
   }
 
