@@ -38,7 +38,7 @@ _RAW = "https://raw.githubusercontent.com"
 _ICLREC = f"{_RAW}/salesforce/ICLRec/2890e6c3ff6a22c6699fc19cb863b66786c1cde4/data"
 _S3REC = f"{_RAW}/aHuiWang/CIKM2020-S3Rec/49a890dcb516c9ed3126564495234ea74d5cd566/data"
 _SASREC = f"{_RAW}/kang205/SASRec/e3738967fddab206d6eeb4fda433e7a7034dd8b1/data"
-_DAYS = "by day; those of one day as the reviews' file had them, by item"
+_DAYS = "by day; those of one day as they were published"
 _SECONDS = 60  # without an answer that end a download
 
 
