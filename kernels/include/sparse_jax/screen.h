@@ -101,6 +101,7 @@ struct ByteQueries {
   }
 };
 
+#ifdef SPARSE_JAX_SCREENS
 SPARSE_JAX_INTRINSICS_BEGIN
 
 // The rows of a slab as bytes, and what bounds their scores.
@@ -111,7 +112,6 @@ class ByteRows {
         words_((d + kLanes - 1) / kLanes * kLanes / 4),
         codes_(static_cast<size_t>(kSlabRows * words_), 0) {}
 
-#ifdef SPARSE_JAX_SCREENS
   SPARSE_JAX_VNNI void Fill(const float* rows, const float* bias, int64_t n) {
     for (int64_t r = 0; r < n; ++r) FillOne(rows + r * d_, bias[r], r);
   }
@@ -199,13 +199,7 @@ class ByteRows {
   __mmask16 Present(int64_t i) const {
     return static_cast<__mmask16>(d_ - i >= kLanes ? 0xffff : (1 << (d_ - i)) - 1);
   }
-#else
-  void Fill(const float*, const float*, int64_t) {}
-  void Screen(const ByteQueries&, int64_t, int64_t, int64_t, const float*, const float*,
-              uint16_t*) const {}
 
- private:
-#endif
   int64_t d_, words_;
   std::vector<int32_t> codes_;     // [kSlabRows / kScreenRows, words, kScreenRows]
   int32_t start_[kSlabRows] = {};  // of a sum: it takes the 128 of the queries' bytes off
@@ -214,5 +208,15 @@ class ByteRows {
 };
 
 SPARSE_JAX_INTRINSICS_END
+#else
+// Stands in where `CanScreen` is false.
+class ByteRows {
+ public:
+  explicit ByteRows(int64_t) {}
+  void Fill(const float*, const float*, int64_t) {}
+  void Screen(const ByteQueries&, int64_t, int64_t, int64_t, const float*, const float*,
+              uint16_t*) const {}
+};
+#endif
 
 }  // namespace sparse_jax
