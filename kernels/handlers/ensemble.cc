@@ -48,12 +48,10 @@ void BestOfAll(ffi::ThreadPool& pool, const Layer& x, const W* rows, const sj::E
     scratch.Write(&touched[static_cast<size_t>(b)]);
   });
   // Few queries: memory bounds them, and the lanes of a tile would run empty.
-  constexpr int64_t kFew = 4, kTasks = 32, kStripe = 256;
-  constexpr int64_t kRowsOfEach = 8;  // of a task, for each of its best: or it would sort all it has
+  constexpr int64_t kFew = 4, kStripe = 256;
   const bool few = x.n <= kFew;
   sj::ManyQueries many(x.queries, few ? 0 : x.n, x.d, x.num_rows);
-  const int64_t per_task =
-      std::max({sj::kSlabRows, kRowsOfEach * x.k, (x.num_rows + kTasks - 1) / kTasks});
+  const int64_t per_task = sj::RowsOfTask(x.num_rows, x.k, pool.num_threads());
   const int64_t tasks = (x.num_rows + per_task - 1) / per_task;
   std::vector<std::vector<sj::TopK>> best(
       static_cast<size_t>(tasks),

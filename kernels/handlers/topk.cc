@@ -21,7 +21,8 @@ struct Layer {
   }
 };
 
-ffi::Error View(F32& queries, ffi::AnyBuffer& weights, F32& bias, F32& scores, I32& ids, Layer* layer) {
+ffi::Error View(F32& queries, ffi::AnyBuffer& weights, F32& bias, F32& scores, I32& ids,
+                Layer* layer) {
   if (!Shaped(weights, {-1, -1})) return Bad("weights is not [num_rows, d]");
   const int64_t num_rows = weights.dimensions()[0], d = weights.dimensions()[1];
   if (!Shaped(queries, {-1, d})) return Bad("queries is not [n, d]");
@@ -41,14 +42,14 @@ template <typename W>
 ffi::Error BestOf(ffi::ThreadPool& pool, const Layer& x, const W* weights, int64_t first,
                   int64_t last) {
   // Few queries: memory bounds them, and the lanes of a tile would run empty.
-  constexpr int64_t kFew = 4, kTasks = 32, kStripe = 256;
+  constexpr int64_t kFew = 4, kStripe = 256;
   // Multiply-adds of a task, at least: each finds best ones of its own, which takes time besides.
   constexpr int64_t kWorthwhile = 4 << 20;
   const bool few = x.n <= kFew;
   const int64_t per_row = std::max<int64_t>(x.n * x.d, 1), rows = last - first;
   sj::ManyQueries many(x.queries, few ? 0 : x.n, x.d, rows);
-  const int64_t per_task = std::max(
-      {sj::kSlabRows, (rows + kTasks - 1) / kTasks, (kWorthwhile + per_row - 1) / per_row});
+  const int64_t per_task = std::max(sj::RowsOfTask(rows, x.k, pool.num_threads()),
+                                    (kWorthwhile + per_row - 1) / per_row);
   const int64_t tasks = (rows + per_task - 1) / per_task;
   std::vector<std::vector<sj::TopK>> best(
       static_cast<size_t>(std::max<int64_t>(tasks, 1)),
@@ -66,13 +67,13 @@ ffi::Error BestOf(ffi::ThreadPool& pool, const Layer& x, const W* weights, int64
       }
     }
   });
-  for (int64_t b = 0; b < x.n; ++b) {
+  Share(pool, x.n, x.n * tasks * x.k, [&](int64_t b) {
     sj::TopK& all = best[0][static_cast<size_t>(b)];
     for (int64_t task = 1; task < tasks; ++task) {
       all.Merge(best[static_cast<size_t>(task)][static_cast<size_t>(b)]);
     }
     x.Write(b, &all);
-  }
+  });
   return ffi::Error::Success();
 }
 

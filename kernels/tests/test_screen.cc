@@ -226,12 +226,22 @@ void SameAsWithout(Random& random) {
   }
 }
 
+// A task has many rows for each of its best, unless threads would stand by; and a slab at least.
+void Tasks() {
+  CHECK(RowsOfTask(64000, 5, 2) == 2000);
+  CHECK(RowsOfTask(64000, 1000, 2) == 8000);
+  CHECK(RowsOfTask(8000, 1000, 2) == 4000);
+  CHECK(RowsOfTask(8000, 1000, 64) == 250);
+  CHECK(RowsOfTask(100, 1000, 8) == kSlabRows && RowsOfTask(0, 1, 0) == kSlabRows);
+}
+
 }  // namespace
 
 int main() {
   Random random;
   Bounds(random);
   LeftOut(random);
+  Tasks();
   SameAsWithout(random);
   std::puts("ok");
 }

@@ -18,7 +18,7 @@
 
 namespace sparse_jax {
 
-constexpr int64_t kTileRows = 6;   // 6 rows by 16 queries: 12 of the 16 registers of AVX2
+constexpr int64_t kTileRows = 6;  // 6 rows by 16 queries: 12 of the 16 registers of AVX2
 
 // Queries in groups of `kLanes`, coordinate by coordinate: [groups, d, kLanes], zeros behind the
 // last query. So a row meets 16 queries with no sum across a register, and the score of a row and
@@ -92,6 +92,15 @@ SPARSE_JAX_BY_LANES(uint32_t, Finish,
                     (float* scores, const float* bias, const float* more, const float* floors,
                      int64_t count),
                     (scores, bias, more, floors, count))
+
+// Rows of a task that looks for the k best. A task of little more than k would sort all it has, but
+// each thread gets one.
+inline int64_t RowsOfTask(int64_t rows, int64_t k, int64_t threads) {
+  constexpr int64_t kTasks = 32, kRowsOfEach = 8;
+  const auto shared_by = [rows](int64_t tasks) { return (rows + tasks - 1) / tasks; };
+  const int64_t worthwhile = std::min(kRowsOfEach * k, shared_by(std::max<int64_t>(threads, 1)));
+  return std::max({kSlabRows, shared_by(kTasks), worthwhile});
+}
 
 // For `ScanMany` where a score is w.x + b alone.
 struct NoRest {
