@@ -23,7 +23,7 @@ from sparse_jax.runtime.trees import owned
 _READ = 30  # events that the pairs of a history are read of; older ones say next to nothing
 
 
-_WHOLE = 1 << 24  # scores of a batch that are computed whole beside an encoder; beyond, by a kernel
+_WHOLE = 1 << 22  # scores of a batch that are computed whole beside an encoder; beyond, by a kernel
 _SPARE = 16  # items beyond k that are asked for at first, since some may have been seen
 
 
