@@ -143,10 +143,15 @@ def fit_named() -> xmc.Model:
 
 
 def expected(model: xmc.Model, points: data.XmcData, top_k: int = 5, threshold: float = 0):
-    """What `xmc.predict` gives, as the server writes it."""
-    found = xmc.predict(model, points, k=top_k)
+    """What `xmc.predict` gives, as the server writes it.
+
+    For as many labels as the server asks for: from jax 0.12 on a score's last bit may follow k.
+    """
+    found = xmc.predict(
+        model, points, k=min(1 << max(3, (top_k - 1).bit_length()), model.num_labels)
+    )
     out = []
-    for labels, scores in zip(found.labels, found.scores, strict=True):
+    for labels, scores in zip(found.labels[:, :top_k], found.scores[:, :top_k], strict=True):
         kept = (labels >= 0) & (scores >= threshold)
         ids, names = labels[kept].tolist(), model.about.label_names
         named = None if names is None else [names[i] for i in ids]

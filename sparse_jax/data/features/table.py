@@ -68,7 +68,7 @@ def is_missing(value: Any) -> bool:
     """Whether a value is none: None, NaN, NaT, pandas' NA, or an empty text.
 
     Example:
-      >>> [is_missing(x) for x in (None, float("nan"), "", " ", 0, np.datetime64("NaT"))]
+      >>> [is_missing(x) for x in (None, float("nan"), "", " ", 0, np.datetime64("NaT", "s"))]
       [True, True, True, True, False, True]
     """
     if isinstance(value, str):
