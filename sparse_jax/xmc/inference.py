@@ -7,7 +7,7 @@ these take a `Batch` and give the ids of the best k labels, best first.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -59,9 +59,15 @@ def best_labels(model: Model, batch: Batch, *, k: int, beam: int = 10) -> TopK:
       `TopK`, its scores before calibration. No array [B, N] is made; without networks a point's
       time depends on the labels that its features point to, not on N.
     """
-    layer = None
-    if model.encoders:
-        layer = LastLayer(hidden_of(model, batch), model.output, model.output_bias)
+    hidden = hidden_of(model.encoders, batch) if model.encoders else None
+    return _beside(model, hidden, batch, k=k, beam=beam)
+
+
+def _beside(
+    model: Model, hidden: jax.Array | None, batch: Batch, *, k: int, beam: int = 10
+) -> TopK:
+    """`best_labels` where the hidden vectors are known; None without networks."""
+    layer = None if hidden is None else LastLayer(hidden, model.output, model.output_bias)
     scores, ids = ensemble_topk(
         wide_part(model),
         model.trees,
@@ -76,10 +82,10 @@ def best_labels(model: Model, batch: Batch, *, k: int, beam: int = 10) -> TopK:
     return TopK(scores, ids)
 
 
-def hidden_of(model: Model, batch: Batch) -> jax.Array:
+def hidden_of(encoders: Sequence[Params], batch: Batch) -> jax.Array:
     """The hidden vectors of all networks side by side, scaled for their mean: [B, T·d]."""
-    share = jnp.float32(1 / len(model.encoders))
-    return jnp.concatenate([encode(params, batch) * share for params in model.encoders], axis=1)
+    share = jnp.float32(1 / len(encoders))
+    return jnp.concatenate([encode(params, batch) * share for params in encoders], axis=1)
 
 
 _hidden_of = jax.jit(hidden_of)
@@ -90,7 +96,7 @@ def hidden_of_all(model: Model, points: XmcData, *, batch_size: int = 256) -> np
     found = []
     for start in range(0, points.num_points, batch_size):
         rows = np.arange(start, min(start + batch_size, points.num_points))
-        hidden = _hidden_of(model, padded_batch(points, rows, batch_size))
+        hidden = _hidden_of(model.encoders, padded_batch(points, rows, batch_size))
         found.append(np.asarray(hidden)[: rows.size])
     return np.concatenate(found)
 
@@ -109,7 +115,7 @@ def predict_batch(model: Model, batch: Batch, *, k: int) -> tuple[jax.Array, jax
 
 
 _predict_batch = jax.jit(predict_batch, static_argnames="k")
-_best_labels = jax.jit(best_labels, static_argnames=("k", "beam"))
+_beside_of = jax.jit(_beside, static_argnames=("k", "beam"))
 
 
 class Best(NamedTuple):
@@ -120,12 +126,18 @@ class Best(NamedTuple):
 
 
 def best_of_all(model: Model, points: XmcData, *, k: int, batch_size: int = 256) -> Best:
-    """`best_labels` of every point of a weighted set, in order."""
+    """`best_labels` of every point of a weighted set, in order.
+
+    Networks have a program of their own, which every k and every wide part have in common.
+    """
     scores = np.full((points.num_points, k), -np.inf, np.float32)
     ids = np.full((points.num_points, k), -1, np.int32)
+    bare = dataclasses.replace(model, encoders=())
     for start in range(0, points.num_points, batch_size):
         rows = np.arange(start, min(start + batch_size, points.num_points))
-        found = _best_labels(model, padded_batch(points, rows, batch_size), k=k)
+        batch = padded_batch(points, rows, batch_size)
+        hidden = _hidden_of(model.encoders, batch) if model.encoders else None
+        found = _beside_of(bare, hidden, batch, k=k)
         scores[rows], ids[rows] = (np.asarray(x)[: rows.size] for x in found)
     return Best(scores, ids)
 

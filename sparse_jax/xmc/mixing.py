@@ -103,7 +103,7 @@ def _tops(model: Model, weights: jax.Array, batch: Batch, *, k: int) -> jax.Arra
         total = sum(label_tree.scores(tree, batch) for tree in model.trees)
         by_trees = jnp.log(total / jnp.float32(len(model.trees)) + jnp.float32(1e-6))
     if model.encoders:
-        hidden = inference.hidden_of(model, batch)
+        hidden = inference.hidden_of(model.encoders, batch)
         logits = hidden @ model.output.astype(hidden.dtype).T + model.output_bias[None, :]
     best = []
     for weight, tree_weight in weights:
