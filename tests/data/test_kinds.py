@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from point_files import (
     FILES,
@@ -106,6 +106,7 @@ ROWS = st.tuples(st.text(CHARACTERS, max_size=9), st.lists(st.text(CHARACTERS, m
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "raw", "fasttext"])
 @settings(max_examples=60, deadline=None)
 @given(rows=st.lists(ROWS, min_size=1, max_size=4))
+@example(rows=[("0", []), ("\xa0", [])])
 def test_texts_and_labels_of_any_characters_come_back(tmp_path_factory, kind, rows):
     if kind in NEEDS:
         need(kind)

@@ -53,7 +53,7 @@ def _write_fasttext(table: Table, files: int, options: Options) -> list[bytes]:
                 f"text {row} has a word that begins with {PREFIX}: would be read as a label; "
                 "write jsonl"
             )
-        if not words and not labels:
+        if not labels and not text.strip():  # no-break spaces alone are a blank line, too
             raise _nothing(row, "fasttext")
         lines.append(" ".join([*(PREFIX + name for name in labels), *words]) + "\n")
     return ["".join(lines).encode()]
