@@ -137,7 +137,7 @@ def choose(model: Model, parts: Parts, held_out: XmcData, known: np.ndarray) -> 
         return {}
     ranked = _candidates(model, parts, held_out, known)
     chosen = dict.fromkeys(parts, 0.0)
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS if len(parts) > 1 else 1):  # one alone would be chosen again
         for kind in (kind for kind in WEIGHTS if kind in parts):
             tried = [ranked.quality({**chosen, kind: value}) for value in WEIGHTS[kind]]
             best = tried[int(np.argmax([quality.sum() for quality in tried]))]

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 from in_process import call
+from topic_questions import questions
 
 from sparse_jax import lm, optim
 from sparse_jax.lm import model, training
@@ -264,19 +265,6 @@ def test_a_step_copies_no_table():
 
 
 # The reward model -------------------------------------------------------------------------------
-
-
-def questions(topics: int) -> list[dict[str, str]]:
-    return [
-        {
-            "question": f"{kind} of t{i}?",
-            "title": f"T{i}" if kind == "cause" else f"t{i}",
-            "qtype": kind,
-            "text": f"{kind} words of number t{i} are {kind}",
-        }
-        for i in range(topics)
-        for kind in ("cause", "cure", "signs")
-    ]
 
 
 def test_the_reward_model_learns_what_answers_which_question():

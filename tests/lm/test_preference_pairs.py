@@ -8,22 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from topic_questions import questions
 
 from sparse_jax.lm.preference import pairs
 from sparse_jax.lm.text import DOCUMENT, PARAGRAPH, WordVocabulary
-
-
-def questions(topics: int) -> list[dict[str, str]]:
-    return [
-        {
-            "question": f"{kind} of t{i}?",
-            "title": f"T{i}" if kind == "cause" else f"t{i}",
-            "qtype": kind,
-            "text": f"{kind} words of number t{i} are {kind}",
-        }
-        for i in range(topics)
-        for kind in ("cause", "cure", "signs")
-    ]
 
 
 def write(path: Path, rows: list[dict[str, str]]) -> str:

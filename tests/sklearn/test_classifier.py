@@ -23,18 +23,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import f1_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
+from small_classes import INDICATOR, LISTS, TEXTS, X
 
 from sparse_jax import data, xmc
 from sparse_jax.sklearn import SparseClassifier, targets
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-
-TEXTS = ["red apple", "green apple", "red car", "fast car"] * 6
-LISTS = [["food", "red"], ["food"], ["thing", "red"], ["thing"]] * 6
-INDICATOR = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1]] * 6)  # of food, red, thing
-X = scipy.sparse.csr_array(
-    np.array([[1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [1, 0, 0, 1, 0], [0, 0, 0, 1, 1]] * 6, float)
-)
 
 
 def fitted(y, given=X, **parameters):

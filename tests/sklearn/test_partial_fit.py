@@ -8,16 +8,11 @@ import scipy.sparse
 
 pytest.importorskip("sklearn")
 
+from small_classes import INDICATOR, LISTS, TEXTS, X
+
 from sparse_jax.sklearn import SparseClassifier
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-
-TEXTS = ["red apple", "green apple", "red car", "fast car"] * 6
-LISTS = [["food", "red"], ["food"], ["thing", "red"], ["thing"]] * 6
-INDICATOR = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1]] * 6)  # of food, red, thing
-X = scipy.sparse.csr_array(
-    np.array([[1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [1, 0, 0, 1, 0], [0, 0, 0, 1, 1]] * 6, float)
-)
 
 
 def test_partial_fit_sorts_in_new_classes_and_learns_new_words():
