@@ -71,7 +71,7 @@ def train(
     if not len(rows):
         return params
     tx = rowwise(optax.adam(cosine(preset.learning_rate, steps=steps), b2=0.99))
-    step = _make_step(tx, preset, max_targets(rows, size))
+    step = make_step(tx, preset, max_targets(rows, size))
     outcome = loop.train(
         (params, tx.init(params), key),
         step,
@@ -115,7 +115,7 @@ def batches(rows: np.ndarray, size: int, seed: int, start: int) -> Iterator[np.n
         epoch, start = epoch + 1, (epoch + 1) * each
 
 
-def _make_step(tx: optax.GradientTransformation, preset: Preset, most: int) -> Any:
+def make_step(tx: optax.GradientTransformation, preset: Preset, most: int) -> Any:
     loss = functools.partial(
         encoder.loss,
         shape=preset.shape,
