@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import dataclasses
+import decimal
 import math
 import numbers
+import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from sparse_jax.data import histories as of
 from sparse_jax.data.errors import FormatError
+from sparse_jax.data.event_kinds import (
+    KINDS,
+    USUAL,
+    looks_like_time,
+    movielens_mark,
+    plain,
+    recognise,
+)
 from sparse_jax.data.histories import Histories
 from sparse_jax.data.kinds import cells
-from sparse_jax.data.kinds.base import Options as _Options
-from sparse_jax.data.kinds.base import Source, look, rows_of
+from sparse_jax.data.kinds.base import Options, Source, look, rows_of
 from sparse_jax.data.kinds.columns import as_name, is_missing
 from sparse_jax.data.reading import open_sources
+from sparse_jax.data.times import MIXED, Moment, as_seconds, moment, unclear
 
-KINDS = {
-    "sequences": "a user a line: `user item item ...`, in order of time, parted by spaces",
-    "csv": "a line of names of columns, then an event a line; also with semicolons",
-    "tsv": "the same, parted by tabs; RecBole's .inter, with types as in user_id:token",
-    "jsonl": "one JSON object a line, an event",
-    "parquet": "a table, an event a row (needs the extra `tables`)",
-    "movielens": "no names of columns: user, item, rating, time, parted by a tab, blank or ::",
-}
-"""Kinds of files of histories, and what they are."""
-
-USUAL = {
-    "user": ("user", "user_id", "userid", "uid", "customer_id", "reviewerid", "session_id"),
-    "item": ("item", "item_id", "itemid", "movie_id", "movieid", "product_id", "asin"),
-    "time": ("time", "timestamp", "date", "unixreviewtime", "datetime"),
-    "weight": ("weight",),
-}
-"""Names of columns that are understood without being told, in small letters."""
-
-_MARKS = ("::", "\t", " ")  # what parts the columns of kind movielens; the first one there is
+_MISSING = ("nan", "NaN", "<NA>", "null", "NULL", "None", "none")  # what programs write for none
 
 
 def read_histories(
@@ -71,6 +65,7 @@ def read_histories(
     Raises:
         FormatError: a malformed file; the message has the path, the line and what helps.
         ValueError: an unknown kind, or columns of a kind that has none.
+        TypeError: what is no file.
         ImportError: Parquet without pyarrow.
         OSError: the file can't be read.
 
@@ -80,9 +75,14 @@ def read_histories(
         >>> found.user_names, found.item_names, found.items.tolist()
         (('ann', 'bob'), ('egg', 'tea'), [1, 0, 0])
     """
+    if not isinstance(path, str | os.PathLike) and not hasattr(path, "read"):
+        raise TypeError(
+            f"path is a {type(path).__name__}: must be a file; give columns to data.of_events, "
+            "lists to data.of_lists"
+        )
     (source,) = open_sources(path)
     said = {"user": user, "item": item, "time": time, "weight": weight}
-    found = _recognise(source, said) if kind is None else kind
+    found = recognise(source, said) if kind is None else kind
     if found not in KINDS:
         raise ValueError(f"kind = {kind!r}: must be one of {', '.join(KINDS)}")
     if not source.content.strip():
@@ -97,47 +97,10 @@ def read_histories(
         read = _sequences if found == "sequences" else _movielens
         histories = read(source)
     else:
-        histories = _table(source, found, said)
+        histories = _table(source, found, said, guessed=kind is None)
     for note in histories.notes:
         warnings.warn(f"{source.name}: {note}", stacklevel=2)
     return histories
-
-
-def _recognise(source: Source, said: dict[str, str | None]) -> str:
-    if source.content.startswith(b"PAR1"):
-        return "parquet"
-    lines = look(source.content, _Options()).lines
-    first = lines[0] if lines else ""
-    if first.startswith("{"):
-        return "jsonl"
-    if _movielens_mark(lines):
-        return "movielens"
-    for kind, mark in (("tsv", "\t"), ("csv", ","), ("csv", ";")):
-        names = [_plain(name).lower() for name in first.split(mark)]
-        wanted = (said["user"] or "").lower(), (said["item"] or "").lower()
-        if len(names) > 1 and (
-            (wanted[0] in names if wanted[0] else set(USUAL["user"]) & set(names))
-            and (wanted[1] in names if wanted[1] else set(USUAL["item"]) & set(names))
-        ):
-            return kind
-    if any(said.values()) or ("," in first and " " not in first.strip()):
-        return "csv"
-    return "sequences"
-
-
-def _movielens_mark(lines: Sequence[str]) -> str | None:
-    """What parts the columns, where most lines are user, item, rating and Unix time."""
-    for mark in _MARKS:
-        rows = [line.split(mark) for line in lines]
-        fitting = [
-            len(row) == 4
-            and re.fullmatch(r"[0-5](\.\d+)?", row[2]) is not None
-            and re.fullmatch(r"\d{9,10}", row[3].strip()) is not None
-            for row in rows
-        ]
-        if fitting and fitting[0] and sum(fitting) > len(rows) / 2:
-            return mark
-    return None
 
 
 def _sequences(source: Source) -> Histories:
@@ -156,7 +119,7 @@ def _sequences(source: Source) -> Histories:
 
 def _movielens(source: Source) -> Histories:
     users, items, times = [], [], []
-    mark = next((m for m in _MARKS if m.encode() in source.content[:1000]), "\t")
+    mark = movielens_mark(look(source.content, Options()).lines) or "\t"
     for number, line in rows_of(source):
         row = line.split(mark)
         if len(row) != 4:
@@ -174,23 +137,60 @@ def _movielens(source: Source) -> Histories:
     return of.of_events(users, items, times)
 
 
-def _plain(name: str) -> str:
-    """A column's name without RecBole's type behind it."""
-    return re.sub(r":(token|float|token_seq|float_seq)$", "", name.strip())
-
-
-def _table(source: Source, kind: str, said: dict[str, str | None]) -> Histories:
-    columns = {_plain(name): values for name, values in cells.read_cells(source, kind).items()}
-    chosen = {role: _column(source.name, columns, role, said[role]) for role in USUAL}
+def _table(source: Source, kind: str, said: dict[str, str | None], *, guessed: bool) -> Histories:
+    columns = {plain(name): values for name, values in cells.read_cells(source, kind).items()}
+    cure = ""
+    if guessed and kind in ("csv", "tsv"):
+        cure = "; or kind='sequences' (--kind sequences) if each line is a user and their items"
+    chosen = {role: _column(source.name, columns, role, said[role], cure) for role in USUAL}
     read = {
         role: _read_cells(source, kind, role, columns[name])
         for role, name in chosen.items()
         if name is not None
     }
-    return of.of_events(read["user"], read["item"], read.get("time"), read.get("weight"))
+    notes = []
+    for role in ("user", "item"):
+        if kind in ("csv", "tsv"):
+            read[role] = _without_point_zero(read[role])
+        notes += _missing_names(role, read[role])
+    if chosen["time"] is None:
+        notes += _times_not_read(columns, set(chosen.values()))
+    found = of.of_events(read["user"], read["item"], read.get("time"), read.get("weight"))
+    return dataclasses.replace(found, notes=(*found.notes, *notes))
 
 
-def _column(path: str, columns: Iterable[str], role: str, said: str | None) -> str | None:
+def _without_point_zero(names: list[str]) -> list[str]:
+    """Ids as whole numbers where all are: "3.0" is what a column with gaps makes of 3."""
+    number = re.compile(r"\d+(\.0)?")
+    if not any(name.endswith(".0") for name in names) or not all(map(number.fullmatch, names)):
+        return names
+    return [name.removesuffix(".0") for name in names]
+
+
+def _missing_names(role: str, names: list[str]) -> list[str]:
+    """A note of each name that programs write where there is none."""
+    counts = {name: names.count(name) for name in sorted(set(_MISSING) & set(names))}
+    return [
+        f"{count:,} events have the {role} {name!r}, which is taken for a name; drop them if it "
+        "stands for none"
+        for name, count in counts.items()
+    ]
+
+
+def _times_not_read(columns: dict[str, Any], chosen: set[str | None]) -> list[str]:
+    """A note if a column looks like the times that order events, and isn't named so."""
+    for name, values in columns.items():
+        if name not in chosen and len(values) and looks_like_time(name, values[0]):
+            return [
+                "no column is read as times, so lines count as in order of time; if "
+                f"{name!r} holds them, say time={name!r} (--time {name})"
+            ]
+    return []
+
+
+def _column(
+    path: str, columns: Iterable[str], role: str, said: str | None, cure: str
+) -> str | None:
     """The column of a role; None for one that may be missing."""
     names = list(columns)
     if said is not None:
@@ -199,7 +199,7 @@ def _column(path: str, columns: Iterable[str], role: str, said: str | None) -> s
             raise FormatError(
                 path,
                 f"line 1: columns = {shown}: must have {said!r}; name the column of {role}s: "
-                f"{role}=NAME (--{role} NAME)",
+                f"{role}=NAME (--{role} NAME){cure}",
             )
         return said
     usual = [name for name in names if name.lower() in USUAL[role]]
@@ -209,26 +209,32 @@ def _column(path: str, columns: Iterable[str], role: str, said: str | None) -> s
         return None
     why = f"has {' and '.join(usual)}" if usual else f"columns = {', '.join(names[:20])}"
     raise FormatError(
-        path, f"line 1: {why}: must have one column of {role}s; say {role}=NAME (--{role} NAME)"
+        path,
+        f"line 1: {why}: must have one column of {role}s; say {role}=NAME (--{role} NAME){cure}",
     )
-
-
-def _seconds(value: datetime.datetime) -> float:
-    """Of a moment; one without a zone is taken for UTC's."""
-    return (value if value.tzinfo else value.replace(tzinfo=datetime.UTC)).timestamp()
 
 
 def _read_cells(source: Source, kind: str, role: str, values: Sequence[Any]) -> list[Any]:
     """The values of a column, each read as its role asks."""
     read = _READERS[role]
-    found = []
+    found: list[Any] = []
     for row, value in enumerate(values):
         try:
             found.append(read(value))
         except ValueError as error:
             place = _place(source, kind, row)
             raise FormatError(source.name, f"{place}: {role} {error}") from None
-    return found
+    return found if role != "time" else _seconds(source, kind, found)
+
+
+def _seconds(source: Source, kind: str, moments: list[Moment]) -> list[float]:
+    """Seconds of a column of times."""
+    seconds = [each.seconds for each in moments]
+    row = unclear(np.array(seconds), np.array([each.is_date for each in moments], bool))
+    if row is not None:
+        place = _place(source, kind, row)
+        raise FormatError(source.name, f"{place}: time = {seconds[row]:.15g}: {MIXED}")
+    return seconds
 
 
 def _place(source: Source, kind: str, row: int) -> str:
@@ -240,43 +246,16 @@ def _place(source: Source, kind: str, row: int) -> str:
 
 
 def _name(value: Any) -> str:
+    if isinstance(value, decimal.Decimal) and value == value.to_integral_value():
+        value = int(value)  # as databases give ids
     name = value.strip() if isinstance(value, str) else ""
     if isinstance(value, numbers.Real) and not is_missing(value):
         name = as_name(value)
     if not name:
-        raise ValueError("is missing: must have a name or number; drop the event, or mend it")
+        none = is_missing(value) or isinstance(value, str)
+        shown = "is missing" if none else f"= {value!r:.40}"
+        raise ValueError(f"{shown}: must be a name or number; drop the event, or mend it")
     return name
-
-
-def as_seconds(value: Any) -> float:
-    """Seconds of a number, a date or a text of either.
-
-    Raises:
-        ValueError: something else.
-
-    Example:
-        >>> as_seconds("7"), as_seconds("1970-01-02")
-        (7.0, 86400.0)
-    """
-    number = math.nan
-    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
-        value = datetime.datetime(value.year, value.month, value.day)
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            number = float(value)
-        with contextlib.suppress(ValueError):
-            value = datetime.datetime.fromisoformat(value.strip())
-    if isinstance(value, datetime.datetime) and not is_missing(value) and math.isnan(number):
-        number = _seconds(value)
-    elif isinstance(value, numbers.Real):
-        with contextlib.suppress(OverflowError):
-            number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(
-            f"= {value!r:.40}: must be a number or a date such as 2024-05-17; mend it, or drop "
-            "the event"
-        )
-    return number
 
 
 def _weight(value: Any) -> float:
@@ -288,4 +267,4 @@ def _weight(value: Any) -> float:
     return number
 
 
-_READERS = {"user": _name, "item": _name, "time": as_seconds, "weight": _weight}
+_READERS: dict[str, Any] = {"user": _name, "item": _name, "time": moment, "weight": _weight}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_jax.data.kinds.columns import as_name, is_missing
+from sparse_jax.data.times import seconds_of
 from sparse_jax.data.xmc import offsets_of
 
 
@@ -240,7 +241,7 @@ def of_lists(lists: Iterable[Sequence[Any]], *, users: Sequence[Any] | None = No
 def of_events(
     users: Sequence[Any] | np.ndarray,
     items: Sequence[Any] | np.ndarray,
-    times: Sequence[float] | np.ndarray | None = None,
+    times: Sequence[Any] | np.ndarray | None = None,
     weights: Sequence[float] | np.ndarray | None = None,
 ) -> Histories:
     """Histories of events, in any order.
@@ -252,7 +253,7 @@ def of_events(
     Args:
         users: [E], names or numbers.
         items: [E], names or numbers.
-        times: float [E], finite; None for the order given.
+        times: [E], finite numbers, or dates, none missing; None for the order given.
         weights: float [E], finite; an event of weight 0 or below did not happen, as a stored zero
             or a withdrawn like; others count alike. None for ones.
 
@@ -269,7 +270,7 @@ def of_events(
         [['a', 'b'], ['a']]
     """
     notes = []
-    clock = _finite("times", times, len(users))
+    clock = _finite("times", None if times is None else seconds_of("times", times), len(users))
     weight = _finite("weights", weights, len(users))
     if len(items) != len(users):
         raise ValueError(f"items = {len(items)} entries: must be {len(users)}, as users")

@@ -9,8 +9,9 @@ from typing import Any
 
 from sparse_jax import data
 from sparse_jax.commands import checks
-from sparse_jax.data.event_files import KINDS, USUAL, as_seconds
+from sparse_jax.data.event_kinds import KINDS, USUAL
 from sparse_jax.data.histories import Histories, Split
+from sparse_jax.data.times import as_seconds
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
