@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from typing import IO, Any
@@ -12,7 +13,8 @@ from typing import IO, Any
 from sparse_jax.data.encoding import unpack
 from sparse_jax.data.errors import FormatError
 from sparse_jax.data.kinds import delimited, frames, lines, matrices, raw, repository, svmlight
-from sparse_jax.data.kinds.base import Kind, Options, Source, look
+from sparse_jax.data.kinds.base import TEXT, Head, Kind, Options, Source, look
+from sparse_jax.data.kinds.columns import names_columns
 from sparse_jax.data.tables import Named, Table
 from sparse_jax.data.tables import like as in_words_of
 from sparse_jax.data.xmc import XmcData
@@ -245,7 +247,32 @@ def recognise(source: Source, options: Options, *, files: int = 1) -> Kind:
         raise FormatError(
             source.name, f"fits no kind of two files: must be one of {pairs}; say kind="
         )
+    odd = _no_lines_of_text(head)
+    if odd:
+        raise FormatError(
+            source.name, f"line 1: {odd}, or say kind='text' (--kind text) for a text a line"
+        )
     return _KINDS["text"]
+
+
+def _no_lines_of_text(head: Head) -> str:
+    """What is wrong with a file that fits no kind, and yet is no text a line; empty if it is."""
+    first = head.lines[0] if head.lines else ""
+    if first.strip().strip('"') == TEXT and len(head.lines) > 1:
+        return (
+            f"is {TEXT!r}, which may name a column: fits csv and text: must be read as one of "
+            "them; say kind='csv' (--kind csv)"
+        )
+    if first.strip() == "{":
+        return "is JSON over several lines: must be an object a line; write it so (jq -c .)"
+    if re.fullmatch(r"sep=.", first.strip()):
+        return f"{first.strip()!r} is Excel's: must be the names of columns; delete the line"
+    if "\r" in first and len(head.lines) == 1:
+        return "lines end with carriage returns alone: must end as Unix' or Windows' do; convert it"
+    cells = first.split("|")
+    if len(cells) > 1 and names_columns(cells, head.options):
+        return "columns are parted by '|': must be by commas, semicolons or tabs; convert it"
+    return ""
 
 
 def _named(kind: str) -> Kind:

@@ -185,7 +185,6 @@ def test_where_two_kinds_fit_both_are_named_and_an_option_decides(tmp_path):
         (b"-1 3:0.5\n+1 0:1\n", "svmlight"),
         (b"3:0.5 4:1\n", "svmlight"),
         (b"# of LIBSVM\n1 qid:4 0:0.5\n", "svmlight"),
-        (b"text\nred\n", "text"),
         (b"no label\n__label__a text\n", "fasttext"),
         ("__label__a\u00a0b text\n".encode(), "fasttext"),
         (b"a\tlonger text than a name is\n", "text"),

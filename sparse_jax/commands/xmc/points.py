@@ -91,8 +91,9 @@ def _whole_file(
     sources: list[Source], kind: Kind, options: Options, model: Model, at_once: int
 ) -> Iterator[data.XmcData]:
     table = reading_room.read_sources(sources, kind, reading.taken(kind, options))
+    told = tuple(note for note in table.notes if not note.startswith("label"))
+    table = dataclasses.replace(table, label_names=None, notes=told)  # labels aren't looked at
     reading.tell(sources[0].name, table)
-    table = dataclasses.replace(table, label_names=None)  # labels of a file aren't looked at
     found = naming.for_model(sources[0].name, table, model).points
     for start in range(0, found.num_points, at_once):
         yield found.take(slice(start, start + at_once))

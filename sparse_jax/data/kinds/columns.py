@@ -10,6 +10,7 @@ from sparse_jax.data.errors import FormatError
 from sparse_jax.data.kinds.base import LABELS, TEXT, Options, label_rows, texts_of
 from sparse_jax.data.tables import Table, of_texts
 
+_MARKS = ("|", ";", ",")  # what may part labels in a cell; the first that seems to
 OPTIONS: frozenset[str] = frozenset({"text", "labels", "separator"})
 _SHOWN = 20  # columns that an error names, and letters of each
 
@@ -85,7 +86,7 @@ def table_of(
     Raises:
         FormatError: a cell that holds something else.
     """
-    texts, labels = [], []
+    texts, labels, written = [], [], []
     for where, parts, cell in rows:
         try:
             found = [as_text(part) for part in parts]
@@ -94,7 +95,32 @@ def table_of(
             raise FormatError(name, f"{where}: {error}") from None
         texts.append(" ".join(part for part in found if part))
         labels.append(names)
-    return of_texts(kind, texts, labels, columns=tuple(columns))
+        if isinstance(cell, str):  # lists part their labels themselves
+            written.append(names)
+    notes = _unparted(written) if options.separator is None else ()
+    return of_texts(kind, texts, labels, columns=tuple(columns), notes=notes)
+
+
+def _unparted(labels: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """A note where several labels seem to stand in a cell, which is taken for one label."""
+    names = sorted({name for row in labels for name in row})
+    lists = next((name for name in names if name[0] + name[-1] == "[]"), None)
+    if lists is not None:
+        return (
+            f"labels are written as lists, as {lists!r:.60}, and each is one label: if it is "
+            "several, write the rows as JSONL, or part them by a mark and say separator=MARK "
+            "(--separator MARK)",
+        )
+    for mark in _MARKS:
+        within = [name for name in names if mark in name]
+        parts = [part.strip() for name in within for part in {*name.split(mark)}]
+        alone = set(names) - set(within)
+        if len(set(parts)) < len(parts) or alone & set(parts):
+            return (
+                f"labels have {mark!r} within, as {within[0]!r:.60}, and each is one label: if it "
+                f"parts several, say separator={mark!r} (--separator '{mark}')",
+            )
+    return ()
 
 
 def as_text(cell: Any) -> str:
