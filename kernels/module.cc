@@ -212,6 +212,7 @@ nb::tuple AddSets(sparse_jax::SetMatcher& matcher, InArray<int64_t> offsets, InA
 }  // namespace
 
 NB_MODULE(_kernels, m) {
+  m.def("partition_fast", [] { return sj::PartitionFast(); });
   m.attr("FFI_API_VERSION") = nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
   m.def("handlers", [] {
     nb::dict handlers;
@@ -227,6 +228,7 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_ensemble_topk"] = Capsule(EnsembleTopK);
     handlers["sparse_jax_topk_run"] = Capsule(TopKRun);
     handlers["sparse_jax_topk_among"] = Capsule(TopKAmong);
+    handlers["sparse_jax_mach_topk"] = Capsule(MachTopK);
     handlers["sparse_jax_quantized_scan"] = Capsule(QuantizedScan);
     handlers["sparse_jax_split_columns"] = Capsule(SplitColumns);
     handlers["sparse_jax_softmax_loss"] = Capsule(SoftmaxLoss);

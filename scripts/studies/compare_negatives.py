@@ -32,7 +32,8 @@ from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.files import write_json
 from sparse_jax.xmc import metrics, negatives
 from sparse_jax.xmc import step as training
-from sparse_jax.xmc.network_run import NetworkRun, Options
+from sparse_jax.xmc.network_options import Options
+from sparse_jax.xmc.network_run import NetworkRun
 
 DEFAULT_SET = str(Path(__file__).resolve().parent.parent / "data" / "debian-depends")
 WAYS = ("uniform", "lsh", "learned", "oracle", "ranked", *ranking_ways.WAYS)

@@ -22,7 +22,8 @@ from sparse_jax.retrieval.hashing import transforms
 from sparse_jax.retrieval.hashing.simhash import SimHash
 from sparse_jax.xmc import network
 from sparse_jax.xmc import step as training
-from sparse_jax.xmc.network_run import NetworkRun, Options
+from sparse_jax.xmc.network_options import Options
+from sparse_jax.xmc.network_run import NetworkRun
 
 HARD = 8  # best rows of each query, labels as a rule among them, that should collide with it
 SAMPLE = 512  # training points whose queries teach

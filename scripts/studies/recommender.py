@@ -96,7 +96,8 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     from sparse_jax.runtime import allocator
     from sparse_jax.runtime.machine import peak_rss_bytes
     from sparse_jax.xmc import metrics
-    from sparse_jax.xmc.network_run import NetworkRun, Options
+    from sparse_jax.xmc.network_options import Options
+    from sparse_jax.xmc.network_run import NetworkRun
 
     allocator.keep_freed_memory()
     shape = Shape(num_labels=args.labels, points=args.points)

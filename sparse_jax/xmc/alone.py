@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from sparse_jax.data import XmcData
 from sparse_jax.data.weighting import Weighting
+from sparse_jax.ops.mach import Buckets
 from sparse_jax.xmc import memory, wide
 from sparse_jax.xmc.fit import assemble
 from sparse_jax.xmc.model import About, Model
@@ -43,10 +44,18 @@ def network_alone(
         notes={"points": points.num_points, "calibrated": False},
     )
     kept = memory.keep(points, seed=run.options.seed)
-    return of_params(run.state.params, about, chosen=chosen, kept=kept)
+    buckets = run.config.buckets
+    return of_params(run.state.params, about, chosen=chosen, kept=kept, buckets=buckets)
 
 
-def of_params(params: Params, about: About, *, chosen: Weighting, kept: memory.Memory) -> Model:
+def of_params(
+    params: Params,
+    about: About,
+    *,
+    chosen: Weighting,
+    kept: memory.Memory,
+    buckets: Buckets | None = None,
+) -> Model:
     """The same of a network's tables, whoever trained them.
 
     Args:
@@ -54,18 +63,22 @@ def of_params(params: Params, about: About, *, chosen: Weighting, kept: memory.M
       about: the model, with its sizes.
       chosen: how its points were weighted.
       kept: some of them.
+      buckets: how labels share the output rows; the model then holds nothing of each label.
     """
+    linear_labels = about.num_labels if buckets is None else 0
     linear = wide.zeros_like(
         wide.WideModel(
             jnp.zeros(about.num_features + 1, jnp.int32),
             *[jnp.zeros(0, jnp.int32)] * 3,
-            *[jnp.zeros(about.num_labels, jnp.float32)] * 2,
+            *[jnp.zeros(linear_labels, jnp.float32)] * 2,
         )
     )
     idf = None if chosen.idf is None else jnp.asarray(chosen.idf)
     return dataclasses.replace(
-        assemble(idf, linear, (), kept, about),
+        assemble(idf, linear, (), kept, dataclasses.replace(about, num_labels=linear_labels)),
+        about=about,
         encoders=({"embedding": params["embedding"], "hidden_bias": params["hidden_bias"]},),
         output=params["output"],
         output_bias=params["output_bias"],
+        buckets=buckets,
     )

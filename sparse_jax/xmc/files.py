@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.ops.label_tree import LabelTree
+from sparse_jax.ops.mach import Buckets
 from sparse_jax.runtime import saved
 from sparse_jax.xmc.memory import Memory
 from sparse_jax.xmc.model import About, Mix, Model
@@ -63,6 +64,8 @@ def to_saved(model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
         "tree_depths": [tree.depth for tree in model.trees],
         "networks": len(model.encoders),
     }
+    if model.buckets is not None:
+        config["buckets"] = dataclasses.asdict(model.buckets)
     return config, arrays
 
 
@@ -108,6 +111,7 @@ def from_saved(config: dict[str, Any], stored: dict[str, np.ndarray]) -> Model:
         mix=Mix(**_named("mix", arrays)),
         memory=Memory(**_named("memory", arrays)),
         about=About(**about),
+        buckets=Buckets(**config["buckets"]) if "buckets" in config else None,
     )
 
 

@@ -17,7 +17,8 @@ from sparse_jax.retrieval.index_config import IndexConfig
 from sparse_jax.runtime.machine import peak_rss_bytes, rss_bytes
 from sparse_jax.xmc import network
 from sparse_jax.xmc.negatives import STRATEGIES
-from sparse_jax.xmc.network_run import NetworkRun, Options, make_optimizer
+from sparse_jax.xmc.network_options import Options, make_optimizer, num_outputs
+from sparse_jax.xmc.network_run import NetworkRun
 
 FIELDS = ("dtype", "optimizer", "tables", "bits")  # of `Options`, that may be chosen
 STORED = (("float32", "adam"), ("bfloat16", "adam"), ("bfloat16", "row-scale"))
@@ -212,7 +213,7 @@ def _state_bytes(options: Options, num_features: int, num_labels: int) -> tuple[
         return network.init_params(
             jax.random.key(0),
             num_features=num_features,
-            num_labels=num_labels,
+            num_labels=num_outputs(options, num_labels),
             hidden=options.hidden,
             dtype=jnp.dtype(options.dtype),
         )
@@ -278,13 +279,14 @@ def _random_sample(num_rows: int, dim: int) -> tuner.Sample:
 def _too_little(budget: int, options: Options, needed: Prediction, given: Collection[str]) -> str:
     """What to say where nothing fits."""
     tables = f" and {options.tables} tables of {options.bits} bits" * (needed.hash_tables > 0)
+    share = "" if options.buckets else ", or --buckets, by which labels share rows"
     freed = [f"--{name}" for name in FIELDS if name in given]
     let = f", or leave out {', '.join(freed)}" if freed else ""
     return (
         f"--memory {shown(budget)}: must be at least {shown(_rounded_up(needed.total))}, "
         f"what {options.dtype} with --optimizer {options.optimizer}{tables} takes, of which "
         f"program and data are {shown(max(needed.process, needed.before))}; "
-        f"take a smaller --hidden than {options.hidden}{let}"
+        f"take a smaller --hidden than {options.hidden}{share}{let}"
     )
 
 

@@ -26,13 +26,14 @@ from sparse_jax.data import (
 )
 from sparse_jax.ops.ensemble import LastLayer, WidePart, ensemble_topk
 from sparse_jax.ops.label_tree import LabelTree
+from sparse_jax.ops.mach import Buckets
 from sparse_jax.retrieval import index as lsh
 from sparse_jax.retrieval import quantized, topk
 from sparse_jax.retrieval.index import IndexConfig, LshIndex
 from sparse_jax.retrieval.quantized import QuantizedIndex
 from sparse_jax.retrieval.topk import TopK
 from sparse_jax.runtime.arguments import check_kind, check_whole
-from sparse_jax.xmc import calibration, wide
+from sparse_jax.xmc import calibration, mach, wide
 from sparse_jax.xmc.checks import READ
 from sparse_jax.xmc.model import Mix, Model
 from sparse_jax.xmc.network import Params, encode
@@ -67,6 +68,8 @@ def _beside(
     model: Model, hidden: jax.Array | None, batch: Batch, *, k: int, beam: int = 10
 ) -> TopK:
     """`best_labels` where the hidden vectors are known; None without networks."""
+    if model.buckets is not None and hidden is not None:
+        return mach.best_labels(hidden, model.output, model.output_bias, model.buckets, k=k)
     layer = None if hidden is None else LastLayer(hidden, model.output, model.output_bias)
     scores, ids = ensemble_topk(
         wide_part(model),
@@ -230,18 +233,24 @@ def padded_batch(points: XmcData, rows: np.ndarray, batch_size: int) -> Batch:
     return make_batch(points, rows, batch_size, capacity)
 
 
-def predict_dense(params: Params, batch: Batch, *, k: int) -> jax.Array:
+def predict_dense(
+    params: Params, batch: Batch, *, k: int, buckets: Buckets | None = None
+) -> jax.Array:
     """The k labels with the largest logits, over all N.
 
     Args:
       params: as `network.init_params` makes them.
       batch: B points.
       k: labels to return for each.
+      buckets: how labels share the output rows, where they do: as `mach.best_labels`.
 
     Returns:
       int32 [B, k], best first; equal logits in order of id.
     """
-    return topk.rows(encode(params, batch), params["output"], params["output_bias"], k=k).ids
+    hidden, output, bias = encode(params, batch), params["output"], params["output_bias"]
+    if buckets is not None:
+        return mach.best_labels(hidden, output, bias, buckets, k=k).ids
+    return topk.rows(hidden, output, bias, k=k).ids
 
 
 def predict_sparse(

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.ops.label_tree import LabelTree
+from sparse_jax.ops.mach import Buckets
 from sparse_jax.xmc.memory import Memory
 from sparse_jax.xmc.network import Params
 from sparse_jax.xmc.wide import UNSEEN, WideModel
@@ -74,6 +75,8 @@ class Model:
     mix: Mix
     memory: Memory  # some training points, for `xmc.update`
     about: About = dataclasses.field(metadata={"static": True})
+    buckets: Buckets | None = dataclasses.field(default=None, metadata={"static": True})
+    # How labels share the output rows, of which there are R · B then, and no linear part.
 
     def __repr__(self) -> str:
         parts = f"{len(self.trees)} trees, {len(self.encoders)} networks"

@@ -15,9 +15,11 @@ import jax.numpy as jnp
 
 from sparse_jax.layers import active, sparse_dense
 from sparse_jax.ops.active_sets import CANDIDATE
+from sparse_jax.ops.mach import Buckets, bucket_rows
 from sparse_jax.retrieval import index
 from sparse_jax.retrieval.hashing import transforms
 from sparse_jax.retrieval.index import LshIndex
+from sparse_jax.rows import unique_ids
 from sparse_jax.xmc.network import Params
 
 
@@ -122,6 +124,8 @@ def choose(
       config: a `step.Config`.
     """
     num_rows = params["output"].shape[0]
+    if config.buckets is not None:  # labels are drawn, not the rows that they share
+        num_rows = config.buckets.num_labels
     find = STRATEGIES[config.strategy].find
     ids: jax.Array | None = None
     counts: jax.Array | None = None
@@ -142,6 +146,18 @@ def choose(
         size=size,
         num_rows=num_rows,
     )
+
+
+def output_rows(
+    chosen: active.ActiveSet, num_rows: int, buckets: Buckets | None
+) -> tuple[jax.Array, jax.Array | None]:
+    """Distinct output rows, and where each place of a set finds its row, or its R rows."""
+    ids = chosen.ids if buckets is None else bucket_rows(chosen.ids, buckets)
+    if ids.ndim == 1:
+        return ids, None
+    flat = ids.reshape(-1)
+    rows, places, _ = unique_ids(flat, num_rows=num_rows, size=min(flat.size, num_rows))
+    return rows, places.reshape(ids.shape)
 
 
 def log_inclusion(

@@ -18,11 +18,13 @@ from sparse_jax.data import Batch
 from sparse_jax.layers import active, losses, softmax_head, sparse_dense
 from sparse_jax.ops import bf16
 from sparse_jax.ops.fixed_order import weighted_total
+from sparse_jax.ops.mach import Buckets
 from sparse_jax.optim import apply_updates
 from sparse_jax.retrieval import index
 from sparse_jax.retrieval.index import IndexConfig, LshIndex
 from sparse_jax.rows import RowSparse, take_rows, unique_ids
-from sparse_jax.xmc.negatives import STRATEGIES, choose, log_inclusion
+from sparse_jax.xmc import mach
+from sparse_jax.xmc.negatives import STRATEGIES, choose, log_inclusion, output_rows
 from sparse_jax.xmc.network import Params, activate, bag_features, bag_gradient, hidden_layer
 
 Mode = Literal["shared", "per_example"]
@@ -42,6 +44,7 @@ class Config:
     loss: Loss = "softmax"
     correction: Correction = "none"
     precision: str = "float32"  # of the output layer's products: see `layers.softmax_head`
+    buckets: Buckets | None = None  # how labels share output rows; None: each has one
     dropout: float = 0.5  # of hidden units
     distinct_features: int = 8192  # most distinct features of a batch
     max_labels: int = 64  # most labels of one example; per_example only
@@ -60,6 +63,12 @@ class Config:
             raise ValueError(f"correction = 'lsh' needs strategy = 'lsh', not {self.strategy!r}")
         if self.correction == "lsh" and self.mode == "per_example":
             raise ValueError("correction = 'lsh' needs mode = 'shared'")
+        ways = (self.strategy, self.mode, self.loss, self.correction)
+        if self.buckets is not None and ways != ("uniform", "shared", "softmax", "none"):
+            raise ValueError(
+                "buckets need strategy = 'uniform', mode = 'shared', loss = 'softmax' and "
+                f"correction = 'none', not {', '.join(map(repr, ways))}"
+            )
         bf16.check_precision(self.precision)
         if self.precision == "mixed" and not self.in_one_piece:
             raise ValueError(
@@ -217,7 +226,7 @@ def _sparse_step(
         )
         lsh = None if state.index is None else index.observe(state.index, hidden)
         chosen = choose(drawn, params, lsh, batch, hidden, config=config)
-        outputs, places = _output_rows(chosen, params["output"].shape[0])
+        outputs, places = output_rows(chosen, params["output"].shape[0], config.buckets)
         weights = take_rows(params["output"], outputs)
         bias = take_rows(params["output_bias"], outputs)
         logs = log_inclusion(params, lsh, hidden, weights, bias, chosen, config=config)
@@ -310,15 +319,6 @@ def _bag(table: jax.Array, features: jax.Array, positions: jax.Array, batch: Bat
     return bag_features(table, jnp.where(positions < 0, -1, batch.feature_ids), batch)
 
 
-def _output_rows(chosen: active.ActiveSet, num_rows: int) -> tuple[jax.Array, jax.Array | None]:
-    """Distinct output rows, and where each place of a per-example set finds its row."""
-    if chosen.ids.ndim == 1:
-        return chosen.ids, None
-    flat = chosen.ids.reshape(-1)
-    rows, places, _ = unique_ids(flat, num_rows=num_rows, size=min(flat.size, num_rows))
-    return rows, places.reshape(chosen.ids.shape)
-
-
 def _loss(
     hidden: jax.Array,
     weights: jax.Array,
@@ -330,7 +330,10 @@ def _loss(
     config: Config,
 ) -> tuple[jax.Array, jax.Array]:
     """Mean loss of the batch's examples, and the place of each one's largest logit."""
-    if places is not None:
+    if places is not None and config.buckets is not None:
+        weights, bias = mach.sum_rows(weights, bias, places)
+        places = None
+    elif places is not None:
         flat = places.reshape(-1)
         weights = take_rows(weights, flat).reshape(*places.shape, weights.shape[1])
         bias = take_rows(bias, flat).reshape(places.shape)

@@ -2,7 +2,8 @@
 
 New labels are learned apart, from their points against the other new ones and against points that
 the model has kept: the wide part gets their weights, each tree gets a tree of theirs beside it, and
-a network gets a row for each from the mean hidden vector of its points. Labels that the model knows
+a network gets a row for each from the mean hidden vector of its points; where labels share rows by
+hashing, further steps train these (`mach_update`). Labels that the model knows
 take one gentle pass of the wide part over the new points that bring no new label. So nothing costs
 more than the new points do, but for merges of sorted weights.
 """
@@ -19,7 +20,16 @@ import numpy as np
 from sparse_jax import data
 from sparse_jax.data import XmcData, weighting
 from sparse_jax.runtime.interrupt import Interrupt
-from sparse_jax.xmc import closed_form, grow_tree, inference, label_tree, memory, names, wide
+from sparse_jax.xmc import (
+    closed_form,
+    grow_tree,
+    inference,
+    label_tree,
+    mach_update,
+    memory,
+    names,
+    wide,
+)
 from sparse_jax.xmc.model import Model
 from sparse_jax.xmc.presets import PRESETS
 from sparse_jax.xmc.progress import Progress, silent
@@ -81,6 +91,12 @@ def update(
     # Beside new points stand kept ones: negatives of new labels, and a reminder of the old ones.
     idf = None if grown.idf is None else np.asarray(grown.idf)
     weighted = weighting.apply(weighting.Weighting(idf), data.concatenate(points, kept))
+    if grown.buckets is not None:
+        grown = mach_update.learn(
+            grown, weighted, seed=seed, interrupt=interrupt, progress=progress
+        )
+        mixed = memory.mix(kept, seen, points, seed=seed)
+        return dataclasses.replace(grown, memory=memory.keep(mixed, seed=seed))
     share = PRESETS.get(model.about.preset, PRESETS["fast"]).min_share
     job = _Job(share, seed, interrupt or Interrupt(), progress)
     has_points = np.bincount(points.label_ids, minlength=num_labels) > 0
@@ -148,10 +164,11 @@ def _grow(
     return dataclasses.replace(
         model,
         idf=idf,
-        wide=wide.widen(model.wide, more_features, more_labels),
+        wide=wide.widen(model.wide, more_features, 0 if model.buckets else more_labels),
         trees=trees,
         encoders=encoders,
         about=about,
+        buckets=model.buckets and dataclasses.replace(model.buckets, num_labels=num_labels),
     )
 
 

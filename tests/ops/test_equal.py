@@ -21,6 +21,7 @@ from sparse_jax.ops import (
     ensemble,
     ffi,
     label_tree,
+    mach,
     minhash,
     quantized,
     rows,
@@ -249,6 +250,15 @@ def run_tables(rng: np.random.Generator) -> Any:
     return [jitted(life, held) for held in empty]
 
 
+def run_mach(rng: np.random.Generator) -> Any:
+    buckets = mach.Buckets(50, 8, repetitions=3, seed=2)
+    logits = jnp.round(normal(rng, B, buckets.num_rows), 1).at[1, 3].set(jnp.nan)
+    return [
+        jitted(lambda x, p=p, k=k: mach.mach_topk(x, buckets, probes=p, k=k), logits)
+        for p, k in ((1, 4), (3, 60))
+    ]
+
+
 def run_topk(rng: np.random.Generator) -> Any:
     queries, weights, bias = normal(rng, B, D), normal(rng, N, D), normal(rng, N)
     weights, bias = weights.at[3].set(weights[2]), bias.at[3].set(bias[2])  # a tie
@@ -349,6 +359,7 @@ CASES = {
     "softmax": Case(run_softmax, 1e-4),
     "tables": Case(run_tables),
     "text_features": Case(run_text_features),
+    "mach": Case(run_mach),
     "topk": Case(run_topk, 1e-4),
     "unique": Case(run_unique),
     "wide": Case(run_wide, 1e-4),

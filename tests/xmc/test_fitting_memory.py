@@ -15,7 +15,8 @@ import pytest
 from sparse_jax.data import XmcData
 from sparse_jax.xmc import fitting_memory
 from sparse_jax.xmc.fitting_memory import Prediction, Probe
-from sparse_jax.xmc.network_run import NetworkRun, Options
+from sparse_jax.xmc.network_options import Options
+from sparse_jax.xmc.network_run import NetworkRun
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "xmc_tiny_train.txt"
 F, N, D = 6000, 4000, 64

@@ -11,7 +11,8 @@ import pytest
 
 from sparse_jax import data
 from sparse_jax.runtime import checkpoint
-from sparse_jax.xmc.network_run import FORMER, OPTIMIZERS, NetworkRun, Options
+from sparse_jax.xmc.network_options import FORMER, OPTIMIZERS, Options
+from sparse_jax.xmc.network_run import NetworkRun
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 

@@ -12,7 +12,8 @@ from sparse_jax import data, xmc
 from sparse_jax.commands.xmc import train, train_sharded
 from sparse_jax.runtime import machine
 from sparse_jax.xmc import sizes
-from sparse_jax.xmc.network_run import NetworkRun, Options
+from sparse_jax.xmc.network_options import Options
+from sparse_jax.xmc.network_run import NetworkRun
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 

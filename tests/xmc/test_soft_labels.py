@@ -9,7 +9,8 @@ from sparse_jax import data, xmc
 from sparse_jax.commands.xmc import train as command
 from sparse_jax.runtime.machine import sha256
 from sparse_jax.xmc import soft_labels
-from sparse_jax.xmc.network_run import NetworkRun, Options
+from sparse_jax.xmc.network_options import Options
+from sparse_jax.xmc.network_run import NetworkRun
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 

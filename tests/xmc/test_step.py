@@ -19,7 +19,7 @@ from sparse_jax.layers import active, losses
 from sparse_jax.ops import ffi
 from sparse_jax.retrieval import index, schedules
 from sparse_jax.retrieval.index import IndexConfig
-from sparse_jax.xmc import inference, metrics, network, network_run
+from sparse_jax.xmc import inference, metrics, network, network_options
 from sparse_jax.xmc import step as T
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -261,7 +261,7 @@ def test_a_mixed_step_is_that_in_float32_within_a_hundredth() -> None:
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_auto_is_mixed_where_the_processor_and_the_loss_have_it(monkeypatch, fast) -> None:
-    monkeypatch.setattr(network_run.bf16, "has_products", lambda: fast)
+    monkeypatch.setattr(network_options.bf16, "has_products", lambda: fast)
     for options, mixed in (
         ({"precision": "auto"}, fast),
         ({"precision": "auto", "loss": "bce"}, False),
@@ -269,7 +269,7 @@ def test_auto_is_mixed_where_the_processor_and_the_loss_have_it(monkeypatch, fas
         ({"precision": "mixed"}, True),
         ({}, False),
     ):
-        found = network_run.precision_of(network_run.Options(**options))
+        found = network_options.precision_of(network_options.Options(**options))
         assert found == ("mixed" if mixed else "float32")
 
 

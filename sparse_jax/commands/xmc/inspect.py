@@ -44,6 +44,8 @@ def describe(model: xmc.Model) -> dict[str, Any]:
     trees = f"{len(model.trees)}, at {float(mix.tree_weight):g} beside the wide part"
     width = model.output.shape[1] // max(len(model.encoders), 1)
     networks = f"{len(model.encoders)} of width {width}, at 1 beside {float(mix.weight):g}"
+    if model.buckets is not None:
+        networks += f"; labels share {model.buckets.num_rows:,} rows"
     return {
         "labels": f"{model.num_labels:,}",
         "features": f"{model.num_features:,}, "

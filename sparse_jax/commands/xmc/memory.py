@@ -15,7 +15,8 @@ from sparse_jax.runtime.machine import rss_bytes
 from sparse_jax.xmc import fitting_memory
 from sparse_jax.xmc.fitting_memory import FIELDS, Prediction, Probe
 from sparse_jax.xmc.negatives import STRATEGIES
-from sparse_jax.xmc.network_run import NetworkRun, Options
+from sparse_jax.xmc.network_options import Options
+from sparse_jax.xmc.network_run import NetworkRun
 
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}

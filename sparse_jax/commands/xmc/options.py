@@ -9,13 +9,13 @@ from typing import Any
 
 from sparse_jax.commands import reading, spending
 from sparse_jax.commands.parsing import Parser
-from sparse_jax.commands.xmc import memory, table
+from sparse_jax.commands.xmc import joining, memory, table
 from sparse_jax.data import weighting
 from sparse_jax.ops import bf16
 from sparse_jax.retrieval import hashing
 from sparse_jax.xmc import step
 from sparse_jax.xmc.negatives import STRATEGIES
-from sparse_jax.xmc.network_run import OPTIMIZERS, Options
+from sparse_jax.xmc.network_options import OPTIMIZERS, Options, buckets_of
 from sparse_jax.xmc.presets import PRESETS
 
 LSH_FAMILIES = [f for f in hashing.FAMILIES if f != "minhash"]  # minhash is for sets
@@ -37,6 +37,8 @@ NETWORK: dict[str, tuple[str, dict[str, Any]]] = {
     "rehash": ("rehash", {"type": int, "metavar": "STEPS"}),
     "dtype": ("dtype", {"choices": ("float32", "bfloat16")}),
     "precision": ("precision", {"choices": (*bf16.PRECISIONS, "auto")}),
+    "buckets": ("buckets", {"type": int, "metavar": "B"}),
+    "repetitions": ("repetitions", {"type": int, "metavar": "R"}),
     "epochs": ("epochs", {"type": int}),
     "batch_size": ("batch_size", {"type": int, "metavar": "B"}),
     "optimizer": ("optimizer", {"choices": list(OPTIMIZERS)}),
@@ -64,6 +66,9 @@ HELP = {
     "dtype": "how the weights of features and labels are stored",
     "precision": "of the output layer's products: mixed rounds their factors to bfloat16 and adds "
     "up in float32, which pays for wide rows; auto does so where the processor multiplies such",
+    "buckets": "hash labels to so many buckets, a power of two, in each repetition; none has "
+    "a row of its own: for more labels than memory has rows for (docs/mach.md)",
+    "repetitions": "with --buckets: a label's row is the sum of its buckets' in so many hashings",
     "epochs": "passes over the training points",
     "batch_size": "points a step",
     "optimizer": "adam keeps 8 bytes a weight; row-scale 4 bytes a row, for large tables",
@@ -71,7 +76,10 @@ HELP = {
 }
 NEEDS_TABLES = ("hash", "transform", "tables", "bits", "candidates", "rehash")
 PICTURES = (".png", ".svg", ".pdf")
-AT_LEAST_1 = ("active", "hidden", "tables", "bits", "candidates", "rehash", "epochs", "batch_size")
+AT_LEAST_1 = (
+    *("active", "hidden", "tables", "bits", "candidates", "rehash"),
+    *("buckets", "repetitions", "epochs", "batch_size"),
+)
 
 
 def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> argparse.Namespace:
@@ -128,6 +136,11 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
         metavar="BYTES",
         help="that training may take, such as 8GB: chooses --dtype and --optimizer, and with "
         "--strategy lsh --tables and --bits; those given stay",
+    )
+    joining.add_options(
+        parser,
+        "A preset's parts can be trained by several processes, which all read the files; the model "
+        "is the same. Under `sparse-jax launch`, srun and mpirun these options are known.",
     )
     reading.add_options(parser, labels=LABELS)
     table.add_options(parser)
@@ -239,6 +252,10 @@ def _check_network(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
                 f"{', '.join(kept)}: no effect with --strategy {options.strategy}, which has no "
                 "hash tables; leave them out or take --strategy lsh"
             )
+    if args.repetitions is not None and args.buckets is None:
+        parser.error(f"--repetitions {args.repetitions}: no effect without --buckets B")
+    if args.buckets is not None:
+        _check_buckets(parser, args, options)
     if STRATEGIES[options.strategy].whole_layer:
         without = _given(args, ("active", "correction", "mode"))
         if without:
@@ -246,3 +263,27 @@ def _check_network(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
                 f"{', '.join(without)}: no effect with --strategy {options.strategy}, "
                 "which computes all labels"
             )
+
+
+def _check_buckets(parser: argparse.ArgumentParser, args: argparse.Namespace, options: Any) -> None:
+    """Labels that share rows go with a uniform sample that a batch shares."""
+    try:
+        buckets_of(options, 1)
+    except ValueError as error:
+        parser.error(f"--{error}")
+    useless = [
+        f"--{name} {getattr(args, name)}"
+        for name, only in (
+            ("strategy", "uniform"),
+            ("mode", "shared"),
+            ("loss", "softmax"),
+            ("correction", "none"),
+        )
+        if getattr(args, name) not in (None, only)
+    ]
+    useless += _given(args, NEEDS_TABLES)
+    if useless:
+        parser.error(
+            f"{', '.join(useless)}: can't go with --buckets, which takes a softmax over a "
+            "uniform sample that a batch shares; leave out the one or the other"
+        )
