@@ -212,7 +212,6 @@ nb::tuple AddSets(sparse_jax::SetMatcher& matcher, InArray<int64_t> offsets, InA
 }  // namespace
 
 NB_MODULE(_kernels, m) {
-  m.def("partition_fast", [] { return sj::PartitionFast(); });
   m.attr("FFI_API_VERSION") = nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
   m.def("handlers", [] {
     nb::dict handlers;
