@@ -23,6 +23,7 @@ from sparse_jax.data.histories import leave_one_out as leave_one_out
 from sparse_jax.data.histories import of_events as of_events
 from sparse_jax.data.histories import of_lists as of_lists
 from sparse_jax.data.histories import split_at as split_at
+from sparse_jax.data.item_texts import read_item_texts as read_item_texts
 from sparse_jax.data.jsonl import read_jsonl as read_jsonl
 from sparse_jax.data.names import read_names as read_names
 from sparse_jax.data.prefetch import prefetch as prefetch

@@ -11,8 +11,9 @@ import numpy as np
 
 from sparse_jax.data.histories import Histories
 from sparse_jax.data.xmc import offsets_of
-from sparse_jax.recommend.model import Mix, Model, Pairs, Shape
+from sparse_jax.recommend.model import Mix, Model, Pairs, Shape, Strength, Texts
 from sparse_jax.runtime import saved
+from sparse_jax.text import vectorizer
 
 KIND = "recommend"
 
@@ -86,6 +87,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         preset=config["preset"],
         seed=config["seed"],
         notes=config["notes"],
+        texts=_texts(config["texts"], arrays) if "texts" in config else None,
     )
 
 
@@ -116,7 +118,21 @@ def _to_saved(model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
         "notes": model.notes,
         "encoders": len(model.encoders),
     }
+    if model.texts is not None:
+        about, parts = vectorizer.to_saved(model.texts.vectorizer)
+        config["texts"] = {"vectorizer": about, "strength": model.texts.strength._asdict()}
+        arrays |= {f"vectorizer.{name}": x for name, x in parts.items()}
+        arrays |= {f"texts.{field}": x for field, x in model.texts.rows._asdict().items()}
     return config, arrays
+
+
+def _texts(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Texts:
+    prefix = "vectorizer."
+    parts = {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}
+    rows = vectorizer.Rows(*(arrays[f"texts.{field}"] for field in vectorizer.Rows._fields))
+    return Texts(
+        vectorizer.from_saved(config["vectorizer"], parts), rows, Strength(**config["strength"])
+    )
 
 
 def _pairs(prefix: str, arrays: dict[str, np.ndarray]) -> Pairs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from sparse_jax.data.histories import Histories, Split, check
-from sparse_jax.recommend import mixing, pairs, training
+from sparse_jax.data.histories import Histories, Split, check, in_order
+from sparse_jax.recommend import borrowing, mixing, pairs, strengths, training
 from sparse_jax.recommend.evaluation import repeats
 from sparse_jax.recommend.model import Mix, Model
 from sparse_jax.recommend.presets import PRESETS, Preset, Progress, silent
@@ -30,6 +31,7 @@ def fit(
     *,
     preset: str = "fast",
     seed: int = 0,
+    item_texts: Mapping[str, str] | None = None,
     interrupt: Interrupt | None = None,
     progress: Progress = silent,
 ) -> Model:
@@ -45,6 +47,8 @@ def fit(
         preset: "linear": transitions alone, in seconds; "fast": with an encoder, and the closed
             form of up to 5,000 items; "best": with that of up to 20,000, and several encoders.
         seed: of what is held out, and of the encoders.
+        item_texts: a text of items by name, as a title with categories. Items of no events borrow
+            of those with similar texts, and can be recommended; all else stays as it is without.
         interrupt: stops training of encoders early.
         progress: hears how far it is.
 
@@ -52,7 +56,8 @@ def fit(
         A `Model`.
 
     Raises:
-        ValueError: an unknown preset, a negative seed, or no user with two events.
+        ValueError: an unknown preset, a negative seed, no user with two events, or no text at all.
+        TypeError: histories or texts of another kind.
 
     Example:
         >>> from sparse_jax import data, recommend
@@ -65,6 +70,8 @@ def fit(
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed = {seed}: must be from 0 to 2147483647")
     check(histories)
+    if item_texts is not None:
+        borrowing.check(item_texts)
     if not (histories.lengths >= 2).any():
         raise ValueError(
             f"histories = {histories.num_users} users, none of two events: must have some to learn "
@@ -87,9 +94,36 @@ def fit(
     if not repeats(held_out.contexts, held_out.targets).all():  # else nobody says which mix is best
         progress("mix", 0, 1, "")
         model = mixing.choose(model, held_out)
+    tried = model
     model = _counted(model, histories)
+    if item_texts is not None:
+        progress("texts", 0, 1, "")
+        model = _with_texts(model, tried, item_texts, histories, held_out)
     seconds = time.perf_counter() - started
     return dataclasses.replace(model, notes={"train_seconds": round(seconds, 3)})
+
+
+def _with_texts(
+    model: Model,
+    tried: Model,
+    item_texts: Mapping[str, str],
+    histories: Histories,
+    held_out: Split,
+) -> Model:
+    """The model with texts of its items, and with items that are known by their text alone.
+
+    Args:
+        model: of all events.
+        tried: the same without the held-out ones.
+        item_texts: by name.
+        histories: of all events.
+        held_out: what the strength of borrowing is chosen by, too.
+    """
+    names = model.item_names + in_order(n for n in item_texts if n not in model.places)
+    texts = borrowing.of_texts(names, item_texts)
+    known = borrowing.first(texts, model.num_items)
+    strength = strengths.choose(tried, known, histories, held_out, model.seed)
+    return borrowing.with_texts(model, texts._replace(strength=strength), names)
 
 
 def hold_out(histories: Histories, seed: int) -> Split:
@@ -170,11 +204,15 @@ def with_counts(
         histories: whose last events are kept.
     """
     counted = pairs.from_matrix(counts)
+    read = pairs.mixed(counted, model.closed, model.mix)
+    if model.texts is not None:
+        shares = borrowing.lenders(model.texts, popularity)
+        read = borrowing.with_lent(read, model.texts, shares)
     starts = np.maximum(histories.offsets[:-1], histories.offsets[1:] - RECENT)
     return dataclasses.replace(
         model,
         counts=counted,
-        pairs=pairs.mixed(counted, model.closed, model.mix),
+        pairs=read,
         popularity=popularity,
         bias=model.bias if model.encoders else mixing.log_popularity(popularity),
         recent=histories.cut(starts, histories.offsets[1:]),

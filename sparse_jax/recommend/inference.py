@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from sparse_jax.data.xmc import gather_index
 from sparse_jax.ops.ensemble import LastLayer, WidePart, ensemble_topk, order_by_bias
 from sparse_jax.ops.wide import Entries, wide_scores
 from sparse_jax.recommend import encoder
+from sparse_jax.recommend.borrowing import lenders
 from sparse_jax.recommend.model import Model, Shape
 from sparse_jax.recommend.pairs import to_matrix
 from sparse_jax.runtime.arguments import check_whole
@@ -298,7 +299,8 @@ def related(model: Model, items: Sequence[Any], *, k: int = 10) -> Predictions:
 
     Returns:
         `Predictions` with the cosine of the items' counts as scores, from 0 to 1; an item of which
-        nothing is known to go with it has -1 throughout.
+        nothing is known to go with it has -1 throughout. An item of no events is taken, with texts,
+        for the mean of those whose texts are nearest, each of which goes with itself by 1.
 
     Raises:
         ValueError: if k is below 1, items are one text, or the model doesn't know an item.
@@ -317,18 +319,15 @@ def related(model: Model, items: Sequence[Any], *, k: int = 10) -> Predictions:
     found = Predictions(
         np.full((len(items), k), -1, np.int32), np.full((len(items), k), -np.inf, np.float32)
     )
-    beside = _beside(model)
-    norms = np.sqrt(np.maximum(beside.sum(axis=1), 1e-12))
+    beside = _cosines(model)
     for row, name in enumerate(items):
         if str(name) not in places:
             raise ValueError(
                 f"item = {str(name)!r}: must be one that the model was trained on; update the "
-                "model with its events"
+                "model with its events or its text"
             )
         item = places[str(name)]
-        span = slice(beside.indptr[item], beside.indptr[item + 1])
-        others, weights = beside.indices[span], beside.data[span]
-        weights = weights / (norms[item] * norms[others])
+        others, weights = beside(item)
         kept = others != item
         others, weights = others[kept], weights[kept]
         order = np.lexsort((others, -weights))[:k]
@@ -337,9 +336,34 @@ def related(model: Model, items: Sequence[Any], *, k: int = 10) -> Predictions:
     return found
 
 
-def _beside(model: Model) -> Any:
-    """Counts of pairs in either order, float64 [N, N]."""
+def _cosines(model: Model) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """From an item to (others, ascending; how much they go with it)."""
     counts = to_matrix(model.counts)
-    total = (counts + counts.T).tocsr()
-    total.sort_indices()
-    return total
+    beside = (counts + counts.T).tocsr()
+    beside.sort_indices()
+    norms = np.sqrt(np.maximum(beside.sum(axis=1), 1e-12))
+
+    def counted(item: int) -> tuple[np.ndarray, np.ndarray]:
+        span = slice(beside.indptr[item], beside.indptr[item + 1])
+        others = beside.indices[span]
+        return others, beside.data[span] / (norms[item] * norms[others])
+
+    if model.texts is None:
+        return counted
+    shares = lenders(model.texts, model.popularity)
+    unknown = model.popularity == 0
+    shares = shares.multiply(unknown[:, None]).tocsr()
+
+    def lent(item: int) -> tuple[np.ndarray, np.ndarray]:
+        whole = np.zeros(len(norms))
+        span = slice(shares.indptr[item], shares.indptr[item + 1])
+        lending = shares.indices[span], shares.data[span]
+        for known, share in zip(*lending, strict=True) if unknown[item] else ((item, 1.0),):
+            others, weights = counted(known)
+            whole[others] += share * np.where(others == known, 0, weights)
+            whole[known] += share
+        whole = np.where(unknown, shares @ whole, whole)
+        (others,) = np.nonzero(whole)
+        return others, whole[others]
+
+    return lent

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_jax.data.histories import Histories
+from sparse_jax.text import Rows, Vectorizer
 
 
 class Pairs(NamedTuple):
@@ -33,6 +34,22 @@ class Mix(NamedTuple):
     weight: float  # of the pairs beside the encoder
     decay: float  # of what an item says, with each event since
     closed: float  # of the closed form's weights beside those of transitions
+
+
+class Strength(NamedTuple):
+    """How much an item of few or no events borrows by its text; chosen on held-out events."""
+
+    gain: float  # of pairs to it beside those to other items
+    near: float  # of a lender beside what its pairs point to
+    shift: float  # of an encoder's bias of an item of no events
+
+
+class Texts(NamedTuple):
+    """Texts of the items, as features."""
+
+    vectorizer: Vectorizer
+    rows: Rows  # of N items; no features where there is no text
+    strength: Strength
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +80,7 @@ class Model:
     preset: str
     seed: int
     notes: dict[str, Any]  # how it was made, for people; JSON values
+    texts: Texts | None = None  # of the items, where they were given
 
     def __repr__(self) -> str:
         parts = f"{len(self.pairs.items):,} pairs, {len(self.encoders)} encoders"

@@ -139,21 +139,27 @@ def mixed(counts: Pairs, closed: Pairs | None, mix: Mix) -> Pairs:
     if closed is not None and mix.closed:
         other = to_matrix(closed, len(counts.offsets) - 1)
         total = scipy.sparse.csr_array(total + mix.closed * other)
-    return from_matrix(_largest(total))
+    return from_matrix(largest(total))
 
 
-def _largest(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-    """The largest entries of each row."""
+def largest(matrix: scipy.sparse.csr_array, count: int | None = None) -> scipy.sparse.csr_array:
+    """The largest entries of each row; of equal ones those of the first columns.
+
+    Args:
+        matrix: float [n, N].
+        count: of a row, at most; None for 256.
+    """
+    count = _KEPT if count is None else count
     matrix.sort_indices()
     lengths = np.diff(matrix.indptr)
-    if not len(lengths) or lengths.max() <= _KEPT:
+    if not len(lengths) or lengths.max() <= count:
         return matrix
     rows = np.repeat(np.arange(len(lengths)), lengths)
     order = np.lexsort((-matrix.data, rows))  # stable: equal weights in order of item
     ranks = np.arange(len(rows)) - matrix.indptr[rows]
-    kept = np.sort(order[ranks < _KEPT])
+    kept = np.sort(order[ranks < count])
     return scipy.sparse.csr_array(
-        (matrix.data[kept], matrix.indices[kept], offsets_of(np.minimum(lengths, _KEPT))),
+        (matrix.data[kept], matrix.indices[kept], offsets_of(np.minimum(lengths, count))),
         shape=matrix.shape,
     )
 

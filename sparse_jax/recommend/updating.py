@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.sparse
 
 from sparse_jax.data.histories import Histories, check, in_order
 from sparse_jax.data.xmc import offsets_of
-from sparse_jax.recommend import pairs
+from sparse_jax.recommend import borrowing, pairs
 from sparse_jax.recommend.fitting import with_counts
 from sparse_jax.recommend.inference import renumbered
 from sparse_jax.recommend.model import Model
@@ -19,7 +19,9 @@ _LOOKED_AT = 10_000  # users, when events are looked at for being new
 _TELLING = 3  # events of a user, at least: one or two may well come again
 
 
-def update(model: Model, histories: Histories) -> Model:
+def update(
+    model: Model, histories: Histories, *, item_texts: Mapping[str, str] | None = None
+) -> Model:
     """A model that knows further events, too.
 
     They are counted as if they had been there from the start: a user that the model knows by name
@@ -31,14 +33,18 @@ def update(model: Model, histories: Histories) -> Model:
     Args:
         model: of `recommend.fit` or `recommend.load`; it stays as it is.
         histories: the new events alone, in order of time, of users by the names that they have in
-            the model; numbers that `of_lists` gave would be taken for those of its own lists.
+            the model; numbers that `of_lists` gave would be taken for those of its own lists. With
+            texts there may be none: `data.of_lists([])`.
+        item_texts: texts of items by name, of a model that was trained with texts: items that it
+            doesn't know can then be recommended at once, and a known item's text is replaced.
 
     Returns:
         A `Model`.
 
     Raises:
-        ValueError: if there are no events, or most users' are those that the model learned last:
-            a second time they would count double.
+        ValueError: if there are neither events nor texts, the model was trained without texts, or
+            most users' events are those that it learned last: they would count double.
+        TypeError: histories or texts of another kind.
 
     Example:
         >>> from sparse_jax import data, recommend
@@ -50,11 +56,14 @@ def update(model: Model, histories: Histories) -> Model:
         ['salt']
     """
     check(histories)
-    if not len(histories.items):
+    if item_texts is not None:
+        _check_texts(model, item_texts)
+    elif not len(histories.items):
         raise ValueError("histories = no events: must have some; give the file of the new ones")
     _check_new(model.recent, histories)
     before = model.num_items
-    names = model.item_names + in_order(n for n in histories.item_names if n not in model.places)
+    given = {*histories.item_names, *(item_texts or ())}
+    names = model.item_names + in_order(name for name in given if name not in model.places)
     places = _places(names)
     number = np.fromiter((places[n] for n in histories.item_names), np.int32, histories.num_items)
     new = renumbered(histories, number, names)
@@ -66,10 +75,24 @@ def update(model: Model, histories: Histories) -> Model:
     popularity = np.bincount(new.items, minlength=len(names)).astype(np.float32)
     popularity[:before] += model.popularity
     grown = _with_rows(model, counts, len(names))
+    if model.texts is not None:
+        texts = borrowing.grown(model.texts, names, item_texts or {})
+        grown = dataclasses.replace(grown, texts=texts, popularity=popularity)
+        shares = borrowing.lenders(texts, popularity)
+        grown = borrowing.with_rows(grown, shares, texts.strength.shift)
     return dataclasses.replace(
         with_counts(grown, counts, popularity, joined),
         notes=model.notes | {"updates": model.notes.get("updates", 0) + 1},
     )
+
+
+def _check_texts(model: Model, item_texts: Mapping[str, str]) -> None:
+    borrowing.check(item_texts)
+    if model.texts is None:
+        raise ValueError(
+            "item_texts: the model has no texts: must be trained with them; give item_texts to "
+            "recommend.fit (recommend train --items FILE)"
+        )
 
 
 def _check_new(recent: Histories, new: Histories) -> None:

@@ -33,6 +33,54 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def add_items(parser: argparse.ArgumentParser) -> None:
+    """The options that say what items' texts are.
+
+    Args:
+      parser: of the command.
+    """
+    group = parser.add_argument_group(
+        "texts of items", "So items of no events can be recommended, by what their texts say."
+    )
+    group.add_argument("--items", metavar="FILE", help="a table, an item a row: csv, tsv, jsonl ..")
+    group.add_argument(
+        "--text",
+        action="append",
+        metavar="COLUMN",
+        help="of FILE, may come several times (default: text, else all but the items')",
+    )
+    group.add_argument(
+        "--item-column", metavar="COLUMN", help="of FILE, that of items (item, item_id ...)"
+    )
+
+
+def check_items(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuses options of `add_items` that have no effect.
+
+    Args:
+      parser: that reports the error.
+      args: the command line.
+    """
+    if args.items is None:
+        checks.no_effect(parser, args, ["text", "item_column"], "without --items FILE")
+
+
+def item_texts(args: argparse.Namespace) -> dict[str, str] | None:
+    """The texts that the options of `add_items` name; None without.
+
+    Args:
+      args: with these options.
+
+    Raises:
+      ValueError: a malformed file.
+      ImportError: a missing library.
+      OSError: a file can't be read.
+    """
+    if args.items is None:
+        return None
+    return data.read_item_texts(args.items, item=args.item_column, text=args.text)
+
+
 def refuse_reading(parser: argparse.ArgumentParser, args: argparse.Namespace, reason: str) -> None:
     """Refuses the options of `add_reading` where no file is read.
 

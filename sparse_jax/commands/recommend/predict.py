@@ -65,12 +65,27 @@ def _run(args: argparse.Namespace) -> None:
     model = recommend.load(args.model)
     if args.known is None:
         histories = options.read(args.file, args)
+        _warn_of_strangers(args.file, model, histories)
     else:
         histories = _known(model, args.known)
     if args.output:
         write_stream(args.output, lambda file: _write(args, model, histories, file))
     else:
         _write(args, model, histories, sys.stdout.buffer)
+
+
+def _warn_of_strangers(name: str, model: recommend.Model, histories: Histories) -> None:
+    """Says if a file's items are mostly unknown, as by other ids or a wrong column."""
+    known = np.array([item in model.places for item in histories.item_names], bool)
+    strange = int((~known[histories.items]).sum())
+    if 2 * strange > len(histories.items):
+        example = histories.item_names[int(histories.items[~known[histories.items]][0])]
+        print(
+            f"warning: the model doesn't know the items of {strange:,} of "
+            f"{len(histories.items):,} events in {name}, as {example!r:.40}: they are left out, "
+            "and a user of no other gets what is popular; check the column of items (--item)",
+            file=sys.stderr,
+        )
 
 
 def _known(model: recommend.Model, users: Sequence[str]) -> Histories:

@@ -2,6 +2,7 @@
 
     sparse-jax recommend train events.csv --model MODEL
     sparse-jax recommend train ml-1m/ratings.dat --model MODEL --hold-out last
+    sparse-jax recommend train events.csv --items items.csv --model MODEL
     sparse-jax recommend predict MODEL events.csv --top-k 10
 
 FILE holds events, or a user's items in order of time, a line each.
@@ -40,9 +41,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--json", metavar="FILE", help="write the figures here, too")
     spending.add_price(parser)
     options.add_hold_out(parser, None)
+    options.add_items(parser)
     options.add_reading(parser)
     args = parser.parse_args(argv)
     checks.seeds(parser, args)
+    options.check_items(parser, args)
     if args.model is None and args.hold_out is None:
         parser.error("--model MODEL or --hold-out last: must have one, or nothing comes of it")
     return args
@@ -65,6 +68,7 @@ def _train(args: argparse.Namespace) -> int:
     """Reads, learns, tests and keeps; returns the exit status."""
     if args.model:
         check_writable(args.model)
+    texts = options.item_texts(args)
     histories = options.read(args.file, args)
     held_out = None if args.hold_out is None else options.split(histories, args.hold_out)
     train = histories if held_out is None else held_out.train
@@ -72,9 +76,20 @@ def _train(args: argparse.Namespace) -> int:
         f"{len(train.items):,} events of {train.num_users:,} users, {train.num_items:,} items"
         + ("" if held_out is None else f"; {len(held_out.targets):,} users to test on")
     )
+    if texts is not None:
+        known = sum(name in texts for name in train.item_names)
+        print(
+            f"{len(texts):,} texts of items: {known:,} of those with events, "
+            f"{len(texts) - known:,} of others"
+        )
     with Interrupt() as interrupt, Bars() as bars:
         model = recommend.fit(
-            train, preset=args.preset, seed=args.seed, interrupt=interrupt, progress=bars
+            train,
+            preset=args.preset,
+            seed=args.seed,
+            item_texts=texts,
+            interrupt=interrupt,
+            progress=bars,
         )
     if interrupt.asked:
         print("\ninterrupted", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Teach a kept recommender new events, users and items, without training it anew.
 
     sparse-jax recommend update MODEL today.csv
+    sparse-jax recommend update MODEL --items new.csv
 
 FILE holds the new events alone. The model is replaced once all is done.
 """
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from sparse_jax import recommend
+from sparse_jax import data, recommend
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.recommend import options
@@ -25,9 +26,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = Parser(__doc__)
     parser.add_argument("model", metavar="MODEL", help="directory of a kept model")
-    parser.add_argument("file", metavar="FILE", help="new events; - reads standard input")
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", help="new events; - reads standard input"
+    )
+    options.add_items(parser)
     options.add_reading(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    options.check_items(parser, args)
+    if args.file is None:
+        if args.items is None:
+            parser.error("give FILE, or --items FILE, or both")
+        options.refuse_reading(parser, args, "without FILE of events")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,9 +52,10 @@ def _run(args: argparse.Namespace) -> None:
     saved.read_manifest(args.model)  # before the lock would make a directory
     with locked(args.model):
         before = recommend.load(args.model)  # what another update has just kept, too
-        events = options.read(args.file, args)
+        texts = options.item_texts(args)
+        events = data.of_lists([]) if args.file is None else options.read(args.file, args)
         started = time.perf_counter()
-        model = recommend.update(before, events)
+        model = recommend.update(before, events, item_texts=texts)
         seconds = time.perf_counter() - started
         recommend.save(model, args.model)
     print(
