@@ -79,7 +79,10 @@ def test_updating_with_items(folder, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("train", "LINES", "--model", "X", "--text", "title"), "--text: no effect without --items"),
+        (
+            ("train", "LINES", "--model", "X", "--text", "title"),
+            "--text: no effect without --items",
+        ),
         (("train", "LINES", "--model", "X", "--item-column", "a"), "--item-column: no effect"),
         (("train", "LINES", "--model", "X", "--items", "NONE"), "NONE"),
         (("train", "LINES", "--model", "X", "--items", "TWICE"), "line 3: item 'i1' comes twice"),
