@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Summaries of texts: sentences of the text itself, or one line by a model trained on your pairs.
 
-    python scripts/summarize.py notes.txt                  its most telling sentences; - is stdin
-    python scripts/summarize.py train FILE --out DIR       learn from pairs of text and summary
-    python scripts/summarize.py notes.txt --model DIR      one line
-    python scripts/summarize.py evaluate FILE --json OUT   train on most pairs, score on the rest
+    sparse-jax summarize notes.txt                  its most telling sentences; - is stdin
+    sparse-jax summarize train FILE --out DIR       learn from pairs of text and summary
+    sparse-jax summarize notes.txt --model DIR      one line
+    sparse-jax summarize evaluate FILE --json OUT   train on most pairs, score on the rest
 
 A line of FILE is {"text": …, "title": …}, the title being the summary, or {"source": [sentences],
 "target": [summaries]}, of which the first summary counts; "id" if you like. FILE may be gzipped.
@@ -67,7 +67,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     given = list(sys.argv[1:] if argv is None else argv)
     command = given[0] if given[:1] and given[0] in ("train", "evaluate") else "show"
     parser = argparse.ArgumentParser(
-        prog="summarize.py",
         description=__doc__,
         epilog=EVALUATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,

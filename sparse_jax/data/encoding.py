@@ -72,6 +72,30 @@ def unpack(content: bytes) -> bytes:
     return b"".join(chunks)
 
 
+def refuse_documents(content: bytes) -> None:
+    """Refuses what office programs write, whose bytes may well pass for text.
+
+    Args:
+        content: the beginning of a file, or all of it.
+
+    Raises:
+        ValueError: the message begins with the line, and says what it is.
+
+    Example:
+        >>> refuse_documents(b"%PDF-1.7")
+        Traceback (most recent call last):
+        ValueError: line 1: is a PDF: must be text, or a table as CSV; convert it or save it as such
+    """
+    what = "a PDF" if content.startswith(b"%PDF-") else ""
+    if content.startswith(b"PK\x03\x04"):
+        parts = {b"word/document.xml": "a Word document", b"xl/workbook.xml": "an Excel workbook"}
+        what = next((said for part, said in parts.items() if part in content), "")
+    if what:
+        raise ValueError(
+            f"line 1: is {what}: must be text, or a table as CSV; convert it or save it as such"
+        )
+
+
 def without_mark(content: bytes) -> bytes:
     """The content without UTF-8's byte order mark, which Windows programs write first.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from sparse_jax.data.encoding import decode, read_bytes, without_mark
+from sparse_jax.data.encoding import decode, read_bytes, refuse_documents, without_mark
 
 __all__ = ["Plain", "decode_text", "read"]
 
@@ -34,6 +34,10 @@ def decode_text(content: bytes, name: str) -> Plain:
         1
     """
     replaced = 0
+    try:
+        refuse_documents(content)
+    except ValueError as error:
+        raise ValueError(f"{name}, {error}") from None
     try:
         text = decode(content)
     except ValueError as error:

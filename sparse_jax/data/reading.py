@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import IO, Any
 
-from sparse_jax.data.encoding import unpack
+from sparse_jax.data.encoding import refuse_documents, unpack
 from sparse_jax.data.errors import FormatError
 from sparse_jax.data.kinds import delimited, frames, lines, matrices, raw, repository, svmlight
 from sparse_jax.data.kinds.base import TEXT, Head, Kind, Options, Source, look
@@ -203,6 +203,10 @@ def find(sources: Sequence[Source], kind: str | None, options: Options) -> Kind:
         FormatError: a file that fits two, or is empty.
     """
     first = sources[0]
+    try:
+        refuse_documents(first.content)
+    except ValueError as error:
+        raise FormatError(first.name, str(error)) from None
     if kind is not None:
         found = _named(kind)
         if found.memory:

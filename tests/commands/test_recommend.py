@@ -207,3 +207,12 @@ def test_what_is_odd_is_told(capsys, tmp_path):
     options = ("--preset", "linear", "--model", str(tmp_path / "m"))
     status, _, err = run(capsys, "train", str(tmp_path / "e.csv"), *options)
     assert status == 0 and "1 events that come twice count once" in err
+
+
+def test_items_that_the_model_does_not_know_are_spoken_of(folder, capsys, tmp_path):
+    (tmp_path / "other.txt").write_text("u0 A.0 B.0\nu1 C.0\n")
+    status, out, err = run(capsys, "predict", str(folder / "m"), str(tmp_path / "other.txt"))
+    assert status == 0 and len(out.splitlines()) == 2
+    assert "doesn't know the items of 3 of 3 events" in err and "as 'A.0'" in err
+    status, _, err = run(capsys, "predict", str(folder / "m"), str(folder / "lines.txt"))
+    assert (status, err) == (0, "")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import re
+import zipfile
 
 import pytest
 from document_files import CSV, NOTES, PAGE, pdf, word, write
@@ -96,3 +99,26 @@ def test_options_that_are_not_there_are_refused(tmp_path, run, capsys):
             command.main(args)
         assert stopped.value.code == 2
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_characters_that_cannot_be_read_are_spoken_of(tmp_path, run):
+    folder = write(tmp_path / "f", a__txt="Brücke".encode("latin1"), b__txt="Brücke", c__txt="red")
+    _, _, err = run("index", tmp_path / "i", folder)
+    assert err.startswith("1 files have characters that can't be read and won't be found, as a.txt")
+
+
+def test_a_word_document_without_a_title_is_named_by_its_file(tmp_path, run):
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(word())) as whole, zipfile.ZipFile(file, "w") as bare:
+        for name in whole.namelist():
+            content = whole.read(name)
+            if name == "_rels/.rels":
+                content = re.sub(rb"<Relationship [^>]*core-properties[^>]*/>", b"", content)
+            if name == "word/document.xml":
+                content = content.replace(b"Orchards", b"")
+            if name != "docProps/core.xml":
+                bare.writestr(name, content)
+    folder = write(tmp_path / "f", letter__docx=file.getvalue(), other__txt="red")
+    run("index", tmp_path / "i", folder)
+    _, out, _ = run("query", tmp_path / "i", "orchard", "--json")
+    assert "Word Document" not in out

@@ -2,10 +2,12 @@
 
 import io
 import warnings
+import zipfile
 
 import pytest
 
 from sparse_jax import data
+from sparse_jax.data import plain
 
 
 def read(text: str, **said) -> data.Table:
@@ -60,3 +62,29 @@ def test_labels_written_as_lists_are_spoken_of():
 
 def test_marks_that_part_nothing_are_not_spoken_of():
     assert notes('text,labels\nred,"Paris, France"\ncar,"Rome; Italy"\nx,\n') == []
+
+
+def office(name: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, "<xml/>")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"%PDF-1.4\n1 0 obj\n", "a PDF"),
+        (office("word/document.xml"), "a Word document"),
+        (office("xl/workbook.xml"), "an Excel workbook"),
+    ],
+)
+def test_documents_of_office_programs_are_no_texts(content, what):
+    for read_it in (
+        lambda: data.read(io.BytesIO(content)),
+        lambda: data.read(io.BytesIO(content), kind="text"),
+        lambda: data.read_histories(io.BytesIO(content)),
+        lambda: plain.decode_text(content, "a.bin"),
+    ):
+        with pytest.raises(ValueError, match=f"line 1: is {what}: must be text"):
+            read_it()

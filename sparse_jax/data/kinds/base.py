@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sparse_jax.data.encoding import decode
+from sparse_jax.data.encoding import decode, refuse_documents
 from sparse_jax.data.errors import FormatError
 from sparse_jax.data.tables import Table
 
@@ -94,6 +94,7 @@ def text_of(source: Source) -> str:
         FormatError: bytes that are no text.
     """
     try:
+        refuse_documents(source.content)
         text = decode(source.content)
     except ValueError as error:
         raise FormatError(source.name, str(error)) from None

@@ -30,6 +30,7 @@ def read(path: Path, progress: Callable[[int], object] | None = None) -> Reading
     broken: list[Broken] = []
     others: collections.Counter[str] = collections.Counter()
     empty = 0
+    damaged: list[str] = []
     for done, file in enumerate(walk(path)):
         if progress is not None:
             progress(done)
@@ -45,7 +46,14 @@ def read(path: Path, progress: Callable[[int], object] | None = None) -> Reading
             empty += 1
         else:
             documents += found
+            if any("\ufffd" in document.text for document in found):
+                damaged.append(name)
     notes = []
+    if damaged:
+        notes.append(
+            f"{len(damaged):,} files have characters that can't be read and won't be found, as "
+            f"{damaged[0]}: convert them if they are no UTF-8 (iconv -f LATIN1 -t UTF-8 FILE > NEW)"
+        )
     if empty:
         notes.append(f"{empty:,} files without a word were left out")
     if others:

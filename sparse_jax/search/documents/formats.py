@@ -215,6 +215,8 @@ def _docx(content: bytes, name: str) -> Parsed:
     docx = library("docx", "python-docx")
     document = docx.Document(io.BytesIO(content))
     outline, title = Outline(), document.core_properties.title or ""
+    if title == "Word Document":  # what the library says of a file that names none
+        title = ""
     for block in document.iter_inner_content():
         if hasattr(block, "rows"):  # a table: a line for each of its rows
             for row in block.rows:
