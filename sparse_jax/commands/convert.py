@@ -81,7 +81,8 @@ def convert(args: argparse.Namespace) -> None:
     )
     print(
         f"{table.points.num_points:,} points of kind {source.name}, written to {args.target} as "
-        f"{target.name}"
+        f"{target.name}",
+        file=sys.stderr if "-" in targets else sys.stdout,
     )
 
 

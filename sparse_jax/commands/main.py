@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import NamedTuple
 
@@ -63,15 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
     if not given or given[0] in ("-h", "--help"):
-        print(_usage(None))
-        return 0
+        return _flushed(lambda: _show(_usage(None)))
     if given[0] == "--version":
-        print(f"sparse-jax {metadata.version('sparse_jax')}")
-        return 0
+        return _flushed(lambda: _show(f"sparse-jax {metadata.version('sparse_jax')}"))
     if given[0] in GROUPS:
         if len(given) < 2 or given[1] in ("-h", "--help"):
-            print(_usage(given[0]))
-            return 0 if len(given) > 1 else 2
+            return _flushed(lambda: _show(_usage(given[0]), 0 if len(given) > 1 else 2))
         name, rest = " ".join(given[:2]), given[2:]
     else:
         name, rest = given[0], given[1:]
@@ -103,8 +100,13 @@ def _run(name: str, rest: list[str]) -> int:
     finally:
         if main_thread:
             signal.signal(signal.SIGINT, before)
+    return _flushed(lambda: module.main(rest))
+
+
+def _flushed(run: Callable[[], int]) -> int:
+    """Runs what writes to standard output, until all is written; returns its status."""
     try:
-        status: int = module.main(rest)
+        status = run()
         sys.stdout.flush()
     except BrokenPipeError:  # of `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -116,6 +118,11 @@ def _run(name: str, rest: list[str]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
+    return status
+
+
+def _show(text: str, status: int = 0) -> int:
+    print(text)
     return status
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,12 +48,17 @@ def write_stream(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
     or /dev/null, is written to as it stands.
 
     Args:
-      path: of the file.
+      path: of the file; "-" is standard output, as elsewhere, and "./-" a file of that name.
       write: is given the open file, which appears under its name once all is on the disk.
 
     Raises:
       OSError: if it can't be written; the old file is then as it was.
     """
+    if os.fspath(path) == "-":
+        sys.stdout.flush()
+        write(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
     target = Path(path)
     if target.exists() and not (target.is_file() or target.is_dir()):
         with naming(target), open(target, "wb") as file:

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = parse_args(argv)
     keep_freed_memory()
-    return status_of(_run, args)
+    return status_of(_run, args, closed_pipe=141)
 
 
 def _run(args: argparse.Namespace) -> None:
