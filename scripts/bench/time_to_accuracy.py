@@ -136,7 +136,8 @@ def wide_alone(
 
     preset = PRESETS["fast"]
     start = wide.zeros(train, min_share=preset.min_share)
-    epochs = preset.epochs(train, start)
+    lengths = np.diff(start.offsets)
+    epochs = preset.epochs(int(lengths[train.feature_ids].sum(dtype=np.int64)))
     wide.fit(train, start, epochs=epochs, seed=seed, watch=watch, looks=args.evaluations)
     return curve
 

@@ -1,5 +1,6 @@
 """Start processes of one run on this machine, and end them together.
 
+    sparse-jax launch -n 2 -- xmc train train.txt --model MODEL
     sparse-jax launch -n 2 -- xmc train-sharded train.txt --model MODEL
     sparse-jax launch -n 2 -- python my_training.py
 
@@ -66,17 +67,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     coordinator = args.coordinator or f"127.0.0.1:{free_port()}"
     try:
         return launch(_program(args.command), args.processes, coordinator)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"error: {args.command[0]} can't be started: {error}", file=sys.stderr)
         return 2
 
 
 def _program(command: list[str]) -> list[str]:
-    """Ours by the interpreter that runs this; others as they are."""
+    """Ours by the interpreter that runs this; others as they are.
+
+    Raises:
+      ValueError: if it is one of ours that does not share its work.
+    """
     from sparse_jax.commands import main as ours
 
     known = {name.split()[0] for name in ours.COMMANDS}
     if command[0] in known:
+        name = " ".join(command[:2]) if command[0] in ours.GROUPS else command[0]
+        sharing = [name for name, each in ours.COMMANDS.items() if each.shares]
+        if name not in sharing:
+            raise ValueError(
+                f"{name}: must be a command that shares its work, {' or '.join(sharing)}; run it "
+                "without launch"
+            )
         return [sys.executable, "-m", "sparse_jax.commands.main", *command]
     return command
 

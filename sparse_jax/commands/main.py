@@ -21,11 +21,16 @@ class Command(NamedTuple):
     module: str  # below sparse_jax.commands
     about: str
     needs: str = "examples"  # the extra that it takes
+    shares: bool = False  # its work with other processes
 
 
 COMMANDS = {
-    "xmc train": Command("xmc.train", "train a classifier over many labels, and keep it"),
-    "xmc train-sharded": Command("xmc.train_sharded", "the same on many processes or machines"),
+    "xmc train": Command(
+        "xmc.train", "train a classifier over many labels, and keep it", shares=True
+    ),
+    "xmc train-sharded": Command(
+        "xmc.train_sharded", "a network, its rows dealt to processes or machines", shares=True
+    ),
     "xmc predict": Command("xmc.predict", "the best labels of new points or texts"),
     "xmc evaluate": Command("xmc.evaluate", "a kept classifier on a test file"),
     "xmc update": Command("xmc.update", "teach a kept classifier new points and new labels"),

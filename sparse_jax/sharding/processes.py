@@ -25,6 +25,9 @@ from sparse_jax.sharding import joining
 LOST = 75
 """Exit status of a process that ends because another one did."""
 
+LATE = 30 * 86_400
+"""Seconds to wait for a process that works as long as it needs; one that is gone is missed soon."""
+
 _HEARTBEAT = 30  # seconds until a process that is gone, and was in no collective, is missed
 _PACKAGES = ("jax", "jaxlib", "numpy", "sparse_jax")
 _calls: dict[str, int] = {}  # how often each name was used, to tell the uses apart
@@ -148,8 +151,13 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
-def _place() -> tuple[int, int]:
-    """(this process, processes), without touching a device."""
+def here() -> tuple[int, int]:
+    """(this process, processes), without touching a device.
+
+    Example:
+      >>> here()
+      (0, 1)
+    """
     from jax._src import distributed
 
     state = distributed.global_state
@@ -175,7 +183,7 @@ def collect(name: str, value: Any, *, timeout: int = 300) -> list[Any]:
       [1099511627776]
     """
     text = json.dumps(value)
-    process, count = _place()
+    process, count = here()
     client = _client()
     if client is None:
         return [json.loads(text)]
@@ -270,11 +278,11 @@ def hard_exit() -> Iterator[None]:
       >>> with hard_exit():
       ...     pass
     """
-    process, count = _place()
+    process, count = here()
     try:
         yield
     except BaseException as error:
-        process, count = _place()
+        process, count = here()
         if count == 1 or (isinstance(error, SystemExit) and not error.code):
             raise
         status = 1

@@ -11,6 +11,7 @@ from sparse_jax.xmc.fit import fit
 from sparse_jax.xmc.inference import Predictions as Predictions  # what `predict` returns
 from sparse_jax.xmc.inference import predict
 from sparse_jax.xmc.model import Model as Model  # what `fit` returns
+from sparse_jax.xmc.together import fit_together as fit_together
 from sparse_jax.xmc.update import update
 
 __all__ = ["evaluate", "fit", "load", "predict", "save", "update"]

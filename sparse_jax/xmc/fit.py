@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +14,7 @@ import numpy as np
 from sparse_jax.data import XmcData
 from sparse_jax.data.weighting import apply as apply_weighting
 from sparse_jax.data.weighting import fit as weighting_of
-from sparse_jax.ops.label_tree import LabelTree, Svm
-from sparse_jax.runtime import checkpoint
+from sparse_jax.ops.label_tree import LabelTree
 from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.runtime.trees import owned
 from sparse_jax.xmc import (
@@ -25,7 +22,7 @@ from sparse_jax.xmc import (
     calibration,
     closed_form,
     copies,
-    label_tree,
+    linear_parts,
     memory,
     mixing,
     network,
@@ -34,9 +31,11 @@ from sparse_jax.xmc import (
     wide,
 )
 from sparse_jax.xmc.checks import check
+from sparse_jax.xmc.crew import Crew, Parts, bring_together
+from sparse_jax.xmc.linear_parts import Job
 from sparse_jax.xmc.model import About, Model, network_parts, over_all
-from sparse_jax.xmc.network_run import NetworkRun, Options
-from sparse_jax.xmc.presets import Preset
+from sparse_jax.xmc.network_options import Options
+from sparse_jax.xmc.network_run import NetworkRun
 from sparse_jax.xmc.progress import Progress, silent
 from sparse_jax.xmc.soft_labels import Weighted
 
@@ -98,6 +97,42 @@ def fit(
       >>> model.num_labels, len(model.encoders)
       (2, 0)
     """
+    model = fit_by(
+        Crew(),
+        points,
+        preset=preset,
+        seed=seed,
+        weighting=weighting,
+        label_names=label_names,
+        feature_names=feature_names,
+        label_weights=label_weights,
+        checkpoint_directory=checkpoint_directory,
+        resume=resume,
+        interrupt=interrupt,
+        progress=progress,
+        on_network=on_network,
+    )
+    assert model is not None
+    return model
+
+
+def fit_by(
+    crew: Crew,
+    points: XmcData,
+    *,
+    preset: str = "fast",
+    seed: int = 0,
+    weighting: str = "auto",
+    label_names: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
+    label_weights: np.ndarray | None = None,
+    checkpoint_directory: str | None = None,
+    resume: bool = False,
+    interrupt: Interrupt | None = None,
+    progress: Progress = silent,
+    on_network: Callable[[NetworkRun], None] | None = None,
+) -> Model | None:
+    """See `fit` and `together.fit_together`."""
     recipe = check(points, preset, seed, label_names, feature_names)
     interrupt = interrupt or Interrupt()
     started = time.perf_counter()
@@ -106,7 +141,7 @@ def fit(
     whole = Weighted(apply_weighting(chosen, points), weights)
     held, rest = _hold_out(whole, recipe.held_out, seed)
     held_out = held.draw(seed, _HELD_OUT)
-    job = _Job(recipe, seed, checkpoint_directory, resume, interrupt, progress, on_network)
+    job = Job(recipe, seed, checkpoint_directory, resume, interrupt, progress, on_network, crew)
     about = About(
         num_features=points.num_features,
         num_labels=points.num_labels,
@@ -119,11 +154,14 @@ def fit(
     kept = memory.keep(points, seed=seed)
     counts: dict[str, Any] = {}
     with interrupt:
-        model = _fit_parts(job, idf, whole, rest, held_out, kept, about, counts)
+        trained = _train(job, whole, rest, held_out, counts)
+        if trained is None:
+            return None
+        model = _mix(job, trained, idf, rest, held_out, kept, about, counts)
     notes = {
         "points": points.num_points,
         "train_seconds": round(time.perf_counter() - started, 3),
-        **({"stopped_early": True} if interrupt.ended else {}),
+        **({"stopped_early": True} if trained.ended or interrupt.ended else {}),
         **({"closed_form": counts["chosen"]} if counts.get("chosen") else {}),
         **accounting.whole_training(counts, rest.points),
     }
@@ -155,40 +193,74 @@ def assemble(
     )
 
 
-def _fit_parts(
-    job: _Job,
+class _Trained(NamedTuple):
+    """Parts of all processes."""
+
+    parts: Parts
+    first: list[LabelTree]  # trees that learn from points that are not held out
+    trees: list[LabelTree]  # all
+    redundant: bool  # most points have near copies
+    ended: bool  # early, on some process
+
+
+def _train(
+    job: Job, points: Weighted, rest: Weighted, held_out: XmcData, counts: dict[str, Any]
+) -> _Trained | None:
+    """All processes' parts on the first one.
+
+    The wide part sees held-out points in its last epoch alone, and so do all trees but the first
+    ones, which stand for all while weights are chosen: to hold them out to the end costs .2 to .5
+    points of P@1 on small sets, and 1.2 where a label is seen only a few times. Networks never see
+    them.
+    """
+    crew = job.crew
+    owners = crew.owners(points)
+    before, linear = linear_parts.fit_wide_twice(job, points, rest, owners, counts)
+    # The points are looked at only where that could buy trees.
+    usual = job.preset.trees(points.points)
+    more = job.preset.trees(points.points, with_copies=True)
+    redundant = not usual and more > 0 and copies.are_usual(held_out, rest.points)
+    count = more if redundant else usual
+    trees = linear_parts.fit_trees(job, count, rest, points)
+    trained = None
+    if job.preset.visits and crew.count > 1 and crew.network(0) == crew.process:
+        run = _network(job, None, 0, rest)
+        trained = run.state.params, run.costs()
+    ended = crew.has_ended("training ended", job.interrupt.ended)
+    parts = bring_together(crew, Parts(before, linear, trees, trained), owners)
+    if parts is None:
+        return None
+    counts["wide"] = (counts["wide"][0], np.diff(np.asarray(parts.linear.offsets)))
+    counts["trees"] = linear_parts.tree_counts([each for _, each in parts.trees.values()])
+    grown = {number: parts.trees[number][0] for number in sorted(parts.trees)}
+    first = [tree for n, tree in grown.items() if n < linear_parts.first_trees(count)]
+    return _Trained(parts, first, list(grown.values()), redundant, ended)
+
+
+def _mix(
+    job: Job,
+    trained: _Trained,
     idf: jax.Array | None,
-    points: Weighted,
     rest: Weighted,
     held_out: XmcData,
     kept: memory.Memory,
     about: About,
     counts: dict[str, Any],
 ) -> Model:
-    """All parts, weighed and calibrated before they have seen the held-out points.
-
-    The wide part sees those in its last epoch alone, and so do all trees but the first ones, which
-    stand for all while weights are chosen: to hold them out to the end costs .2 to .5 points of P@1
-    on small sets, and 1.2 where a label is seen only a few times. Networks never see them.
-    """
-    before, linear = _fit_wide_twice(job, points, rest, counts)
-    # The points are looked at only where that could buy trees.
-    usual = job.preset.trees(points.points)
-    more = job.preset.trees(points.points, with_copies=True)
-    redundant = not usual and more > 0 and copies.are_usual(held_out, rest.points)
-    first, trees = _fit_trees(job, more if redundant else usual, rest, points, counts)
-    early = assemble(idf, before, first, kept, about)
-    parts: closed_form.Parts = {}
+    """The model: parts weighed and calibrated as they were before the held-out points."""
+    parts, first = trained.parts, trained.first
+    early = assemble(idf, parts.before, first, kept, about)
+    added: closed_form.Parts = {}
     chosen: dict[str, float] = {}
-    if not job.interrupt.ended and held_out.num_points:
-        if first and (redundant or job.preset.visits):
+    if not (trained.ended or job.interrupt.ended) and held_out.num_points:
+        if first and (trained.redundant or job.preset.visits):
             early = mixing.choose_tree_weight(early, held_out)
         if job.preset.visits:
-            early = _with_networks(job, early, rest, held_out, counts)
-        parts, chosen = _closed_form(job, early, rest, held_out, counts)
-    early = mixing.calibrate(closed_form.add(early, parts, chosen), held_out)
-    whole = assemble(idf, linear, trees if early.trees else [], kept, about)
-    model = closed_form.add(whole, parts, chosen)
+            early = _with_networks(job, early, rest, held_out, counts, parts.network)
+        added, chosen = _closed_form(job, early, rest, held_out, counts)
+    early = mixing.calibrate(closed_form.add(early, added, chosen), held_out)
+    whole = assemble(idf, parts.linear, trained.trees if early.trees else [], kept, about)
+    model = closed_form.add(whole, added, chosen)
     return dataclasses.replace(
         model,
         encoders=early.encoders,
@@ -198,23 +270,6 @@ def _fit_parts(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """What every stage is given."""
-
-    preset: Preset
-    seed: int
-    directory: str | None
-    resume: bool
-    interrupt: Interrupt
-    progress: Progress
-    on_network: Callable[[NetworkRun], None] | None
-
-    def place(self, part: str) -> str | None:
-        """Where a part saves its checkpoints."""
-        return None if self.directory is None else str(Path(self.directory) / part)
-
-
 def _hold_out(points: Weighted, most: int, seed: int) -> tuple[Weighted, Weighted]:
     """(held-out points, the rest)."""
     order = np.random.default_rng(seed).permutation(points.points.num_points)
@@ -222,96 +277,8 @@ def _hold_out(points: Weighted, most: int, seed: int) -> tuple[Weighted, Weighte
     return points.take(np.sort(order[:count])), points.take(np.sort(order[count:]))
 
 
-def _fit_wide_twice(
-    job: _Job, points: Weighted, early: Weighted, counts: dict[str, Any]
-) -> tuple[wide.WideModel, wide.WideModel]:
-    """(the wide part before its last epoch, trained on `early` alone; after one on all points)."""
-    model = wide.zeros(points.points, min_share=job.preset.min_share)
-    epochs, done = job.preset.epochs(points.points, model), 0
-    counts["wide"] = (epochs, np.diff(np.asarray(model.offsets)))
-    directory = job.place("wide")
-    fixed = {
-        "seed": job.seed,
-        "preset": job.preset.about,
-        "epochs": epochs,
-        "data": None if directory is None else soft_labels.fingerprint(*points),
-    }
-    if job.resume and directory is not None:
-        saved = checkpoint.read_extra(directory)
-        if saved is None:
-            raise ValueError(f"nothing is saved in {job.directory} yet: start without resuming")
-        checkpoint.check_same_run(directory, saved.get("fixed"), fixed)
-        found = checkpoint.restore(directory, (model, model))
-        assert found is not None
-        (before, model), extra = found
-        done = extra["epoch"]
-        job.progress("wide", done, epochs, f"resumed at epoch {done} of {epochs}")
-    plans = ((early.points, range(epochs - 1)), (points.points, (epochs - 1,)))
-    capacity = wide.plan(plans, seed=job.seed)
-
-    def run(points: Weighted, model: wide.WideModel, first: int, last: int) -> wide.WideModel:
-        def save(model: wide.WideModel, epoch: int) -> None:
-            assert directory is not None
-            pair = (model if epoch < epochs else before, model)
-            extra = {"fixed": fixed, "epoch": epoch}
-            checkpoint.save(directory, pair, step=epoch, extra=extra, keep=1)
-
-        return wide.fit(
-            points.points,
-            model,
-            epochs=epochs,
-            seed=job.seed,
-            label_weights=points.weights,
-            first_epoch=first,
-            last_epoch=last,
-            capacity=capacity,
-            interrupt=job.interrupt,
-            progress=job.progress,
-            on_epoch=None if directory is None else save,
-        )
-
-    if done < epochs:
-        model = run(early, model, done, epochs - 1)
-        # A copy: the next epoch's first step takes the model's own arrays.
-        before = jax.tree.map(jnp.copy, model)
-        if not job.interrupt.ended:
-            model = run(points, model, max(done, epochs - 1), epochs)
-    return before, model
-
-
-def _fit_trees(
-    job: _Job, count: int, rest: Weighted, points: Weighted, counts: dict[str, Any]
-) -> tuple[list[LabelTree], list[LabelTree]]:
-    """(the trees that learn from `rest`, these and those that learn from all points).
-
-    They differ by their seed, and grow two at a time: much of the work is one thread's.
-    """
-    first = -(-count // 3)
-    tallies: list[list[float]] = [[] for _ in range(count)]
-    done = 0
-
-    def one(number: int) -> LabelTree | None:
-        if job.interrupt.ended:
-            return None
-        return label_tree.fit(
-            (rest if number < first else points).draw(job.seed, number),
-            seed=10 * job.seed + number,
-            tally=tallies[number],
-        )
-
-    trees = []
-    with ThreadPoolExecutor(2) as pool:
-        for tree in pool.map(one, range(count)):
-            done += 1
-            job.progress("trees", done, count, "")
-            if tree is not None:
-                trees.append(tree)
-    counts["trees"] = [(Svm().iterations, sum(tally)) for tally in tallies]
-    return trees[:first], trees
-
-
 def _closed_form(
-    job: _Job, model: Model, points: Weighted, held_out: XmcData, counts: dict[str, Any]
+    job: Job, model: Model, points: Weighted, held_out: XmcData, counts: dict[str, Any]
 ) -> tuple[closed_form.Parts, dict[str, float]]:
     """Parts that need no training, and how much held-out points say that each counts."""
     if job.interrupt.ended:
@@ -333,32 +300,50 @@ def _closed_form(
     return parts, chosen
 
 
+def _network(job: Job, like: NetworkRun | None, number: int, rest: Weighted) -> NetworkRun:
+    """A trained network; `like` is an earlier one, which compiles for all."""
+    directory = job.place(f"network{number}")
+    if like is None:
+        options = Options(seed=job.seed)
+        present = seen.few(rest.points)
+        points = rest.points if present is None else seen.numbered(rest.points, present)
+        steps = job.preset.steps(points.num_points, options.batch_size)
+        more: dict[str, Any] = {"steps": steps, "directory": directory, "begun": number == 0}
+        like = run = NetworkRun(options, points, label_weights=rest.weights, **more)
+    if number:
+        run = like.again(number, directory=directory)
+    if job.resume and directory is not None and run.resume():
+        step, total = run.clock.step, run.total_steps
+        job.progress("network", step, total, f"resumed at step {step} of {total}")
+    run.fit(interrupt=job.interrupt, progress=job.progress)
+    if job.on_network is not None:
+        job.on_network(run)
+    return run
+
+
 def _with_networks(
-    job: _Job, model: Model, rest: Weighted, held_out: XmcData, counts: dict[str, Any]
+    job: Job,
+    model: Model,
+    rest: Weighted,
+    held_out: XmcData,
+    counts: dict[str, Any],
+    trained: tuple[network.Params, dict[str, Any]] | None,
 ) -> Model:
-    """The model with weights that held-out points choose, and networks where they help."""
-    options = Options(seed=job.seed)
-    points = rest.points
-    present = seen.few(points)
-    points = points if present is None else seen.numbered(points, present)
-    steps = job.preset.steps(points.num_points, options.batch_size)
+    """The model with weights that held-out points choose, and networks where they help.
+
+    `trained` is the first network, if another process has trained it.
+    """
+    present = seen.few(rest.points)
     networks: list[network.Params] = []
     run: NetworkRun | None = None
     for number in range(NETWORKS):
-        directory = job.place(f"network{number}")
-        if run is None:
-            more: dict[str, Any] = {"steps": steps, "directory": directory}
-            run = NetworkRun(options, points, label_weights=rest.weights, **more)
+        if number or trained is None:
+            run = _network(job, run, number, rest)
+            params, costs = run.state.params, run.costs()
         else:
-            run = run.again(number, directory=directory)
-        if job.resume and directory is not None and run.resume():
-            step, total = run.clock.step, run.total_steps
-            job.progress("network", step, total, f"resumed at step {step} of {total}")
-        run.fit(interrupt=job.interrupt, progress=job.progress)
-        networks.append(run.state.params)
-        counts.setdefault("networks", []).append(run.costs())
-        if job.on_network is not None:
-            job.on_network(run)
+            params, costs = trained
+        networks.append(params)
+        counts.setdefault("networks", []).append(costs)
         encoders, output, output_bias = over_all(
             network_parts(tuple(networks)), present, model.num_labels
         )

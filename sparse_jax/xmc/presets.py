@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 
 from sparse_jax.data import XmcData
-from sparse_jax.xmc.wide import WideModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +27,8 @@ class Preset:
         """Steps of a network."""
         return -(-min(self.visits, 20 * num_points) // batch_size)
 
-    def epochs(self, points: XmcData, model: WideModel) -> int:
-        """Epochs of the wide part, which short texts take fast and need more of."""
-        visits = np.diff(model.offsets)[points.feature_ids].sum(dtype=np.int64)
+    def epochs(self, visits: int) -> int:
+        """Epochs of the wide part, of so many visits of weights each: short texts need more."""
         return int(np.clip(round(self.pair_visits / max(visits, 1)), *self.wide_epochs))
 
     def trees(self, points: XmcData, *, with_copies: bool = False) -> int:

@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 
 from sparse_jax.data import XmcData
+from sparse_jax.data.xmc import offsets_of
 
 _FEW = 4  # the others are left out where fewer than one label in so many has a point
 
@@ -37,12 +38,24 @@ def numbered(points: XmcData, labels: np.ndarray) -> XmcData:
       >>> numbered(points, np.array([7, 9])).label_ids.tolist()
       [0, 1]
     """
-    kept = np.isin(points.label_ids, labels)
-    rows = np.repeat(np.arange(points.num_points), np.diff(points.label_offsets))
-    counts = np.bincount(rows[kept], minlength=points.num_points)
+    points = keep(points, np.isin(points.label_ids, labels))
     return dataclasses.replace(
         points,
-        label_offsets=np.concatenate([[0], counts.cumsum()]),
-        label_ids=np.searchsorted(labels, points.label_ids[kept]).astype(np.int32),
+        label_ids=np.searchsorted(labels, points.label_ids).astype(np.int32),
         num_labels=labels.size,
+    )
+
+
+def keep(points: XmcData, kept: np.ndarray) -> XmcData:
+    """The points with some of their labels.
+
+    Args:
+      points: any.
+      kept: bool [labels], one for each of `points.label_ids`.
+    """
+    rows = np.repeat(np.arange(points.num_points), np.diff(points.label_offsets))
+    return dataclasses.replace(
+        points,
+        label_offsets=offsets_of(np.bincount(rows[kept], minlength=points.num_points)),
+        label_ids=points.label_ids[kept],
     )

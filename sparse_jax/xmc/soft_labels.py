@@ -7,14 +7,14 @@ drawn anew. All parts then learn from plain sets of labels, and weights of 1 cha
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from typing import NamedTuple
 
 import numpy as np
 
 from sparse_jax.data import XmcData, xmc
-from sparse_jax.data.xmc import gather_index, offsets_of
+from sparse_jax.data.xmc import gather_index
+from sparse_jax.xmc import seen
 
 __all__ = ["Weighted", "check", "draw", "fingerprint"]
 
@@ -85,13 +85,7 @@ def draw(points: XmcData, weights: np.ndarray | None, *, seed: int, number: int)
     if weights is None:
         return points
     generator = np.random.Generator(np.random.Philox([seed, number]))
-    kept = generator.random(weights.size, np.float32) < weights
-    rows = np.repeat(np.arange(points.num_points), np.diff(points.label_offsets))
-    return dataclasses.replace(
-        points,
-        label_offsets=offsets_of(np.bincount(rows[kept], minlength=points.num_points)),
-        label_ids=points.label_ids[kept],
-    )
+    return seen.keep(points, generator.random(weights.size, np.float32) < weights)
 
 
 def fingerprint(points: XmcData, weights: np.ndarray | None) -> str:

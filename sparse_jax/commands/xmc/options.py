@@ -9,7 +9,7 @@ from typing import Any
 
 from sparse_jax.commands import reading, spending
 from sparse_jax.commands.parsing import Parser
-from sparse_jax.commands.xmc import memory, table
+from sparse_jax.commands.xmc import joining, memory, table
 from sparse_jax.data import weighting
 from sparse_jax.ops import bf16
 from sparse_jax.retrieval import hashing
@@ -136,6 +136,11 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
         metavar="BYTES",
         help="that training may take, such as 8GB: chooses --dtype and --optimizer, and with "
         "--strategy lsh --tables and --bits; those given stay",
+    )
+    joining.add_options(
+        parser,
+        "A preset's parts can be trained by several processes, which all read the files; the model "
+        "is the same. Under `sparse-jax launch`, srun and mpirun these options are known.",
     )
     reading.add_options(parser, labels=LABELS)
     table.add_options(parser)

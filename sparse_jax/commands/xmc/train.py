@@ -5,6 +5,7 @@
     sparse-jax xmc train trn_X_Xf.txt,trn_X_Y.txt --model MODEL
     sparse-jax xmc train table.csv --target price --model MODEL
     sparse-jax xmc predict MODEL new.txt --top-k 5
+    sparse-jax launch -n 2 -- xmc train train.txt --model MODEL
 
 Files hold points by the ids of their features and labels, or texts with labels by name; plain or
 gzip, - for standard input.
@@ -27,7 +28,7 @@ from sparse_jax.commands.checks import check_target
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.progress import Bars
 from sparse_jax.commands.report import draw, draw_model, print_table, tell
-from sparse_jax.commands.xmc import memory, naming, options
+from sparse_jax.commands.xmc import joining, memory, naming, options
 from sparse_jax.commands.xmc import table as table_models
 from sparse_jax.commands.xmc.evaluate import evaluate
 from sparse_jax.data import weighting
@@ -38,7 +39,8 @@ from sparse_jax.runtime.lock import locked
 from sparse_jax.runtime.machine import peak_rss_bytes, sha256
 from sparse_jax.xmc import metrics, sizes
 from sparse_jax.xmc.alone import network_alone
-from sparse_jax.xmc.network_run import NetworkRun, Options
+from sparse_jax.xmc.network_options import Options
+from sparse_jax.xmc.network_run import NetworkRun
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -85,6 +87,15 @@ def main(argv: Sequence[str] | None = None, *, defaults: Sequence[str] = ()) -> 
 def _train(args: argparse.Namespace) -> int:
     if not args.files:
         raise ValueError("no files: give TRAIN, points of any kind; --help shows how")
+    with joining.joined(args) as first:
+        if first:
+            return _train_and_keep(args)
+        args.files = args.files[:1]  # the test points are the first one's
+        joining.take_part(args, load(args)[0])
+        return 0
+
+
+def _train_and_keep(args: argparse.Namespace) -> int:
     check_target(args.model, kind="table" if args.target else "xmc")
     if args.target:
         if args.model:
@@ -161,7 +172,7 @@ def _fit_preset(
     bars: Bars,
 ) -> Fitted:
     runs: list[NetworkRun] = []
-    model = xmc.fit(
+    model = xmc.fit_together(
         table.points,
         label_weights=table.label_weights,
         preset=args.preset,
@@ -174,6 +185,7 @@ def _fit_preset(
         on_network=runs.append,
         **names,
     )
+    assert model is not None  # this is the first process
     costs = runs[-1].costs() if runs else {}
     shown = {
         "preset": args.preset,

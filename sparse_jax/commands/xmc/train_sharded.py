@@ -24,6 +24,7 @@ from sparse_jax import sharding, xmc
 from sparse_jax.commands.checks import check_target
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.progress import Bars
+from sparse_jax.commands.xmc import joining
 from sparse_jax.data import weighting
 from sparse_jax.runtime.allocator import keep_freed_memory
 from sparse_jax.runtime.files import check_writable
@@ -51,13 +52,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="go on from the last save in --checkpoint, if there is one; by as many processes as "
         "divide the shards",
     )
-    group = parser.add_argument_group(
-        "processes", "Under `sparse-jax launch`, srun and mpirun all but --shards is known."
-    )
-    add = group.add_argument
-    add("--coordinator", metavar="HOST:PORT", help="where process 0 listens, on all the same")
-    add("--processes", type=int, metavar="N", help="how many there are")
-    add("--process", type=int, metavar="I", help="which one this is, from 0")
+    about = "Under `sparse-jax launch`, srun and mpirun all but --shards is known."
+    add = joining.add_options(parser, about).add_argument
     add(
         "--shards",
         type=int,
