@@ -3,13 +3,15 @@
 
     python scripts/data/fetch_histories.py SETS
     sparse-jax recommend compare SETS/toys.txt.gz --seeds 3
+    sparse-jax recommend train SETS/toys.txt.gz --items SETS/toys_items.jsonl.gz --model MODEL
 
-Six sets: reviews of toys, sports goods and games in Amazon's shop, reviews of places on Yelp,
-artists that users of LastFM tagged, and MovieLens' ratings of films. Each source is pinned to a
-commit or version, and to the SHA-256 of its content, so a set is these bytes or an error; --from
-takes files that are already on this machine, under the names of the sources, and no network. What
-is written is packed, otherwise as it was published; manifest.json holds sizes, and what the order
-of events is.
+Seven sets: reviews of beauty products, toys, sports goods and games in Amazon's shop, reviews of
+places on Yelp, artists that users of LastFM tagged, and MovieLens' ratings of films; of some, texts
+of the items as well: titles, years and genres of films, categories, by number, of goods. Each
+source is pinned to a commit or version, and to the SHA-256 of its content, so a set is these bytes
+or an error; --from takes files that are already on this machine, under the names of the sources,
+and no network. What is written is packed, otherwise as it was published, but texts are one object a
+line; manifest.json holds sizes, and what the order of events is.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import dataclasses
 import gzip
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -57,6 +60,11 @@ class Source:
 
 
 SETS = {
+    "beauty": Source(
+        f"{_S3REC}/Beauty.txt",
+        "226cce9c3105299ca0db9615d7d3fb32b3175e90da43100ae352599f0f0107b8",
+        _DAYS,
+    ),
     "lastfm": Source(
         f"{_S3REC}/LastFM.txt",
         "9ded486adb5b0fe9dc761950afa0a9a05e93ff018992e0c52bf11afec529f802",
@@ -88,6 +96,30 @@ SETS = {
         "by time of the review",
     ),
 }
+
+ITEMS = {
+    "beauty": Source(
+        f"{_S3REC}/Beauty_item2attributes.json",
+        "129e40f67486f6877eff0f5318cfa8530ee8ac23d8b0d1de04e1bb7a2ba0b2d4",
+        "",
+    ),
+    "ml100k": Source(
+        "recbole==1.2.1/recbole/dataset_example/ml-100k/ml-100k.item",
+        "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+        "",
+    ),
+    "sports": Source(
+        f"{_S3REC}/Sports_and_Outdoors_item2attributes.json",
+        "7fb10733ac4f1811384a52144cdefa7fcc7536fa80a7232c5da9bd789155c34b",
+        "",
+    ),
+    "toys": Source(
+        f"{_S3REC}/Toys_and_Games_item2attributes.json",
+        "d371acd25101eedac04afc727626464b7acec770c4eda708705d51eb76eb1ad0",
+        "",
+    ),
+}
+"""Texts of the items of a set."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -123,6 +155,11 @@ def _run(args: argparse.Namespace) -> None:
         target = args.directory / f"{name}{Path(source.file).suffix}.gz"
         files.write_atomically(target, gzip.compress(content, mtime=0))
         entries[name] = described(target) | {"order": source.order, "sha256": source.sha256}
+        if name in ITEMS:
+            texts = as_jsonl(ITEMS[name].file, checked(name, ITEMS[name], args.source))
+            where = args.directory / f"{name}_items.jsonl.gz"
+            files.write_atomically(where, gzip.compress(texts, mtime=0))
+            entries[name]["items_sha256"] = ITEMS[name].sha256
         files.write_json(manifest, dict(sorted(entries.items())))
         print(
             "{}: {users:,} users, {items:,} items, {events:,} events".format(name, **entries[name])
@@ -182,6 +219,22 @@ def _member(name: str, package: str, member: str) -> bytes:
             )
         with zipfile.ZipFile(wheels[0]) as wheel:
             return wheel.read(member)
+
+
+def as_jsonl(file: str, content: bytes) -> bytes:
+    """Texts of items as `data.read_item_texts` reads them, an object a line.
+
+    Args:
+        file: as published: .json of lists of categories by item, or RecBole's .item.
+        content: of the file.
+    """
+    if file.endswith(".json"):
+        lists = json.loads(content).items()
+        rows = [{"item": item, "text": " ".join(map(str, of))} for item, of in lists]
+    else:
+        texts = data.read_item_texts(io.BytesIO(content))
+        rows = [{"item": item, "text": of} for item, of in texts.items()]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def described(file: Path) -> dict[str, Any]:

@@ -127,6 +127,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     markov = evaluate_scores(
         PEERS["markov"](train, args.seed), contexts, targets, popularity=popular, ks=(10,)
     )
+    alone = evaluate_scores(
+        PEERS["popularity"](train, args.seed), contexts, targets, popularity=popular, ks=(10,)
+    )
     recommend.predict(model, contexts, k=10)  # compiles
     asked = time.perf_counter()
     recommend.predict(model, contexts, k=10)
@@ -146,6 +149,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "hr@10": figures["hr@10"],
         "ndcg@10": figures["ndcg@10"],
         "markov_hr@10": markov["hr@10"],
+        "popularity_hr@10": alone["hr@10"],
         "us_a_user": 1e6 * asked / len(targets),
     }
 

@@ -137,21 +137,21 @@ def steps(args: argparse.Namespace) -> dict[str, Any]:
     most = {size: training.max_targets(_rows(rng, args, size), size) for size in (args.batch, 128)}
     ours = training.make_step(tx, preset, most[128])
     theirs = sasrec.make_step(tx, whole, most[args.batch])
-    key = jax.random.key(0)
-    params = encoder.init(key, args.items, shape=preset.shape)
-    first, second = (params, tx.init(params), key), None
-    first, _ = ours(first, _rows(rng, args, 128))
-    jax.block_until_ready(first)
-    other = encoder.init(key, args.items, shape=whole.shape)
-    second = (other, tx.init(other))
+    first, second = (
+        encoder.init(jax.random.key(0), args.items, shape=shape)
+        for shape in (preset.shape, whole.shape)
+    )
+    ours_state, theirs_state = (first, tx.init(first), jax.random.key(1)), (second, tx.init(second))
+    del first, second  # given away by the steps
+    key = jax.random.key(2)
     spent: dict[str, list[float]] = {"fast": [], "sasrec": []}
     for turn in range(args.turns + 1):
         busy = time.process_time()
         for _ in range(20):
-            first, _ = ours(first, _rows(rng, args, 128))
-        jax.block_until_ready(first)
+            ours_state, _ = ours(ours_state, _rows(rng, args, 128))
+        jax.block_until_ready(ours_state)
         between = time.process_time()
-        *second, loss = theirs(*second, _rows(rng, args, args.batch), key)
+        *theirs_state, loss = theirs(*theirs_state, _rows(rng, args, args.batch), key)
         jax.block_until_ready(loss)
         if turn:  # the first compiles
             spent["fast"].append((between - busy) / 20 / 128)

@@ -57,6 +57,27 @@ def test_sets_as_published(sets, published, tmp_path, capsys):
     assert (out / "walks.txt.gz").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("walks.json", b'{"5": [1, 12], "6": []}'),
+        ("walks.item", b"item_id:token\ttitle:token_seq\tyear:token\n5\t1\t12\n6\t\t\n"),
+    ],
+)
+def test_texts_of_items(sets, published, tmp_path, capsys, monkeypatch, file, content):
+    digest = hashlib.sha256(content).hexdigest()
+    texts = {"walks": fetch_histories.Source(f"https://example.invalid/{file}", digest, "")}
+    monkeypatch.setattr(fetch_histories, "ITEMS", texts)
+    (published / file).write_bytes(content)
+    out = tmp_path / "sets"
+    assert call(fetch_histories, capsys, str(out), "--from", str(published))[0] == 0
+    assert data.read_item_texts(out / "walks_items.jsonl.gz") == {"5": "1 12", "6": ""}
+    assert json.loads((out / "manifest.json").read_text())["walks"]["items_sha256"] == digest
+    (published / file).write_bytes(content[:-1])
+    status, _, err = call(fetch_histories, capsys, str(out), "--from", str(published))
+    assert status == 2 and f"walks = {file} of SHA-256" in err
+
+
 def test_other_content_is_refused(sets, published, tmp_path, capsys):
     (published / "Walks.txt").write_bytes(LINES[:-1])
     status, _, err = call(fetch_histories, capsys, str(tmp_path / "o"), "--from", str(published))
@@ -100,4 +121,4 @@ def test_the_real_sets_are_pinned():
         assert len(source.sha256) == 64 and source.file, name
         pin = source.place.split("/")[-3] if source.place.startswith("https") else source.place
         assert len(pin) == 40 or "==" in pin
-    assert len({source.sha256 for source in fetch_histories.SETS.values()}) == 6
+    assert len({source.sha256 for source in fetch_histories.SETS.values()}) == 7
