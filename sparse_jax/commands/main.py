@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
@@ -61,7 +62,15 @@ GROUPS = sorted({name.split()[0] for name in COMMANDS if " " in name})
 
 def program() -> int:
     """Runs the command of the process, with what earlier ones compiled; returns its status."""
-    return compiled.run(main)
+    status = compiled.run(main)
+    if status == 130:
+        # Of Ctrl-C: a computation may still run, and would crash where the interpreter takes its
+        # libraries down beneath it. All that `with` opened is closed by now.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    return status
 
 
 def main(argv: Sequence[str] | None = None) -> int:

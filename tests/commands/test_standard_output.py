@@ -40,3 +40,18 @@ def test_points_converted_to_standard_output_stand_there_alone(capfdbinary, monk
     assert told.out == b'{"text": "red", "labels": ["food"]}\n'
     assert told.err == b"1 points of kind csv, written to - as jsonl\n"
     assert os.listdir(tmp_path) == ["a.csv"]
+
+
+INTERRUPTED = """
+import atexit, os, sys
+from sparse_jax.commands import main
+from sparse_jax.runtime import compiled
+atexit.register(os.abort)  # as a computation does whose libraries are gone
+compiled.run = lambda command: print("a line") or 130
+sys.exit(main.program())
+"""
+
+
+def test_after_ctrl_c_nothing_is_torn_down_beneath_a_computation():
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"a line\n", b"")
