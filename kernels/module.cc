@@ -10,6 +10,7 @@
 #include "handlers/handlers.h"
 #include "sparse_jax/label_tree.h"
 #include "sparse_jax/minhash.h"
+#include "sparse_jax/partition_tile.h"
 #include "sparse_jax/text_features.h"
 #include "sparse_jax/wide.h"
 #include "sparse_jax/xmc_parser.h"
@@ -231,6 +232,7 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_quantized_scan"] = Capsule(QuantizedScan);
     handlers["sparse_jax_split_columns"] = Capsule(SplitColumns);
     handlers["sparse_jax_softmax_loss"] = Capsule(SoftmaxLoss);
+    handlers["sparse_jax_log_partition"] = Capsule(LogPartition);
     handlers["sparse_jax_adam_rows"] = Capsule(AdamRows);
     handlers["sparse_jax_add_rows"] = Capsule(AddRows);
     handlers["sparse_jax_active_sets"] = Capsule(ActiveSets);
@@ -247,5 +249,6 @@ NB_MODULE(_kernels, m) {
       .def(nb::init<int64_t, double, int64_t>())
       .def("add", &AddSets, "Numbers and similarities of what each of some sets is like.");
   m.def("fit_tree_level", &FitTreeLevel, "Linear classifiers of a level of a label tree.");
+  m.def("fast_partition", &sparse_jax::FastPartition, "Whether sums of exponentials are fast here.");
   m.def("parse_xmc", &ParseXmc, "The arrays of a file in the XMC text format, from its bytes.");
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.lm.text import DOCUMENT, Corpus
+
+_LARGE, _SMALL = (64, 64), (16, 32)  # S and T of `in_order`; a large batch holds whole small ones
 
 
 class Batch(NamedTuple):
@@ -72,6 +75,48 @@ def batches(
             np.pad(tokens[window], ((0, empty), (0, 0)), constant_values=DOCUMENT),
             np.pad(known, ((0, empty), (0, 0)), constant_values=-1),
         )
+
+
+def in_order(corpus: Corpus, history: int) -> Iterator[Batch]:
+    """All tokens of a corpus in its order, in large batches and, at its end, small ones.
+
+    Two shapes to compile, little padding, and few visits of the output table.
+
+    Args:
+      corpus: the tokens.
+      history: C.
+
+    Example:
+      >>> corpus = Corpus(np.full(4700, 5, np.int32), 1, 0)
+      >>> [batch.since.shape for batch in in_order(corpus, 2)]
+      [(64, 64), (16, 32), (16, 32)]
+    """
+    (runs, length), (few, short) = _LARGE, _SMALL
+    count = corpus.tokens.size // (runs * length)
+    yield from islice(batches(corpus, runs, length, history), count)
+    done = count * (runs * length) // (few * short)
+    yield from batches(corpus, few, short, history, start=done)
+
+
+def first_alike(batch: Batch) -> np.ndarray:
+    """The first position of a batch with the same history as each: int32 [S·T].
+
+    Example:
+      >>> corpus = Corpus(np.array([7, 8, 1, 7, 9, 1], np.int32), 2, 0)
+      >>> first_alike(next(batches(corpus, 1, 6, 2))).tolist()
+      [0, 1, 2, 0, 1, 5]
+    """
+    length, back = batch.since.shape[1], batch.tokens.shape[1] - batch.since.shape[1]
+    history = np.lib.stride_tricks.sliding_window_view(batch.tokens, back, axis=1)[:, :length]
+    known = batch.since.reshape(-1, 1)
+    seen = np.arange(back, 0, -1) <= known
+    history = np.where(seen, history.reshape(known.size, back), DOCUMENT)
+    key = np.random.default_rng(0).integers(1, 1 << 63, back + 1, dtype=np.uint64)
+    hashes = history.astype(np.uint64) @ key[:-1] + known[:, 0].astype(np.uint64) * key[-1]
+    _, index, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    first = index[inverse.reshape(-1)]
+    same = (history == history[first]).all(1) & (known == known[first])[:, 0]
+    return np.where(same, first, np.arange(known.size)).astype(np.int32)
 
 
 class Positions(NamedTuple):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +15,18 @@ import numpy as np
 
 from sparse_jax.lm import memory as mem
 from sparse_jax.lm import model
-from sparse_jax.lm.batching import Batch, batches, positions
+from sparse_jax.lm.batching import batches, first_alike, in_order, positions
 from sparse_jax.lm.reading import find_inputs, infer
 from sparse_jax.lm.text import Corpus
-from sparse_jax.ops.fixed_order import matmul_rows
+from sparse_jax.ops.partition import log_partition
 from sparse_jax.retrieval import index
+from sparse_jax.rows import take_rows
 
 __all__ = [
     "Score",
     "TargetScores",
     "log_likelihood",
+    "log_probs",
     "score",
 ]
 
@@ -73,6 +77,7 @@ def log_likelihood(
     memory: mem.Memory | None,
     tokens: jax.Array,
     since: jax.Array,
+    first: jax.Array | None = None,
     *,
     lsh: index.LshIndex | None = None,
     config: model.Config,
@@ -84,6 +89,7 @@ def log_likelihood(
       memory: of the model, or None where its configuration has none.
       tokens: int32 [S, C + T], C tokens of history, then the targets.
       since: int32 [S, T], tokens of its document before each target; -1 = padding.
+      first: int32 [S·T], of `batching.first_alike`: repeated histories are normalized once.
       lsh: of the state, which the key-value memory needs.
       config: the model's; static.
 
@@ -101,10 +107,11 @@ def log_likelihood(
     at = positions(tokens, since)
     _, inputs = find_inputs(memory, at, config=config, claim=False)
     output = infer(params, memory, inputs, lsh, config=config)
-    logits = matmul_rows(output.query, params["out"]) + params["bias"][None, :]
-    target = jnp.maximum(at.targets, 0)[:, None]
-    logit = jnp.take_along_axis(logits, target, axis=1)[:, 0]
-    log_softmax = logit - jax.nn.logsumexp(logits, axis=1)
+    target = jnp.maximum(at.targets, 0)
+    logit = jnp.sum(output.query * take_rows(params["out"], target), axis=1)
+    logit = logit + take_rows(params["bias"], target)
+    whole = log_partition(output.query, params["out"], params["bias"], first)
+    log_softmax = jnp.minimum(logit - whole, 0)  # rounding apart
     log_p = log_softmax
     if config.evidence:
         log_p = model.mix_target(
@@ -120,28 +127,53 @@ def log_likelihood(
     return TargetScores(keep(log_p), keep(log_softmax))
 
 
+def log_probs(
+    params: model.Params,
+    memory: mem.Memory | None,
+    corpus: Corpus,
+    *,
+    lsh: index.LshIndex | None = None,
+    config: model.Config,
+) -> Iterator[np.ndarray]:
+    """The exact log p of each token of a corpus in order, float64, some thousands at a time.
+
+    Args:
+      params: of the model.
+      memory: of the model.
+      corpus: what to score.
+      lsh: of the state, which the key-value memory needs.
+      config: the model's.
+
+    Example:
+      >>> config = model.Config(vocabulary=9, rows=0, hidden=8, inner=8, evidence=False)
+      >>> params, memory = model.init(jax.random.key(0), config=config)
+      >>> corpus = Corpus(np.array([5, 6, 1], np.int32), num_documents=1, num_bytes=4)
+      >>> next(log_probs(params, memory, corpus, config=config)).size
+      3
+    """
+    for batch in in_order(corpus, config.history):
+        found = log_likelihood(params, memory, *batch, first_alike(batch), config=config, lsh=lsh)
+        yield np.asarray(found.log_p, np.float64)[batch.since >= 0]
+
+
 def score(
     params: model.Params,
     memory: mem.Memory | None,
     corpus: Corpus,
     *,
-    runs: int = 16,
-    length: int = 32,
     extra_bits: float = 0.0,
     max_batches: int | None = None,
     lsh: index.LshIndex | None = None,
     config: model.Config,
 ) -> Score:
-    """The exact score of a corpus, in batches of S·T positions.
+    """The exact score of a corpus.
 
     Args:
       params: of the model.
       memory: of the model.
       corpus: what to score; all of it unless max_batches says otherwise.
-      runs: S.
-      length: T.
       extra_bits: what spelling the unknown words costs.
-      max_batches: stop early, for a look during training; spread evenly over the text.
+      max_batches: of 512 tokens from all over the text, for a look during training.
       lsh: of the state, which the key-value memory needs.
       config: the model's.
 
@@ -152,22 +184,19 @@ def score(
       >>> config = model.Config(vocabulary=9, rows=0, hidden=8, inner=8, evidence=False)
       >>> params, memory = model.init(jax.random.key(0), config=config)
       >>> corpus = Corpus(np.array([5, 6, 1], np.int32), num_documents=1, num_bytes=4)
-      >>> found = score(params, memory, corpus, runs=1, length=4, config=config)
+      >>> found = score(params, memory, corpus, config=config)
       >>> found.tokens, found.perplexity > 1
       (3, True)
     """
     total, count = 0.0, 0
-    for batch in _spread(corpus, runs, length, config.history, max_batches):
-        log_p, _ = log_likelihood(params, memory, *map(jnp.asarray, batch), config=config, lsh=lsh)
-        total -= float(np.sum(np.asarray(log_p), dtype=np.float64))
-        count += int(np.sum(batch.since >= 0))
+    if max_batches is None:
+        for log_p in log_probs(params, memory, corpus, config=config, lsh=lsh):
+            total -= float(log_p.sum())
+            count += log_p.size
+    else:
+        for batch in islice(batches(corpus, 16, 32, config.history, seed=0), max_batches):
+            found = log_likelihood(params, memory, *batch, config=config, lsh=lsh)
+            total -= float(np.sum(np.asarray(found.log_p), dtype=np.float64))
+            count += int(np.sum(batch.since >= 0))
     whole = count == corpus.tokens.size
     return Score(total, count, corpus.num_bytes if whole else 0, extra_bits if whole else 0.0)
-
-
-def _spread(corpus: Corpus, runs: int, length: int, history: int, max_batches: int | None) -> Any:
-    source: Any = batches(corpus, runs, length, history, seed=None if max_batches is None else 0)
-    for number, batch in enumerate(source):
-        if max_batches is not None and number >= max_batches:
-            return
-        yield Batch(*batch)

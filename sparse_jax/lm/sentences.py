@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from sparse_jax.lm import evaluate
-from sparse_jax.lm.batching import batches
 from sparse_jax.lm.text import DOCUMENT, UNKNOWN, Corpus, Vocabulary, encode_corpus
 
 if TYPE_CHECKING:
     from sparse_jax.lm.saved import LanguageModel
 
 __all__ = ["SentenceScores", "score"]
-
-_RUNS, _LENGTH = 16, 32
 
 
 class SentenceScores(NamedTuple):
@@ -151,14 +147,10 @@ def sum_up(log10_p: np.ndarray, *, ends: np.ndarray, unknown: np.ndarray) -> Sen
 
 def log_likelihood(model: LanguageModel, corpus: Corpus) -> np.ndarray:
     """log p of each token of a corpus, in order: float64 [n]."""
-    found = []
-    for batch in batches(corpus, _RUNS, _LENGTH, model.config.history):
-        scores = evaluate.log_likelihood(
-            model.params,
-            model.memory,
-            *map(jnp.asarray, batch),
-            config=model.config,
-            lsh=model.lsh,
+    return np.concatenate(
+        list(
+            evaluate.log_probs(
+                model.params, model.memory, corpus, config=model.config, lsh=model.lsh
+            )
         )
-        found.append(np.asarray(scores.log_p, np.float64)[batch.since >= 0])
-    return np.concatenate(found)
+    )

@@ -216,9 +216,7 @@ def test_training_with_it_lowers_the_loss():
     state, with_it = trained(ON)
     assert np.mean(with_it[-50:]) < 0.8 * np.mean(without[-50:])
     # The layer is the reason: without its values the score is worse.
-    score = functools.partial(
-        evaluate.score, memory=None, corpus=TEXT, config=ON, runs=RUNS, length=LENGTH, lsh=state.lsh
-    )
+    score = functools.partial(evaluate.score, memory=None, corpus=TEXT, config=ON, lsh=state.lsh)
     blank = state.params | {"values": jnp.zeros_like(state.params["values"])}
     assert score(state.params).nats < 0.9 * score(blank).nats
 
@@ -286,4 +284,4 @@ def test_errors_name_the_cause():
     with pytest.raises(ValueError, match="pairs = 4"):
         model.Config(vocabulary=9, pairs=4)
     with pytest.raises(ValueError, match="lsh is None with pairs = 256"):
-        evaluate.score(fresh(ON).params, None, TEXT, config=ON, runs=RUNS, length=LENGTH)
+        evaluate.score(fresh(ON).params, None, TEXT, config=ON)

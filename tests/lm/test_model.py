@@ -13,8 +13,6 @@ import pytest
 import quickly
 from small_lm import (
     CONFIG,
-    LENGTH,
-    RUNS,
     TEST,
     TX,
     V,
@@ -42,9 +40,7 @@ needs_kernels = pytest.mark.skipif(
 @pytest.mark.slow
 def test_learns_and_beats_the_unigram_on_other_text():
     state, losses = trained()
-    found = evaluate.score(
-        state.params, state.memory, TEST, config=CONFIG, runs=RUNS, length=LENGTH
-    )
+    found = evaluate.score(state.params, state.memory, TEST, config=CONFIG)
     share = np.asarray(state.unigram)
     unigram = np.exp(-np.log(share[TEST.tokens]).mean())
     assert found.tokens == TEST.tokens.size

@@ -87,6 +87,19 @@ def test_a_long_line_and_none_at_all(model):
         model.score(["the fox", None])
 
 
+def test_large_batches_and_repeated_lines_score_as_small_ones(model):
+    """9,200 tokens: two large batches, whose lines' histories repeat, and small ones."""
+    many, few = model.score(TEXTS * 400), model.score(TEXTS)
+    for found, expected in zip(many, few, strict=True):
+        np.testing.assert_allclose(found, np.tile(expected, 400), atol=4e-6)
+
+
+def test_a_word_of_a_million_letters_is_one_unknown_token(model):
+    found = model.score(["fox" * 333_333, "the " + "\u0391" * 1_000_000])
+    assert found.tokens.tolist() == [1, 2] and found.unknown.tolist() == [1, 1]
+    assert np.isfinite(found.log10_p).all()
+
+
 def test_a_mapped_model_scores_alike(place, model):
     for a, b in zip(
         lm.load(place / "model", mapped=True).score(TEXTS), model.score(TEXTS), strict=True

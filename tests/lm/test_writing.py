@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_lm import CONFIG, LENGTH, RUNS, TEST, V, batches, histories, next_log_probs, trained
+from small_lm import CONFIG, TEST, V, batches, histories, next_log_probs, trained
 
 from sparse_jax.lm import evaluate, generate, sparse_head
 from sparse_jax.lm.text import DOCUMENT
@@ -109,9 +109,7 @@ def test_scoring_every_word_gives_the_exact_model():
     assert sorted(np.asarray(ids)[0, :V].tolist()) == list(range(V))
     assert (np.asarray(ids)[:, V:] == -1).all() and np.isneginf(np.asarray(logits)[:, V:]).all()
     found, words = sparse_head.score(head, state.params, state.memory, TEST, config=CONFIG)
-    exact = evaluate.score(
-        state.params, state.memory, TEST, config=CONFIG, runs=RUNS, length=LENGTH
-    )
+    exact = evaluate.score(state.params, state.memory, TEST, config=CONFIG)
     assert words == V
     assert found.perplexity == pytest.approx(exact.perplexity, rel=1e-3)
 

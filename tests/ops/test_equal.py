@@ -23,6 +23,7 @@ from sparse_jax.ops import (
     label_tree,
     mach,
     minhash,
+    partition,
     quantized,
     rows,
     softmax,
@@ -181,6 +182,15 @@ def run_ensemble(rng: np.random.Generator) -> Any:
         for with_layer in (False, True)
         for k in (3, 14)
     ]
+
+
+def run_partition(rng: np.random.Generator) -> Any:
+    """Logits of a trained softmax's size; rows left out, and more of them than a panel holds."""
+    bias = jnp.where(jnp.arange(150) % 7 == 3, -jnp.inf, normal(rng, 150))
+    first = jnp.asarray([0, 0, 2, 1, 4, 9, -1], jnp.int32)
+    queries = normal(rng, B, D) * 2
+    queries = queries[jnp.asarray([0, 0, 2, 0, 4, 5, 6])]
+    return jitted(partition.log_partition, queries, normal(rng, 150, D) * 0.3, bias, first)
 
 
 def run_quantized(rng: np.random.Generator) -> Any:
@@ -354,6 +364,7 @@ CASES = {
     "ensemble": Case(run_ensemble, 1e-4),
     "label_tree": Case(run_label_tree, 1e-3),
     "minhash": Case(run_minhash),
+    "partition": Case(run_partition, rtol=2e-5),
     "quantized": Case(run_quantized),
     "rows": Case(run_rows),
     "softmax": Case(run_softmax, 1e-4),

@@ -18,7 +18,7 @@ from sparse_jax.lm.ngram import NGram
 
 Scored = tuple[list[str], sentences.SentenceScores]
 Scorer = Callable[[list[str]], sentences.SentenceScores]
-AT_ONCE = 512  # lines scored together
+AT_ONCE = 4096  # lines scored together
 DEFAULT_WEIGHT = 0.5
 
 
