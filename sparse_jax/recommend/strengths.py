@@ -21,9 +21,9 @@ _ASKED = 2000  # users, at most, whose next item is such a one, and as many othe
 _HELD_CELLS = 1 << 27  # scores of either, at most
 _DEEPEST = 64  # of the best items that don't borrow, those that are looked at
 _LOSS = 0.004  # of the others' NDCG@10, at most
-_GAINS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+_GAINS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 _NEARS = (1.0, 3.0, 10.0)
-_SHIFTS = (-3.0, -1.5, 0.0, 1.5, 3.0)
+_SHIFTS = (-4.5, -3.0, -1.5, 0.0)
 _NO_SHIFT = (0.0,)
 
 
@@ -57,11 +57,9 @@ def choose(
         model, pairs=_without(model.pairs, fictive), popularity=counted, texts=None
     )
     base = borrowing.with_rows(base, shares, 0.0)
-    # As many items displace others as there are new ones, or the fictive ones if those are more.
-    truly = (model.popularity == 0) & (np.diff(shares.indptr) > 0)
-    nobody, aside = np.zeros(len(fictive), bool), truly if truly.sum() < fictive.sum() else fictive
-    found = _Scores(base, shares, *new, left_out=nobody)
-    kept = _Scores(base, shares, *others, left_out=aside)
+    # Both those taken for new and the truly new displace others here, more than will in use. That
+    # is on purpose: the best of many strengths is partly the luckiest, and would cost more there.
+    found, kept = _Scores(base, shares, *new), _Scores(base, shares, *others)
     before = _ndcg(kept.ranks(None), 10)
     best, best_figure = texts.strength, -1.0
     least = np.inf
@@ -141,10 +139,9 @@ class _Scores:
         shares: scipy.sparse.csr_array,
         contexts: Histories,
         targets: np.ndarray,
-        left_out: np.ndarray,
     ) -> None:
-        """Of m users, C items that borrow; bool [N], items that are not ranked."""
-        self.borrowing = np.flatnonzero((np.diff(shares.indptr) > 0) & ~left_out)
+        """Of m users, C items that borrow."""
+        self.borrowing = np.flatnonzero(np.diff(shares.indptr) > 0)
         self.unknown = model.popularity[self.borrowing] == 0
         whole = scores_of(model, contexts).copy()
         users = np.repeat(np.arange(contexts.num_users), contexts.lengths)
@@ -160,7 +157,6 @@ class _Scores:
         self.pairs = (said @ (to_matrix(model.pairs) @ to)).toarray().astype(np.float32)  # [m, C]
         self.near = (said @ to).toarray().astype(np.float32)
         whole[users, contexts.items] = -np.inf
-        whole[:, left_out] = -np.inf
         self.alone = whole[:, self.borrowing]  # without what is borrowed of pairs
         place = np.searchsorted(self.borrowing, targets)
         place = np.minimum(place, max(len(self.borrowing) - 1, 0))

@@ -181,8 +181,8 @@ def test_chosen_strengths_cost_others_little():
     shares = borrowing.lenders(texts, counted)
     contexts = strengths._without_items(split.contexts, fictive)
     contexts, targets = strengths._those_that_can(contexts, split.targets)
-    strength, every = Strength(0.7, 3.0, 0.0), np.ones(40, bool)
-    found = strengths._Scores(base, shares, contexts, targets, ~every).ranks(strength)
+    strength = Strength(0.7, 3.0, 0.0)
+    found = strengths._Scores(base, shares, contexts, targets).ranks(strength)
     whole = dataclasses.replace(
         base,
         pairs=borrowing.with_lent(base.pairs, texts._replace(strength=strength), shares),
