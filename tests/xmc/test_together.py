@@ -92,10 +92,9 @@ def test_a_network_travels_whole() -> None:
 def test_labels_are_dealt_evenly_by_frequency() -> None:
     frequency = np.array([1, 900, 5, 800, 5, 0, 2, 2])
     ids = np.repeat(np.arange(8, dtype=np.int32), frequency)
-    points = data.XmcData(
-        np.zeros(2, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32),
-        np.array([0, ids.size]), ids, num_features=1, num_labels=8,
-    )  # fmt: skip
+    empty = np.zeros(0, np.int32), np.zeros(0, np.float32)
+    offsets = np.zeros(ids.size + 1, np.int64), np.arange(ids.size + 1)
+    points = data.XmcData(offsets[0], *empty, offsets[1], ids, num_features=1, num_labels=8)
     owners = Crew(0, 2).owners(Weighted(points))
     assert owners.tolist() == [0, 0, 0, 1, 1, 1, 0, 1]
 
