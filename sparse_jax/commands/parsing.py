@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 from typing import NoReturn
 
@@ -20,4 +21,8 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             near = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1)
             message += f"; did you mean {near[0]}?" if near else ""
+        words = message.removeprefix("unrecognized arguments: ").split()
+        files = [word for word in words if word.startswith("-") and os.path.exists(word)]
+        if files:
+            message += f"; is {files[0]} a file? Call it ./{files[0]}"
         self.exit(2, f"{self.prog}: error: {message}\n  {self.prog} --help shows all options\n")

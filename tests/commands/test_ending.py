@@ -6,10 +6,13 @@ import argparse
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from sparse_jax.commands import main
 from sparse_jax.commands.ending import status_of
+from sparse_jax.commands.parsing import Parser
 
 CLOSED = """
 import argparse, sys
@@ -80,3 +83,24 @@ def test_a_full_disk_behind_standard_output_is_one_line():
         found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     told = found.stderr.decode().splitlines()
     assert found.returncode == 2 and len(told) == 1 and told[0].startswith("error: [Errno 28]")
+
+
+def test_a_file_whose_name_begins_with_a_dash_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-points.txt").write_text("1 0:1\n")
+    parser = Parser("Reads.")
+    parser.add_argument("file", nargs="?")
+    for given, told in (("-points.txt", "Call it ./-points.txt"), ("-other.txt", "-other.txt\n")):
+        with pytest.raises(SystemExit):
+            parser.parse_args([given])
+        assert told in capsys.readouterr().err
+
+
+def test_the_version_is_told_where_nothing_is_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(main, "__version__", "0")  # as `sparse_jax` has it from a source tree
+    assert main.main(["--version"]) == 0
+    assert capsys.readouterr().out == "sparse-jax 0\n"
