@@ -135,7 +135,7 @@ def log_probs(
     lsh: index.LshIndex | None = None,
     config: model.Config,
 ) -> Iterator[np.ndarray]:
-    """The exact log p of each token of a corpus in order, float64, some thousands at a time.
+    """The exact log p of each token of a corpus in order, some thousands at a time.
 
     Args:
       params: of the model.
@@ -143,6 +143,9 @@ def log_probs(
       corpus: what to score.
       lsh: of the state, which the key-value memory needs.
       config: the model's.
+
+    Returns:
+      An iterator over float64 [some], together [n].
 
     Example:
       >>> config = model.Config(vocabulary=9, rows=0, hidden=8, inner=8, evidence=False)
