@@ -50,6 +50,8 @@ class Buckets:
                 f"repetitions = {self.repetitions}: must be at least 1, and with {self.size} "
                 "buckets each fewer than 2^31 rows; take fewer"
             )
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed = {self.seed}: must be from 0 to 2^32 - 1")
         if not 1 <= self.num_labels < 2**31:
             raise ValueError(f"num_labels = {self.num_labels}: must be from 1 to 2^31 - 1")
         if (self.num_labels // self.size + 1) * self.repetitions > _MAX_BLOCKS:

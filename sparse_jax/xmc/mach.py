@@ -24,6 +24,12 @@ from sparse_jax.rows import take_rows
 PROBES = 32  # best buckets of each repetition whose labels are ranked in prediction
 
 
+def scale_first(rows: jax.Array, buckets: Buckets) -> jax.Array:
+    """First weights [R · B, d] such that sums of R of them have the variance that these have."""
+    scaled = rows.astype(jnp.float32) * jnp.float32(buckets.repetitions**-0.5)
+    return scaled.astype(rows.dtype)
+
+
 def sum_rows(weights: jax.Array, bias: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The rows of labels, of rows that they share.
 

@@ -14,7 +14,7 @@ from sparse_jax.xmc.network_options import Options
 from sparse_jax.xmc.network_run import NetworkRun
 from sparse_jax.xmc.progress import Progress, silent
 
-EPOCHS = 5
+EPOCHS = 10
 LEARNING_RATE = 3e-3  # its peak, as of a first training
 
 

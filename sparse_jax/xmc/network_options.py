@@ -71,13 +71,18 @@ def buckets_of(options: Options, num_labels: int) -> Buckets | None:
     """
     if options.buckets is None:
         return None
-    return Buckets(num_labels, options.buckets, options.repetitions, options.seed)
+    return Buckets(num_labels, options.buckets, options.repetitions, options.seed % 2**32)
 
 
 def num_outputs(options: Options, num_labels: int) -> int:
     """Rows of the output layer of so many labels."""
     buckets = buckets_of(options, num_labels)
     return num_labels if buckets is None else buckets.num_rows
+
+
+def peak_rate(options: Options) -> float:
+    """The largest learning rate: where a label has R rows, which all take a step, an R-th."""
+    return options.learning_rate / (options.repetitions if options.buckets else 1)
 
 
 def make_optimizer(options: Options, *, steps: int) -> optax.GradientTransformation:
@@ -89,7 +94,7 @@ def make_optimizer(options: Options, *, steps: int) -> optax.GradientTransformat
     if options.optimizer not in OPTIMIZERS:
         known = ", ".join(OPTIMIZERS)
         raise ValueError(f"optimizer = {options.optimizer!r}: must be one of {known}")
-    rate = rates.cosine(options.learning_rate, steps=max(steps, 1))
+    rate = rates.cosine(peak_rate(options), steps=max(steps, 1))
     if options.optimizer == "adam" and STRATEGIES[options.strategy].whole_layer:
         return optax.adam(rate)
     return OPTIMIZERS[options.optimizer](rate)

@@ -18,10 +18,17 @@ from sparse_jax.retrieval import hashing
 from sparse_jax.runtime import checkpoint, loop
 from sparse_jax.runtime.interrupt import Interrupt
 from sparse_jax.runtime.machine import sha256
-from sparse_jax.xmc import accounting, inference, network, sizes, soft_labels
+from sparse_jax.xmc import accounting, inference, mach, network, sizes, soft_labels
 from sparse_jax.xmc import step as training
 from sparse_jax.xmc.negatives import STRATEGIES
-from sparse_jax.xmc.network_options import FORMER, Options, make_config, make_optimizer, num_outputs
+from sparse_jax.xmc.network_options import (
+    FORMER,
+    Options,
+    make_config,
+    make_optimizer,
+    num_outputs,
+    peak_rate,
+)
 from sparse_jax.xmc.progress import Progress, silent
 
 MAINTAIN_EVERY = 10  # steps between looks at the schedules of re-hash and rebuild
@@ -104,6 +111,8 @@ class NetworkRun:
                 hidden=options.hidden,
                 dtype=jnp.dtype(options.dtype),
             )
+            if self.config.buckets is not None:  # a sum of rows has the variance of one
+                params["output"] = mach.scale_first(params["output"], self.config.buckets)
             return training.init(key_state, params, tx, config=self.config)
 
         self.shapes = jax.eval_shape(start, jax.random.key(0))
@@ -237,7 +246,7 @@ class NetworkRun:
 
     def _learning_rate(self, step: int, seconds: float) -> float:
         scale = rates.scale(step, steps=max(self.total_steps, 1), shape="cosine")
-        return self.options.learning_rate * scale
+        return peak_rate(self.options) * scale
 
     def predict(self, points: data.XmcData, *, k: int = 5) -> np.ndarray:
         """The best k labels of each weighted point as the network stands, int32 [n, k]."""

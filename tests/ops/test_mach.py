@@ -107,6 +107,8 @@ def test_topk_equals_the_reference(shape: tuple[int, int, int, int, int], seed: 
         ((0, 4), "num_labels = 0"),
         ((2**31, 4), "num_labels"),
         ((2**31 - 1, 4), "buckets = 4: must be more"),
+        ((5, 4, 2, -1), "seed = -1"),
+        ((5, 4, 2, 2**32), "seed = 4294967296"),
     ],
 )
 def test_sizes_out_of_range(sizes: tuple[int, ...], name: str) -> None:

@@ -19,6 +19,29 @@ from sparse_jax.xmc.step import Config
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 LABELS = 200
 
+BITS = """
+import numpy as np
+from sparse_jax import data
+from sparse_jax.runtime.machine import sha256
+from sparse_jax.xmc.network_options import Options
+from sparse_jax.xmc.network_run import NetworkRun
+
+rng = np.random.default_rng(0)
+points = data.XmcData(
+    np.arange(0, 1201, 4), rng.integers(0, 25, 1200).astype(np.int32) + np.tile(
+        np.arange(0, 100, 25, dtype=np.int32), 300), np.ones(1200, np.float32),
+    np.arange(301), rng.integers(0, 400, 300).astype(np.int32), num_features=100, num_labels=400)
+run = NetworkRun(Options(buckets=32, repetitions=3, hidden=16, epochs=1), points)
+run.fit()
+print(sha256(run.state.params), run.predict(points, k=3).tolist())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.threads(BITS, counts=(1, 2))
+def test_any_number_of_threads_gives_the_same_bits(printed):
+    assert printed[1] == printed[2] != ""
+
 
 def told(labels, *, seed=0, num_labels=LABELS):
     """Points of one label each, told by a feature of its own, among noise."""
@@ -38,7 +61,16 @@ def told(labels, *, seed=0, num_labels=LABELS):
 
 
 def trained(points, **options):
-    options = Options(**{"buckets": 32, "repetitions": 3, "hidden": 32, "epochs": 12, **options})
+    options = Options(
+        **{
+            "buckets": 32,
+            "repetitions": 3,
+            "hidden": 32,
+            "epochs": 12,
+            "learning_rate": 1e-2,
+            **options,
+        }
+    )
     run = NetworkRun(options, points)
     run.fit()
     return run, network_alone(run, points, weighting.Weighting(None))
