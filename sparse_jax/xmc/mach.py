@@ -3,7 +3,7 @@
 A label's row is the sum of R rows, one of B buckets in each of R repetitions, so its logit is the
 sum of its buckets' logits: the score by which MACH merges its repetitions. MACH trains each
 repetition to tell buckets apart; here training minimizes the loss of the merged scores over active
-sets of labels, which finds more of them with the same rows (docs/mach.md has the figures).
+sets of labels. Which finds more depends on the data (docs/mach.md has figures).
 
 References:
   Medini et al., Extreme classification in log memory using count-min sketch: a case study of
