@@ -10,9 +10,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import NamedTuple
 
-from sparse_jax import __version__
 from sparse_jax.runtime import compiled
 
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given or given[0] in ("-h", "--help"):
         return _flushed(lambda: _show(_usage(None)))
     if given[0] == "--version":
-        return _flushed(lambda: _show(f"sparse-jax {__version__}"))
+        return _flushed(lambda: _show(f"sparse-jax {_version()}"))
     if given[0] in GROUPS:
         if len(given) < 2 or given[1] in ("-h", "--help"):
             return _flushed(lambda: _show(_usage(given[0]), 0 if len(given) > 1 else 2))
@@ -92,6 +92,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sparse-jax: no command {name!r}{hint}\n\n{_usage(None)}", file=sys.stderr)
         return 2
     return _run(name, rest)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("sparse_jax")
+    except metadata.PackageNotFoundError:
+        return "0, a source tree that is not installed"
 
 
 def _run(name: str, rest: list[str]) -> int:

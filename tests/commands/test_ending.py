@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,9 @@ def test_a_file_whose_name_begins_with_a_dash_is_told(
 def test_the_version_is_told_where_nothing_is_installed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(main, "__version__", "0")  # as `sparse_jax` has it from a source tree
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
     assert main.main(["--version"]) == 0
-    assert capsys.readouterr().out == "sparse-jax 0\n"
+    assert capsys.readouterr().out == "sparse-jax 0, a source tree that is not installed\n"
