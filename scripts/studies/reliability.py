@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import reliability_kills as kills
+import reliability_sharded as sharded
 import reliability_training as training
 
 from sparse_jax import search, xmc
@@ -43,6 +44,7 @@ KINDS = {
     training.kill_update: 25,
     training.kill_network: 20,
     training.kill_lm: 60,
+    sharded.kill_sharded: 20,
 }
 
 

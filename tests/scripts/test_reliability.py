@@ -8,6 +8,7 @@ import sys
 import pytest
 import reliability
 import reliability_kills as kills
+import reliability_sharded as sharded
 import reliability_training as training
 from small_index import TINY
 
@@ -52,6 +53,27 @@ def test_a_process_is_killed_and_counted(tmp_path):
     kills.kill_while_it_runs(
         tally, [sys.executable, "-c", ""], tmp_path / "f", 60, random.Random(0)
     )
-    assert tally.finished == 1 and sum(reliability.KINDS.values()) == 200
+    assert tally.finished == 1 and sum(reliability.KINDS.values()) == 220
     with pytest.raises(SystemExit):
         reliability.main(["nothing"])
+
+
+def test_one_process_of_two_is_killed(tmp_path):
+    """A launcher that, as ours, ends by its children's status."""
+    errors = tmp_path / "errors.txt"
+    code = "import subprocess, sys\n"
+    code += f"sleep = [{sys.executable!r}, '-S', '-c', 'import time; time.sleep({{}})']\n"
+    code += "run = [subprocess.Popen([*sleep[:-1], sleep[-1].format(x)]) for x in ({0}, {0})]\n"
+    code += "print('  weights  0123456789abcdef', flush=True)\n"
+    code += "ended = [p.wait() for p in run]; print(ended); sys.exit(any(ended))"
+    args = [sys.executable, "-S", "-c", code.replace("{0}", "3")]
+    ended = sharded.kill_one(args, errors, 1.5, random.Random(1))
+    assert ended.killed in (0, 1) and ended.pid and ended.printed.count("-9") == 1
+    assert sharded.weights(ended.printed) == "0123456789abcdef"
+    args = [sys.executable, "-S", "-c", code.replace("{0}", "0")]
+    assert sharded.kill_one(args, errors, 60.0, random.Random(1)).killed is None
+    assert sharded.newest_save(tmp_path) == -1
+    (tmp_path / "000000020").mkdir()
+    assert sharded.newest_save(tmp_path) == -1  # not whole yet
+    (tmp_path / "000000020" / "about.json").write_text("{}")
+    assert sharded.newest_save(tmp_path) == 20
