@@ -299,7 +299,11 @@ def _coordinates(
     def dealt(matrix: jax.Array) -> jax.Array:
         return jnp.pad(matrix, ((0, 0), (0, size * subspaces - d)))[:, order]
 
-    return dealt((vectors * root[None]) @ turned), dealt((vectors / root[None]) @ turned)
+    # Eigenvectors come as rows, and a product with them lying so follows the threads, too (AVX2).
+    there, back, turned = jax.lax.optimization_barrier(
+        (vectors * root[None], vectors / root[None], turned)
+    )
+    return dealt(there @ turned), dealt(back @ turned)
 
 
 # Reductions written as products, laid out behind barriers: otherwise XLA:CPU's order of summation

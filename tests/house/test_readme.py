@@ -147,6 +147,9 @@ def write_files(folder: Path) -> None:
     dated = [f"{row},2024-{4 + n % 3:02}-{1 + n % 28:02}" for n, row in enumerate(events)]
     for name, rows in (("events.csv", dated), ("today.csv", ["new,tea,2024-08-01"])):
         (folder / name).write_text("\n".join(["user,item,time", *rows]) + "\n")
+    items = ["tea,green tea", "milk,cow milk", "egg,hen egg", "salt,sea salt", "oil,sea oil"]
+    for name, rows in (("items.csv", items), ("new-items.csv", ["cake,tea cake"])):
+        (folder / name).write_text("\n".join(["item,text", *rows]) + "\n")
     (folder / "book.txt").write_text("It rains, and the cats play on.")
     (folder / "notes.txt").write_text("Cats purr. Cats and dogs play. It rains.")
 

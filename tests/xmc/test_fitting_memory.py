@@ -86,7 +86,7 @@ def test_few_are_tried():
 
 
 def test_too_little_names_the_least_that_does():
-    with pytest.raises(ValueError, match=r"smaller --hidden than 64$") as caught:
+    with pytest.raises(ValueError, match=r"smaller --hidden than 64, or --buckets") as caught:
         choose(1_000_000)
     least = float(str(caught.value).split("at least ")[1].split(" MB")[0])
     chosen, predicted, _ = choose(round(least * 1e6))
