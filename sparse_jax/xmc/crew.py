@@ -33,11 +33,6 @@ class Crew:
     process: int = 0
     count: int = 1
 
-    @property
-    def is_first(self) -> bool:
-        """Whether this process makes the model of the parts."""
-        return self.process == 0
-
     def owners(self, points: Weighted) -> np.ndarray:
         """The process of each label, int [N]: in turn by frequency, as pairs go with that."""
         frequency = np.bincount(points.points.label_ids, minlength=points.points.num_labels)
