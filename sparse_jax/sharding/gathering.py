@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import io
 
-import jax
 import numpy as np
 
 from sparse_jax.runtime import npz
 from sparse_jax.sharding import processes
-from sparse_jax.sharding.placing import AXIS, Dealing, ShardedRows, gather_to_first, mesh
+from sparse_jax.sharding.placing import (
+    Dealing,
+    ShardedRows,
+    gather_to_first,
+    mesh,
+    on_mesh,
+    own_shards,
+)
 
 __all__ = ["gather_arrays"]
 
 _BLOCK = 1 << 8  # words that travel together
 
 
-def gather_arrays(name: str, arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]] | None:
+def gather_arrays(
+    name: str, arrays: dict[str, np.ndarray], *, timeout: int = processes.LATE
+) -> list[dict[str, np.ndarray]] | None:
     """Named arrays of every process, on process 0. All processes call it, however late.
 
     Args:
       name: what they are, the same on all processes.
       arrays: of numbers, by name; other processes may have others.
+      timeout: seconds to wait for the others.
 
     Returns:
       Those of each process, in the order of the processes; None but on process 0.
@@ -33,29 +42,25 @@ def gather_arrays(name: str, arrays: dict[str, np.ndarray]) -> list[dict[str, np
       >>> gather_arrays("sizes", {"a": np.arange(3)})[0]["a"].tolist()
       [0, 1, 2]
     """
-    process, count = processes.here()
+    _, count = processes.here()
     if count == 1:
         return [arrays]
     file = io.BytesIO()
     npz.write(file, arrays)
-    sizes = processes.collect(name, file.tell(), timeout=processes.LATE)
+    sizes = processes.collect(name, file.tell(), timeout=timeout)
     blocks = -(-max(sizes) // (4 * _BLOCK))
     file.write(bytes(4 * _BLOCK * blocks - file.tell()))
     words = np.frombuffer(file.getbuffer(), np.int32).reshape(blocks, _BLOCK)
     shards = mesh()
     dealing = Dealing(shards.size * blocks, shards.size)
     # Everything of a process lies on the first of its shards.
-    owner = [device.process_index for device in shards.devices.flat]
-    own = [at for at, who in enumerate(owner) if who == process]
-    pieces = [words] + [np.zeros_like(words)] * (len(own) - 1)
-    placed = [jax.device_put(x, shards.devices.flat[at]) for x, at in zip(pieces, own, strict=True)]
-    shape = (shards.size * blocks, _BLOCK)
-    lies = jax.NamedSharding(shards, jax.P(AXIS))
-    table = jax.make_array_from_single_device_arrays(shape, lies, placed)
+    own = own_shards(shards)
+    table = on_mesh([words] + [np.zeros_like(words)] * (len(own) - 1), shards)
     found = gather_to_first(ShardedRows(table, dealing))
     if found is None:
         return None
     found = found.reshape(shards.size, blocks * _BLOCK)
+    owner = [device.process_index for device in shards.devices.flat]
     return [_read(found[owner.index(other)], sizes[other]) for other in range(count)]
 
 

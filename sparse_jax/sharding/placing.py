@@ -63,6 +63,21 @@ def mesh(shards: int | None = None) -> Mesh:
     return Mesh(np.array(devices[:count]), (AXIS,))
 
 
+def own_shards(mesh: Mesh) -> list[int]:
+    """The shards of this process, by number."""
+    here = jax.process_index()
+    return [n for n, device in enumerate(mesh.devices.flat) if device.process_index == here]
+
+
+def on_mesh(pieces: list[np.ndarray], mesh: Mesh) -> jax.Array:
+    """Arrays of this process's shards, of equal shapes, as one of all shards."""
+    devices = [mesh.devices.flat[shard] for shard in own_shards(mesh)]
+    arrays = [jax.device_put(x, d) for x, d in zip(pieces, devices, strict=True)]
+    shape = (mesh.size * len(pieces[0]), *pieces[0].shape[1:])
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
+
+
 def on_shards(function: Callable[..., Any], mesh: Mesh, *, in_specs: Any, out_specs: Any) -> Any:
     """`jax.shard_map` for the functions of `parts`.
 

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from sparse_jax.runtime.files import make_directory, write_json, write_stream
 from sparse_jax.sharding import processes
-from sparse_jax.sharding.placing import AXIS, Dealing
+from sparse_jax.sharding.placing import AXIS, Dealing, own_shards
 
 _ABOUT = "about.json"
 _NAME = re.compile(r"\d{9}")
@@ -219,13 +219,13 @@ class _Files:
 
     def read(self, name: str, leaf: Any, dealing: Dealing | None, mesh: Mesh) -> jax.Array:
         if dealing is None:
-            some = self.load(_own_shards(mesh)[0] % self.shards, name)
+            some = self.load(own_shards(mesh)[0] % self.shards, name)
             return jax.make_array_from_callback(
                 some.shape, NamedSharding(mesh, jax.P()), lambda _: some
             )
         before = Dealing(dealing.num_rows, self.shards, dealing.by)
         pieces = []
-        for shard in _own_shards(mesh):
+        for shard in own_shards(mesh):
             rows = self._rows(name, before, dealing, shard)
             pieces.append(jax.device_put(rows, mesh.devices.flat[shard]))
         sharding = NamedSharding(mesh, jax.P(AXIS))
@@ -245,11 +245,6 @@ class _Files:
             rows[mine] = old[slots[mine]]
         assert rows is not None
         return rows
-
-
-def _own_shards(mesh: Mesh) -> list[int]:
-    own = jax.process_index()
-    return [n for n, device in enumerate(mesh.devices.flat) if device.process_index == own]
 
 
 def _shard_of(device: Any, mesh: Any) -> int:

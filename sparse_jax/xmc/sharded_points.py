@@ -12,9 +12,8 @@ from sparse_jax import data
 from sparse_jax.data import weighting
 from sparse_jax.data.shares import read_share
 from sparse_jax.sharding import AXIS, Dealing, on_shards, parts, processes
-from sparse_jax.sharding.placing import By
+from sparse_jax.sharding.placing import By, on_mesh, own_shards
 from sparse_jax.xmc import memory, sharded_samples, sharded_step, sizes
-from sparse_jax.xmc.sharded_samples import on_mesh, own_shards
 
 ACTIVE = 1024
 

@@ -15,12 +15,12 @@ from sparse_jax.optim import fused, rates
 from sparse_jax.runtime import checkpoint, loop
 from sparse_jax.sharding import ShardedRows, gather_to_first, processes, saves
 from sparse_jax.sharding import mesh as make_mesh
+from sparse_jax.sharding.placing import own_shards
 from sparse_jax.xmc import calibration, memory, mixing, sharded_samples, sharded_step
 from sparse_jax.xmc.alone import of_params
 from sparse_jax.xmc.model import About, Model
 from sparse_jax.xmc.progress import Progress, silent
 from sparse_jax.xmc.sharded_points import Options, plan, read, seed_of
-from sparse_jax.xmc.sharded_samples import own_shards
 
 LOOK_EVERY = 25  # steps between looks at the metrics
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_jax.ops.mixing import mix
 from sparse_jax.ops.whole import one_program
 from sparse_jax.retrieval.hashing import _common as common
 
@@ -91,15 +92,6 @@ def init(
     )
 
 
-def _mix(word: jax.Array) -> jax.Array:
-    """Bijection of uint32 with full avalanche (MurmurHash3's finalizer)."""
-    word = word ^ (word >> np.uint32(16))
-    word = word * np.uint32(0x85EBCA6B)
-    word = word ^ (word >> np.uint32(13))
-    word = word * np.uint32(0xC2B2AE35)
-    return word ^ (word >> np.uint32(16))
-
-
 @one_program()
 def hash(params: MinHash, x: jax.Array) -> jax.Array:
     """Codes of sets: the least element, in a random order, of each of L * K bins of the universe.
@@ -141,7 +133,7 @@ def hash(params: MinHash, x: jax.Array) -> jax.Array:
     lead = x.shape[:-1]
     flat = x.reshape((int(np.prod(lead)), x.shape[-1]))
     num_bins = params.num_tables * params.num_hashes
-    word = _mix(_mix(flat.astype(jnp.uint32) ^ params.words[0]) + params.words[1])
+    word = mix(mix(flat.astype(jnp.uint32) ^ params.words[0]) + params.words[1])
     # A padding element goes to a bin past the end, which the scatter drops.
     bins = (word % np.uint32(num_bins)).astype(jnp.int32)
     bins = jnp.where(flat < 0, jnp.int32(num_bins), bins)
@@ -157,7 +149,7 @@ def hash(params: MinHash, x: jax.Array) -> jax.Array:
     least = least.reshape(flat.shape[0], params.num_tables, params.num_hashes).astype(jnp.uint32)
     code = jnp.broadcast_to(params.salts[None, :], (flat.shape[0], params.num_tables))
     for k in range(params.num_hashes):
-        code = _mix((code ^ least[:, :, k]) + np.uint32(0x9E3779B9))
+        code = mix((code ^ least[:, :, k]) + np.uint32(0x9E3779B9))
     code = code >> np.uint32(32 - params.num_bits)
     return code.astype(jnp.int32).reshape(*lead, params.num_tables)
 
