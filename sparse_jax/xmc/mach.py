@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 
 from sparse_jax.layers import sparse_dense
-from sparse_jax.ops.mach import Buckets, mach_topk
+from sparse_jax.ops.mach import Buckets, bucket_rows, mach_topk
 from sparse_jax.retrieval.topk import TopK
 from sparse_jax.rows import take_rows
 
-PROBES = 32  # best buckets of each repetition whose labels are ranked in prediction
+PROBES = 32  # best buckets of each repetition whose labels are ranked, or k where that is more
 
 
 def scale_first(rows: jax.Array, buckets: Buckets) -> jax.Array:
@@ -63,7 +63,8 @@ def best_labels(
       bias: float32 [R · B].
       buckets: how labels share these rows.
       k: labels of each, at least 1.
-      probes: labels are ranked that lie in one of so many best buckets of some repetition.
+      probes: labels are ranked that lie in one of so many best buckets of some repetition, or of k
+        where that is more, so that k are found wherever there are so many.
 
     Returns:
       `TopK`; larger scores first, equal ones in order of id.
@@ -75,4 +76,8 @@ def best_labels(
       ([[0, 1]], [[6.0, 6.0]])
     """
     logits = sparse_dense(output.astype(jnp.float32), bias, hidden)
-    return TopK(*mach_topk(logits, buckets, probes=probes, k=k))
+    if buckets.num_labels < buckets.size:  # no training has taught buckets without a label
+        rows = bucket_rows(jnp.arange(buckets.num_labels, dtype=jnp.int32), buckets)
+        used = jnp.zeros(buckets.num_rows, bool).at[rows.reshape(-1)].set(True)
+        logits = jnp.where(used[None, :], logits, -jnp.inf)
+    return TopK(*mach_topk(logits, buckets, probes=max(probes, k), k=k))

@@ -115,6 +115,24 @@ def test_scores_are_those_of_summed_rows(both, points):
     assert set(np.asarray(few.ids).ravel()) <= set(range(LABELS))
 
 
+@pytest.mark.parametrize(("labels", "size", "k"), [(20, 1024, 5), (20, 1024, 20), (150, 128, 90)])
+def test_as_many_labels_as_are_asked_for(labels, size, k):
+    """Buckets that no label has, which nothing was learned of, take no label's place."""
+    buckets = Buckets(labels, size, 2, 3)
+    rng = np.random.default_rng(0)
+    hidden, output = rng.normal(size=(4, 8)), rng.normal(size=(buckets.num_rows, 8))
+    bias = rng.normal(size=buckets.num_rows)
+    rows = np.asarray(bucket_rows(jnp.arange(labels, dtype=jnp.int32), buckets))
+    bias[rows.ravel()] -= 9  # trained ones are as often wrong as not
+    found = mach.best_labels(
+        *(jnp.asarray(x, jnp.float32) for x in (hidden, output, bias)), buckets, k=k
+    )
+    ids, scores = np.asarray(found.ids), (hidden @ output.T + bias)[:, rows].sum(-1)
+    assert (ids >= 0).all() and all(len(set(row)) == k for row in ids.tolist())
+    if labels < 32:  # then all are looked at
+        np.testing.assert_array_equal(ids, np.argsort(-scores, axis=1, kind="stable")[:, :k])
+
+
 def test_it_is_kept_in_the_one_format(both, points, tmp_path):
     _, model = both
     xmc.save(model, tmp_path)
