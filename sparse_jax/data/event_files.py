@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import decimal
 import math
-import numbers
-import os
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -22,17 +18,20 @@ from sparse_jax.data.event_kinds import (
     USUAL,
     looks_like_time,
     movielens_mark,
-    plain,
     recognise,
 )
 from sparse_jax.data.histories import Histories
-from sparse_jax.data.kinds import cells
+from sparse_jax.data.ids import (
+    check_file,
+    columns_of,
+    missing_names,
+    name_of,
+    without_point_zero,
+)
 from sparse_jax.data.kinds.base import Options, Source, look, rows_of
-from sparse_jax.data.kinds.columns import as_name, is_missing
+from sparse_jax.data.kinds.columns import is_missing
 from sparse_jax.data.reading import open_sources
 from sparse_jax.data.times import MIXED, Moment, as_seconds, moment, unclear
-
-_MISSING = ("nan", "NaN", "<NA>", "null", "NULL", "None", "none")  # what programs write for none
 
 
 def read_histories(
@@ -75,11 +74,7 @@ def read_histories(
         >>> found.user_names, found.item_names, found.items.tolist()
         (('ann', 'bob'), ('egg', 'tea'), [1, 0, 0])
     """
-    if not isinstance(path, str | os.PathLike) and not hasattr(path, "read"):
-        raise TypeError(
-            f"path is a {type(path).__name__}: must be a file; give columns to data.of_events, "
-            "lists to data.of_lists"
-        )
+    check_file(path, "give columns to data.of_events, lists to data.of_lists")
     (source,) = open_sources(path)
     said = {"user": user, "item": item, "time": time, "weight": weight}
     found = recognise(source, said) if kind is None else kind
@@ -138,7 +133,7 @@ def _movielens(source: Source) -> Histories:
 
 
 def _table(source: Source, kind: str, said: dict[str, str | None], *, guessed: bool) -> Histories:
-    columns = {plain(name): values for name, values in cells.read_cells(source, kind).items()}
+    columns = columns_of(source, kind)
     cure = ""
     if guessed and kind in ("csv", "tsv"):
         cure = "; or kind='sequences' (--kind sequences) if each line is a user and their items"
@@ -151,30 +146,12 @@ def _table(source: Source, kind: str, said: dict[str, str | None], *, guessed: b
     notes = []
     for role in ("user", "item"):
         if kind in ("csv", "tsv"):
-            read[role] = _without_point_zero(read[role])
-        notes += _missing_names(role, read[role])
+            read[role] = without_point_zero(read[role])
+        notes += missing_names("events", role, read[role])
     if chosen["time"] is None:
         notes += _times_not_read(columns, set(chosen.values()))
     found = of.of_events(read["user"], read["item"], read.get("time"), read.get("weight"))
     return dataclasses.replace(found, notes=(*found.notes, *notes))
-
-
-def _without_point_zero(names: list[str]) -> list[str]:
-    """Ids as whole numbers where all are: "3.0" is what a column with gaps makes of 3."""
-    number = re.compile(r"\d+(\.0)?")
-    if not any(name.endswith(".0") for name in names) or not all(map(number.fullmatch, names)):
-        return names
-    return [name.removesuffix(".0") for name in names]
-
-
-def _missing_names(role: str, names: list[str]) -> list[str]:
-    """A note of each name that programs write where there is none."""
-    counts = {name: names.count(name) for name in sorted(set(_MISSING) & set(names))}
-    return [
-        f"{count:,} events have the {role} {name!r}, which is taken for a name; drop them if it "
-        "stands for none"
-        for name, count in counts.items()
-    ]
 
 
 def _times_not_read(columns: dict[str, Any], chosen: set[str | None]) -> list[str]:
@@ -246,11 +223,7 @@ def _place(source: Source, kind: str, row: int) -> str:
 
 
 def _name(value: Any) -> str:
-    if isinstance(value, decimal.Decimal) and value == value.to_integral_value():
-        value = int(value)  # as databases give ids
-    name = value.strip() if isinstance(value, str) else ""
-    if isinstance(value, numbers.Real) and not is_missing(value):
-        name = as_name(value)
+    name = name_of(value)
     if not name:
         none = is_missing(value) or isinstance(value, str)
         shown = "is missing" if none else f"= {value!r:.40}"

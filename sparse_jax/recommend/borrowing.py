@@ -101,6 +101,8 @@ def first(texts: Texts, count: int) -> Texts:
 def grown(texts: Texts, names: Sequence[str], item_texts: Mapping[str, str]) -> Texts:
     """Texts with those of more items; a known item's new text takes the place of its old one.
 
+    An empty one says nothing of the item, as in a table with gaps, and takes no place.
+
     Args:
         texts: of the first items.
         names: [N] of all.
@@ -108,7 +110,7 @@ def grown(texts: Texts, names: Sequence[str], item_texts: Mapping[str, str]) -> 
     """
     before = len(texts.rows.offsets) - 1
     new = text.transform(texts.vectorizer, [item_texts.get(name, "") for name in names])
-    given = np.fromiter((name in item_texts for name in names), bool, len(names))
+    given = np.fromiter((bool(item_texts.get(n, "").strip()) for n in names), bool, len(names))
     given[before:] = True
     both = scipy.sparse.vstack([_features(texts.rows, texts), _features(new, texts)], format="csr")
     found = scipy.sparse.csr_array(both[np.arange(len(names)) + np.where(given, before, 0)])
@@ -151,6 +153,18 @@ def lenders(texts: Texts, popularity: np.ndarray) -> scipy.sparse.csr_array:
     total = found.sum(axis=1)
     scale = np.divide(lacking, total, out=np.zeros(size), where=total > 0)
     return scipy.sparse.csr_array(scipy.sparse.diags_array(scale) @ found)
+
+
+def without_lenders(model: Model) -> list[str]:
+    """Names of the items of no events that borrow of nobody.
+
+    Args:
+        model: any.
+    """
+    unknown = model.popularity == 0
+    if model.texts is not None:
+        unknown &= np.diff(lenders(model.texts, model.popularity).indptr) == 0
+    return [model.item_names[item] for item in np.flatnonzero(unknown)]
 
 
 def _nearest(

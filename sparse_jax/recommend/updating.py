@@ -167,17 +167,26 @@ def _joined(
 
 
 def _with_rows(model: Model, counts: scipy.sparse.csr_array, num_items: int) -> Model:
-    """The model with rows for new items in the encoders' tables and in their output."""
-    before = model.num_items
-    if num_items == before or not model.encoders:
+    """The model with rows for new items in the encoders' tables and in their output.
+
+    New is, with texts, also what had no events before: it has borrowed its rows until now.
+    """
+    if not model.encoders:
         return model
-    beside = (counts + counts.T)[before:, :before]
-    total = np.maximum(beside.sum(axis=1), 1e-12)
+    new = np.ones(num_items, bool)
+    new[: model.num_items] = (model.popularity == 0) & (model.texts is not None)
+    beside = (counts + counts.T).tocsr()[new][:, ~new]
+    total = beside.sum(axis=1)
+    told = np.flatnonzero(new)[total > 0]
 
     def grown(table: np.ndarray) -> np.ndarray:
         table = np.asarray(table, np.float32)
-        mean = (beside @ table) / (total[:, None] if table.ndim == 2 else total)
-        return np.concatenate([table, mean.astype(np.float32)])
+        more = np.zeros((num_items - model.num_items, *table.shape[1:]), np.float32)
+        table = np.concatenate([table, more])
+        share = np.maximum(total, 1e-12)
+        mean = (beside @ table[~new]) / (share[:, None] if table.ndim == 2 else share)
+        table[told] = mean[total > 0]
+        return table
 
     encoders = tuple(
         part | {"items": grown(part["items"]), "bias": grown(part["bias"])}

@@ -61,6 +61,24 @@ def test_training_tells_of_texts(folder, capsys, tmp_path):
     assert json.loads((tmp_path / "r.json").read_text())["hr@10"] > 0.5
 
 
+def test_texts_that_help_nothing_are_told(folder, capsys, tmp_path):
+    """Items by other ids, and items whose words nobody knows."""
+    (tmp_path / "other.csv").write_text("item,text\n" + "".join(f"x{i},a\n" for i in range(9)))
+    lines, model = str(folder / "lines.txt"), str(tmp_path / "m")
+    options = ("--preset", "linear", "--items", str(tmp_path / "other.csv"), "--model", model)
+    status, _, err = run(capsys, "train", lines, *options)
+    assert status == 0 and "has no text of 40 of 40 items with events, as 'i0'" in err
+    assert "its first item is 'x0'" in err and "(--item-column)" in err
+    assert "note: 9 items of no events have no text, or no word in common" in err
+    recommend.save(recommend.load(folder / "m"), tmp_path / "m")
+    (tmp_path / "new.csv").write_text("item,text\nn7,word7\nn8,unheard\nn9,\nn6,nan\n")
+    status, _, err = run(capsys, "update", model, "--items", str(tmp_path / "new.csv"))
+    assert status == 0 and "note: 3 items of no events" in err and "as 'n6'" in err
+    assert "new.csv: 1 items have the text 'nan'" in err and "UserWarning" not in err
+    status, _, err = run(capsys, "update", model, "--items", str(folder / "items.csv"))
+    assert status == 0 and "has no text of" not in err
+
+
 def test_updating_with_items(folder, capsys, tmp_path):
     model = recommend.load(folder / "m")
     recommend.save(model, tmp_path / "m")

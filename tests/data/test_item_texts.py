@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import gzip
 import io
 
@@ -44,10 +45,50 @@ def test_parquet(tmp_path):
     assert found == {"7": "a Toy Story", "9": "b"}
 
 
+IDS = ["7", "9"]
+
+
+@pytest.mark.parametrize(
+    ("events", "items"),
+    [
+        ("user,item\nu,7\nu,9\n", "item,title\n7.0,a\n9.0,b\n"),
+        ("user,item\nu,7.0\nu,9\n", "item,title\n7.0,a\n9,b\n"),
+        ("user,item\nu, 7\nu,9\n", '{"item": 7.0, "title": "a"}\n{"item": "9 ", "title": "b"}\n'),
+    ],
+)
+def test_items_are_named_as_events_name_them(events, items):
+    histories = data.read_histories(io.BytesIO(events.encode()))
+    assert list(histories.item_names) == list(read(items)) == IDS
+
+
+def test_ids_of_databases(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    ids = [decimal.Decimal(7), decimal.Decimal(9)]
+    pandas.DataFrame({"item": ids, "text": ["a", "b"]}).to_parquet(tmp_path / "i.parquet")
+    assert list(data.read_item_texts(tmp_path / "i.parquet")) == IDS
+
+
+def test_what_programs_write_for_none_is_told():
+    with pytest.warns(UserWarning, match="2 items have the text 'nan'"):
+        assert read("item,text\na,nan\nb,nan\n") == {"a": "nan", "b": "nan"}
+    with pytest.warns(UserWarning, match="1 rows have the item 'None'"):
+        assert read("item,text\nNone,x\n") == {"None": "x"}
+
+
+def test_no_files():
+    for wrong in (None, {"7": "tea"}, ["a.csv", "b.csv"]):
+        with pytest.raises(TypeError, match=r"path is a .*: must be a file"):
+            data.read_item_texts(wrong)
+    with pytest.raises(ValueError, match="text = no columns: must be some"):
+        read("item,title\na,tea\n", text=[])
+
+
 def test_named_columns():
     content = "id,sku,title,price\n1,a,Red tea,3\n2,b,Egg,4\n"
     assert read(content, item="sku", text=["title"]) == {"a": "Red tea", "b": "Egg"}
     assert read(content, item="sku", text=["title", "price"])["a"] == "Red tea 3"
+    assert read(content, item="sku", text="title")["b"] == "Egg"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +112,9 @@ def test_named_columns():
             "line 2: a text is",
         ),
         ('{"item": "a", "text": "tea"}\n{"text": "egg"}\n', {}, "line 2: item is missing"),
-        ('{"item": ["a"], "text": "tea"}\n', {}, "line 1: item is missing"),
+        ('{"item": ["a"], "text": "tea"}\n', {}, "line 1: item = ['a']: must have a name"),
+        ('[{"item": "a", "text": "tea"}]\n', {}, "line 1: is a JSON list: must be an object"),
+        ("item,item:token,text\na,b,tea\n", {}, "line 1: two columns are named 'item'"),
     ],
 )
 def test_mistakes_are_named(content, options, message):

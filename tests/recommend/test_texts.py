@@ -151,6 +151,48 @@ def test_an_update_gives_what_training_gives(told):
     assert row[1] == expected[1] and row[0] > 0 and expected[0] > 0  # words' rarity differs
 
 
+def test_an_empty_text_leaves_the_old_one(told):
+    """As in a file of all items in which some have gaps."""
+    gaps = {"i5": " ", "n5": "", "i0": texts_of()["i0"]}
+    found = recommend.update(told, data.of_lists([]), item_texts=gaps)
+    for before, after in zip(told.pairs, found.pairs, strict=True):
+        assert np.array_equal(before, after)
+
+
+def test_whom_no_text_helps(told):
+    assert borrowing.without_lenders(told) == ["silent", "strange"]
+    grown = recommend.update(told, data.of_lists([]), item_texts={"n7": "word7", "odd": "unseen"})
+    assert borrowing.without_lenders(grown) == ["silent", "strange", "odd"]
+
+
+def with_encoder(model: recommend.Model) -> recommend.Model:
+    """As if an encoder had been trained, which held items of no events down."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(model.num_items, 4)).astype(np.float32)
+    part = {"items": rows, "bias": rows[:, 0]}
+    texts = model.texts._replace(strength=model.texts.strength._replace(shift=-3.0))
+    model = dataclasses.replace(
+        model, encoders=(part,), output=rows, bias=rows[:, 0], texts=texts, recent=model.recent
+    )
+    shares = borrowing.lenders(texts, model.popularity)
+    return borrowing.with_rows(model, shares, -3.0)
+
+
+def test_events_end_what_an_encoder_was_lent():
+    """Text first and events later make the rows that both together make."""
+    model = with_encoder(recommend.fit(chains(), preset="linear", item_texts=texts_of()))
+    events = data.of_lists([["i4", "n5", "i6"], ["i5", "n5"]] * 3, users=list("abcdef"))
+    more = {"n5": NEW["n5"]}
+    together = recommend.update(model, events, item_texts=more)
+    first = recommend.update(model, data.of_lists([]), item_texts=more)
+    assert first.bias[first.places["n5"]] < together.bias[together.places["n5"]]
+    later = recommend.update(first, events)
+    for name in ("output", "bias", "popularity"):
+        assert np.array_equal(getattr(later, name), getattr(together, name)), name
+    for one, other in zip(later.pairs, together.pairs, strict=True):
+        assert np.array_equal(one, other)
+
+
 def test_events_take_the_place_of_texts(told):
     """The more events an item has, the less it borrows."""
     weights = []

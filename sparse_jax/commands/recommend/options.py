@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from sparse_jax import data
@@ -12,6 +14,8 @@ from sparse_jax.commands import checks
 from sparse_jax.data.event_kinds import KINDS, USUAL
 from sparse_jax.data.histories import Histories, Split
 from sparse_jax.data.times import as_seconds
+from sparse_jax.recommend import borrowing
+from sparse_jax.recommend.model import Model
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +82,33 @@ def item_texts(args: argparse.Namespace) -> dict[str, str] | None:
     """
     if args.items is None:
         return None
-    return data.read_item_texts(args.items, item=args.item_column, text=args.text)
+    with _notes_told():
+        return data.read_item_texts(args.items, item=args.item_column, text=args.text)
+
+
+def tell_of_texts(model: Model) -> None:
+    """Says whose texts help nothing.
+
+    Args:
+      model: trained or updated with texts.
+    """
+    alone = borrowing.without_lenders(model)
+    if alone:
+        print(
+            f"note: {len(alone):,} items of no events have no text, or no word in common with an "
+            f"item of some, as {alone[0]!r:.40}: nothing speaks for them",
+            file=sys.stderr,
+        )
+
+
+@contextlib.contextmanager
+def _notes_told() -> Iterator[None]:
+    """Warnings within come out as notes, a line each."""
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        yield
+    for note in notes:
+        print(f"note: {note.message}", file=sys.stderr)
 
 
 def refuse_reading(parser: argparse.ArgumentParser, args: argparse.Namespace, reason: str) -> None:
@@ -105,16 +135,12 @@ def read(path: str, args: argparse.Namespace) -> Histories:
       OSError: a file can't be read.
     """
     source: Any = sys.stdin.buffer if path == "-" else path
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always")
-        found = data.read_histories(
+    with _notes_told():
+        return data.read_histories(
             source,
             kind=None if args.kind == "auto" else args.kind,
             **{role: getattr(args, role) for role in USUAL},
         )
-    for note in notes:
-        print(f"note: {note.message}", file=sys.stderr)
-    return found
 
 
 def add_hold_out(parser: argparse.ArgumentParser, default: str | None) -> None:

@@ -82,6 +82,15 @@ def _train(args: argparse.Namespace) -> int:
             f"{len(texts):,} texts of items: {known:,} of those with events, "
             f"{len(texts) - known:,} of others"
         )
+        if 2 * known < train.num_items:
+            strange = next(name for name in train.item_names if name not in texts)
+            print(
+                f"warning: {args.items} has no text of {train.num_items - known:,} of "
+                f"{train.num_items:,} items with events, as {strange!r:.40}; its first item is "
+                f"{next(iter(texts))!r:.40}: if ids differ, name the column of items "
+                "(--item-column)",
+                file=sys.stderr,
+            )
     with Interrupt() as interrupt, Bars() as bars:
         model = recommend.fit(
             train,
@@ -94,6 +103,8 @@ def _train(args: argparse.Namespace) -> int:
     if interrupt.asked:
         print("\ninterrupted", file=sys.stderr)
         return 130
+    if texts is not None:
+        options.tell_of_texts(model)
     results: dict[str, Any] = {"preset": args.preset, "seed": args.seed} | model.notes
     if held_out is not None:
         figures = recommend.evaluate(model, held_out.contexts, held_out.targets)

@@ -58,6 +58,8 @@ def _run(args: argparse.Namespace) -> None:
         model = recommend.update(before, events, item_texts=texts)
         seconds = time.perf_counter() - started
         recommend.save(model, args.model)
+    if texts is not None:
+        options.tell_of_texts(model)
     print(
         f"{len(events.items):,} events in {seconds:.2f} s: "
         f"{model.recent.num_users - before.recent.num_users:,} new users, "
