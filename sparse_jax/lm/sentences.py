@@ -38,6 +38,8 @@ class SentenceScores(NamedTuple):
     def perplexity(self, *, unknown: bool = True) -> float:
         """10 to minus the mean log10 of a token, ends counted; without unknown ones if so asked.
 
+        NaN of no sentences.
+
         Example:
           >>> one = np.array([-1.0]), np.array([0.0]), np.array([-1.0])
           >>> round(SentenceScores(*one, np.array([1]), np.array([0])).perplexity(), 6)
@@ -47,7 +49,7 @@ class SentenceScores(NamedTuple):
         if not unknown:
             total = (self.log10_known + self.log10_end).sum()
             count -= self.unknown.sum()
-        return evaluate.perplexity(float(-total * np.log(10) / max(count, 1)))
+        return evaluate.perplexity(float(-total * np.log(10) / count)) if count else float("nan")
 
 
 def score(model: LanguageModel, sentences: Iterable[str]) -> SentenceScores:
@@ -134,7 +136,7 @@ def sum_up(log10_p: np.ndarray, *, ends: np.ndarray, unknown: np.ndarray) -> Sen
     sentence = np.cumsum(ends) - ends
 
     def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(sentence, values, minlength=count)
+        return np.bincount(sentence, values, minlength=count).astype(np.float64)  # of none, too
 
     return SentenceScores(
         log10_known=total(np.where(unknown | ends, 0.0, log10_p)),

@@ -57,8 +57,8 @@ def fit_together(points: XmcData, **arguments: Any) -> Model | None:
     weights = said.pop("label_weights", None)
     digest = soft_labels.fingerprint(points, None if weights is None else np.asarray(weights))
     named = {name: said.pop(name, None) for name in ("label_names", "feature_names")}
-    digests = [digest, *(_digest(value) for value in named.values())]
-    processes.agree("points, labels' names and features' names", digests, timeout=processes.LATE)
+    digests = {"points": digest} | {name: _digest(value) for name, value in named.items()}
+    processes.agree("digests of data", digests, timeout=processes.LATE)
     processes.agree("arguments", said)
     return fit_by(crew, points, **arguments)
 

@@ -70,7 +70,7 @@ def test_processes_that_differ_are_told(tmp_path: Path) -> None:
     )
     found = launched(2, sys.executable, str(program))
     assert found.returncode != 0
-    assert "points, labels' names and features' names" in found.stderr
+    assert "digests of data = points" in found.stderr
     assert "on process 1" in found.stderr and "must be the same on all" in found.stderr
 
 

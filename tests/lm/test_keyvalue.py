@@ -47,7 +47,6 @@ def make_corpus() -> Corpus:
 
 
 TEXT = make_corpus()
-FIRST = jnp.asarray(False)  # the text is none that was counted before
 
 
 @functools.cache
@@ -57,7 +56,7 @@ def batches(config, epoch=0):
 
 
 def training_batch(config, at=0, epoch=0):
-    return training.TrainingBatch(*batches(config, epoch)[at], jnp.float32(1), FIRST)
+    return training.TrainingBatch(*batches(config, epoch)[at], jnp.float32(1))
 
 
 @functools.cache

@@ -139,7 +139,7 @@ def make_base() -> training.LMState:
     for _ in range(8):
         tokens = rng.integers(4, 12, (4, CONFIG.history + 8)).astype(np.int32)
         since = np.tile(np.arange(6, 14, dtype=np.int32), (4, 1))
-        batch = training.TrainingBatch(tokens, since, jnp.float32(1), jnp.asarray(False))
+        batch = training.TrainingBatch(tokens, since, jnp.float32(1))
         base, _ = step(base, batch)
     return base
 

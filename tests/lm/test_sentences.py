@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -80,7 +81,7 @@ def test_a_long_line_and_none_at_all(model):
     found = model.score(["fox " * 20_000])
     assert found.tokens.tolist() == [20_000] and np.isfinite(found.log10_p).all()
     none = model.score([])
-    assert none.log10_p.size == 0 and none.perplexity() == 1
+    assert none.log10_p.size == 0 and math.isnan(none.perplexity())
     with pytest.raises(TypeError, match="must be a list"):
         model.score("the fox")
     with pytest.raises(TypeError, match=r"sentences\[1\] = None: must be a string"):
@@ -159,6 +160,33 @@ def test_filter_keeps_the_likely_lines_in_order(place, model, capsysbinary):
     best = sorted(np.argsort(-mean, kind="stable")[:3])
     assert out.decode() == "".join(TEXTS[i] + "\n" for i in best)
     assert b"kept 3 of 6 lines" in said
+
+
+@pytest.mark.parametrize(("share", "kept"), [("0.07", 7), ("0.14", 14), ("1e-9", 1), ("1", 100)])
+def test_filter_keeps_the_share_to_the_line(place, tmp_path, capsys, share, kept):
+    (tmp_path / "hundred.txt").write_text("a dog runs\n" * 100)
+    assert lm_filter.main([f"{place}/model", f"{tmp_path}/hundred.txt", "--keep", share]) == 0
+    out, said = capsys.readouterr()
+    assert out.count("\n") == kept and f"kept {kept} of 100 lines" in said
+    assert "warning" not in said
+
+
+def test_filter_tells_of_lines_that_are_likely_for_being_unknown(model, tmp_path, capsys):
+    """Beside a model to which the unknown token is likely, and another script is nothing else."""
+    params = {**model.params, "bias": model.params["bias"].at[lm.text.UNKNOWN].set(9.0)}
+    lm.save(dataclasses.replace(model, params=params), tmp_path / "model")
+    (tmp_path / "lines.txt").write_text("a dog runs\n空を飛ぶ鳥\nthe fox\n狐が走る\n")
+    assert lm_filter.main([f"{tmp_path}/model", f"{tmp_path}/lines.txt", "--keep", "0.5"]) == 0
+    out, said = capsys.readouterr()
+    assert out == "空を飛ぶ鳥\n狐が走る\n"
+    assert "warning: most tokens of 2 lines kept are unknown to the model (100.0% of" in said
+    assert "--vocabulary bpe" in said
+
+
+def test_no_sentences_have_no_perplexity(model):
+    none = model.score([])
+    assert math.isnan(none.perplexity()) and math.isnan(none.perplexity(unknown=False))
+    assert none.log10_known.dtype == none.log10_unknown.dtype == np.float64
 
 
 @pytest.mark.parametrize("share", ["0", "1.5", "nan"])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from sparse_jax.commands import checks
@@ -125,6 +126,12 @@ def scored(args: argparse.Namespace) -> Work:
         file=sys.stderr,
     )
     return Work(lines, _scored(both.score, lines), both.weight)
+
+
+def joined(parts: Iterator[Scored]) -> sentences.SentenceScores:
+    """The scores of all parts in one."""
+    fields = zip(*(scores for _, scores in parts), strict=True)
+    return sentences.SentenceScores(*map(np.concatenate, fields))
 
 
 def _scored(score: Scorer, lines: list[str]) -> Iterator[Scored]:

@@ -13,12 +13,9 @@ import argparse
 import sys
 from typing import Any
 
-import numpy as np
-
 from sparse_jax.commands.ending import status_of
 from sparse_jax.commands.lm import lines
 from sparse_jax.commands.report import tell
-from sparse_jax.lm.sentences import SentenceScores
 from sparse_jax.runtime.allocator import keep_freed_memory
 
 
@@ -39,8 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     """Reads lines, tells their figures."""
     work = lines.scored(args)
-    fields = zip(*(scores for _, scores in work.parts), strict=True)
-    scores = SentenceScores(*map(np.concatenate, fields))
+    scores = lines.joined(work.parts)
     results: dict[str, Any] = {
         "perplexity": scores.perplexity(),
         "perplexity_of_known_tokens": scores.perplexity(unknown=False),

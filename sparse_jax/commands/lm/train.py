@@ -114,7 +114,8 @@ class Run:
         """Batches from a step on, pass after pass; `scale` is for the step to fill in."""
         first, start = divmod(start, self.per_epoch)
         for epoch in itertools.count(first):
-            repeated = np.bool_(epoch > 0)
+            if epoch and not self._time_for_a_pass(epoch):
+                return
             for batch in batching.batches(
                 self.data.train,
                 self.runs,
@@ -124,8 +125,14 @@ class Run:
                 epoch=epoch,
                 start=start,
             ):
-                yield training.TrainingBatch(*batch, np.float32(0), repeated)
+                yield training.TrainingBatch(*batch, np.float32(0))
             start = 0
+
+    def _time_for_a_pass(self, done: int) -> bool:
+        """Whether one more as long as those done ends in time: what half a pass fills is worse."""
+        if self.args.max_seconds is None or self.clock.step % self.per_epoch:
+            return True
+        return self.clock.now * (done + 1) / done <= self.args.max_seconds
 
     def _scale(self, step: int, seconds: float) -> float:
         return rates.scale(
@@ -138,6 +145,8 @@ class Run:
     def _step(
         self, state: training.LMState, batch: training.TrainingBatch
     ) -> tuple[training.LMState, training.StepMetrics]:
+        if self.clock.step and self.clock.step % self.per_epoch == 0:
+            state = training.empty_memory(state)
         self.tokens += int(np.sum(batch.since >= 0))
         scale = np.float32(self._scale(self.clock.step, self.clock.now))
         return self.run_step(state, batch._replace(scale=scale))
@@ -252,7 +261,9 @@ class Run:
                 "validation_perplexity": score.perplexity,
             }
         )
-        seen = [h["validation_perplexity"] for h in self.history]
+        # Of this pass: its first looks find the memory nearly empty.
+        begun = (self.clock.step - 1) // self.per_epoch * self.per_epoch
+        seen = [h["validation_perplexity"] for h in self.history if h["step"] > begun]
         if self.args.patience is None or len(seen) - 1 - int(np.argmin(seen)) < self.args.patience:
             return False
         bar.write(f"stopped early: no better validation perplexity in {self.args.patience} looks")
