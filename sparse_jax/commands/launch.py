@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ _GRACE = 3.0  # seconds between asking to end and ending
 _BY_OTHERS = (75, -signal.SIGABRT)
 _SETTLE = 0.5  # seconds
 _LOOK = 0.05  # seconds between looks at the processes
+_FRAME = re.compile(r"\*\*\* Check failure stack trace|\s+@\s+0x[0-9a-f]+\s")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -124,9 +126,11 @@ def launch(program: list[str], count: int, coordinator: str) -> int:
         for number in range(count):
             running.append(_start(program, number, count, coordinator))
             readers += _pass_on(running[-1], number)
-        status = _watch(running)
+        status, failed = _watch(running)
     for reader in readers:
         reader.join(timeout=_GRACE)
+    if failed:  # the last line, whatever the others had to say
+        print(f"error: {failed}", file=sys.stderr, flush=True)
     return status
 
 
@@ -150,13 +154,17 @@ def _start(program: list[str], number: int, count: int, coordinator: str) -> sub
 
 
 def _pass_on(process: subprocess.Popen[str], number: int) -> list[threading.Thread]:
-    """What another process than 0 prints, with its number before each line."""
+    """What another process than 0 prints, with its number before each line.
+
+    Frames of the stack that JAX shows where the first process is gone would hide why it is.
+    """
 
     def copy(source: IO[str], target: Any) -> None:
         with source:
             for line in source:
-                target.write(f"[{number}] {line}")
-                target.flush()
+                if not _FRAME.match(line):
+                    target.write(f"[{number}] {line}")
+                    target.flush()
 
     pairs = [(process.stderr, sys.stderr), (process.stdout, sys.stdout)]
     started = [
@@ -169,8 +177,8 @@ def _pass_on(process: subprocess.Popen[str], number: int) -> list[threading.Thre
     return started
 
 
-def _watch(running: list[subprocess.Popen[str]]) -> int:
-    """Waits until all have ended, or one has failed: its status."""
+def _watch(running: list[subprocess.Popen[str]]) -> tuple[int, str]:
+    """Waits until all have ended, or one has failed: (its status, which it is and how it ended)."""
     while True:
         ended = [process.poll() for process in running]
         if any(ended):
@@ -179,13 +187,12 @@ def _watch(running: list[subprocess.Popen[str]]) -> int:
                 ended = [process.poll() for process in running]
             number, how = _first_to_fail(ended)
             others = ended.count(None) - (ended[number] is None)
-            stops = f": stopping {others} more" if others else ""
+            stops = f"; {others} more stopped" if others else ""
             who = f"process {number} of {len(running)} (pid {running[number].pid})"
-            print(f"error: {who} {how}{stops}", file=sys.stderr, flush=True)
             status = ended[number] or next(filter(None, ended))
-            return status if status > 0 else 128 - status
+            return status if status > 0 else 128 - status, f"{who} {how}{stops}"
         if all(status == 0 for status in ended):
-            return 0
+            return 0, ""
         time.sleep(_LOOK)
 
 

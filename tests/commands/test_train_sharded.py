@@ -155,7 +155,23 @@ def test_the_launcher_watches(code: str, status: int, message: str, capfd: Any) 
     if "abort" in code:
         assert "does not answer the others and is stopped" in told.err
     if "hello" in code:
-        assert "ended with 3: stopping 2 more" in told.err
+        assert "ended with 3; 2 more stopped" in told.err
+
+
+def test_who_failed_is_the_last_that_is_said(capfd: Any) -> None:
+    """JAX aborts the others with a stack trace, which comes behind what the first one says."""
+    frames = "*** Check failure stack trace: ***\\n    @     0x7f00deadbeef  absl::Die()\\n"
+    aborted = f"time.sleep(1); print('F1 died\\n{frames}', file=sys.stderr); os.abort()"
+    code = "import os, signal, sys, time; P = int(os.environ['SPARSE_JAX_PROCESS'])\n"
+    code += "signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as JAX does\n"
+    code += f"if P == 0: sys.exit('error: No space left')\n{aborted}"
+    found, _ = launched(2, code)
+    lines = capfd.readouterr().err.splitlines()
+    assert found == 1 and lines[0] == "error: No space left"
+    assert re.fullmatch(
+        r"error: process 0 of 2 \(pid \d+\) ended with 1(; 1 more stopped)?", lines[-1]
+    )
+    assert not any("0x7f00deadbeef" in line or "stack trace" in line for line in lines)
 
 
 def test_a_launched_command_is_told_where_the_others_are(capfd: Any) -> None:
