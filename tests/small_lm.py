@@ -77,10 +77,8 @@ def compiled(config: model.Config, active_size: int = 40):
     return run, state
 
 
-def training_batch(config, epoch=0, scale=1.0):
-    return training.TrainingBatch(
-        *next(batches(config)), jnp.float32(scale), jnp.asarray(epoch > 0)
-    )
+def training_batch(config, scale=1.0):
+    return training.TrainingBatch(*next(batches(config)), jnp.float32(scale))
 
 
 def batches(config, epoch=0, corpus=TRAIN):
@@ -94,9 +92,9 @@ def trained(config: model.Config = CONFIG, epochs: int = 3):
     run, state = compiled(config)
     state, losses = jax.tree.map(jnp.copy, state), []
     for epoch in range(epochs):
+        state = training.empty_memory(state) if epoch else state
         for batch in batches(config, epoch):
-            whole = training.TrainingBatch(*batch, jnp.float32(1), jnp.asarray(epoch > 0))
-            state, seen = run(state, whole)
+            state, seen = run(state, training.TrainingBatch(*batch, jnp.float32(1)))
             losses.append(float(seen.loss))
     return state, losses
 

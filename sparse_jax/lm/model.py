@@ -140,7 +140,6 @@ class Evidence:
     words: jax.Array  # int32 [B, O, K]
     shares: jax.Array  # float32 [B, O, K]; sums to 1 over K where there is any, else 0
     features: jax.Array  # float32 [B, O * 4], for the trunk and the mixture
-    others: jax.Array  # int32 [B, O]; occurrences of the context, this one left out
     known: jax.Array  # bool [B, O]; whether its row is read
 
 
@@ -149,8 +148,8 @@ def gather_evidence(contexts: mem.ContextRows, targets: jax.Array | None) -> Evi
 
     Args:
       contexts: of `memory.find`.
-      targets: int32 [B], what to leave out once because the memory has counted it already, which
-        is so from the second pass over a text on; -1 or None leaves nothing out.
+      targets: int32 [B], what to leave out once because the memory has counted it already; -1 or
+        None leaves nothing out.
     """
     places, shape = contexts.inverse.reshape(-1), contexts.inverse.shape
     words, counts = mem.unpack(take_rows(contexts.followers, places).reshape(*shape, -1))
@@ -170,7 +169,7 @@ def gather_evidence(contexts: mem.ContextRows, targets: jax.Array | None) -> Evi
         ],
         axis=2,
     )
-    return Evidence(words, share, features.reshape(seen.shape[0], -1), seen, seen > 0)
+    return Evidence(words, share, features.reshape(seen.shape[0], -1), seen > 0)
 
 
 def trunk(
@@ -212,7 +211,6 @@ def head(
     h: jax.Array,
     evidence: Evidence | None,
     has_recent: jax.Array,
-    repeated: jax.Array | None = None,
     *,
     config: Config,
 ) -> Head:
@@ -223,8 +221,6 @@ def head(
       h: float32 [B, hidden], of `trunk`, normalized.
       evidence: as for `trunk`.
       has_recent: bool [B], whether there are recent words to repeat.
-      repeated: bool [], whether this text trains for another time: the mixture then stays as it
-        was learned on text never seen before, where the softmax was no surer than it should be.
       config: static.
 
     Returns:
@@ -235,13 +231,8 @@ def head(
         return Head(query, jnp.zeros((h.shape[0], 1), jnp.float32))
     if evidence is not None:
         h = jnp.concatenate([h, evidence.features], axis=1)
-    gates = {name: params[name] for name in ("gate", "gate_bias", "mix", "mix_bias")}
-    if repeated is not None:
-        h, gates = jax.tree.map(
-            lambda x: jnp.where(repeated, jax.lax.stop_gradient(x), x), (h, gates)
-        )
-    gate = jax.nn.relu(add_bias(matmul_columns(h, gates["gate"]), gates["gate_bias"]))
-    logits = add_bias(matmul_columns(gate, gates["mix"]), gates["mix_bias"])
+    gate = jax.nn.relu(add_bias(matmul_columns(h, params["gate"]), params["gate_bias"]))
+    logits = add_bias(matmul_columns(gate, params["mix"]), params["mix_bias"])
     # Parts without any evidence get no weight.
     says = [jnp.ones_like(has_recent)[:, None], has_recent[:, None]]
     if evidence is not None:

@@ -34,7 +34,6 @@ class Inputs(NamedTuple):
     places: jax.Array  # int32 [S * W + 1] into words: those of the window, and DOCUMENT's
     contexts: mem.ContextRows | None
     evidence: model.Evidence | None
-    repeated: jax.Array | None = None  # bool [], whether this text trains for another time
     pairs: keyvalue.SlotRows | None = None
 
 
@@ -43,10 +42,21 @@ def find_inputs(
     at: Positions,
     *,
     claim: bool,
-    repeated: jax.Array | None = None,
+    counted: bool = False,
     config: model.Config,
 ) -> tuple[mem.Memory | None, Inputs]:
-    """Looks up what a batch needs; the words and rows themselves are gathered by `read`."""
+    """Looks up what a batch needs; the words and rows themselves are gathered by `read`.
+
+    Args:
+      memory: of the model, or None.
+      at: the batch's positions.
+      claim: whether new contexts may claim rows; static.
+      counted: whether the memory has counted these very tokens; static.
+      config: the model's; static.
+
+    Returns:
+      (the memory with its tags updated, `Inputs`).
+    """
     window = jnp.append(at.window.reshape(-1), jnp.int32(DOCUMENT))
     words, places, _ = unique_ids(
         window, num_rows=config.vocabulary, size=min(window.size, config.vocabulary)
@@ -57,9 +67,8 @@ def find_inputs(
         hashes, tags = mem.hash_contexts(at.history, at.known + 1, config.orders)
         tags = jnp.where((at.targets >= 0)[:, None] | (not claim), tags, jnp.uint32(0))
         memory, contexts = mem.find(memory, hashes, tags, claim=claim)
-        leave_out = None if repeated is None else jnp.where(repeated, at.targets, -1)
-        evidence = model.gather_evidence(contexts, leave_out)
-    return memory, Inputs(at, words, places, contexts, evidence, repeated)
+        evidence = model.gather_evidence(contexts, at.targets if counted else None)
+    return memory, Inputs(at, words, places, contexts, evidence)
 
 
 def read(params: model.Params, memory: mem.Memory | None, inputs: Inputs) -> BatchRows:
@@ -157,12 +166,7 @@ def forward(rows: BatchRows, inputs: Inputs, *, config: model.Config) -> Forward
         h = h + keyvalue.attend(*rows.pairs, layers.normalize(h), inputs.pairs.inverse)
     h = layers.normalize(h)
     query, log_mix = model.head(
-        rows.trunk,
-        h,
-        inputs.evidence,
-        jnp.any(back.visible, 2).reshape(-1),
-        inputs.repeated,
-        config=config,
+        rows.trunk, h, inputs.evidence, jnp.any(back.visible, 2).reshape(-1), config=config
     )
     if not config.evidence:
         return Forward(query, log_mix, jnp.zeros((h.shape[0], config.recent), jnp.float32))

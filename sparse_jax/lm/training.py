@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -47,8 +48,7 @@ class TrainingBatch(NamedTuple):
 
     tokens: Any  # int32 [S, C + T], as in `batching.Batch`
     since: Any  # int32 [S, T], as in `batching.Batch`
-    scale: Any  # float32 [], what the peak learning rates are multiplied by
-    repeated: Any  # bool [], whether the memory has counted these tokens in an earlier pass
+    scale: Any  # float32 [], what the peak rate of all but the memory is multiplied by
 
 
 class StepMetrics(NamedTuple):
@@ -139,24 +139,24 @@ def make_step(
 ) -> Callable[[LMState, TrainingBatch], tuple[LMState, StepMetrics]]:
     """The training step: step(state, batch) → (state, metrics). Jit it with the state donated.
 
-    The batch brings the schedule's factor on both learning rates, since the memory's rows are not
-    `tx`'s, and the decay may follow the time (`optim.rates.scale`).
+    The batch brings the schedule's factor on the learning rate, since the decay may follow the time
+    (`optim.rates.scale`). The memory's rate stays as it is: a row that is first met near the end
+    has as much to learn as any other, and Adagrad shortens the steps of those met often.
 
     Args:
       tx: as given to `init_state`.
       active_size: A, tokens the sampled softmax is taken over: the batch's targets, the popular
         ones and a uniform sample.
       learning_rate: of `tx`'s updates, at the peak.
-      memory_learning_rate: of the memory's rows, at the peak.
+      memory_learning_rate: of the memory's rows, from the first step to the last.
       config: the model's.
     """
 
     def step(state: LMState, batch: TrainingBatch) -> tuple[LMState, StepMetrics]:
-        tokens, since, scale, repeated = map(jnp.asarray, batch)
+        tokens, since, scale = map(jnp.asarray, batch)
         at = positions(tokens, since)
-        key, draw, drop = jax.random.split(state.key, 3)
-        memory, inputs = find_inputs(state.memory, at, config=config, claim=True, repeated=repeated)
-        inputs = _hide_rows(drop, inputs)
+        key, draw, round_key = jax.random.split(state.key, 3)
+        memory, inputs = find_inputs(state.memory, at, config=config, claim=True)
         chosen = draw_words(draw, at.targets, state.unigram, state.popular, size=active_size)
         rows, inputs, queries = read_pairs(
             state.params, state.lsh, read(state.params, memory, inputs), inputs, config=config
@@ -200,10 +200,10 @@ def make_step(
                 memory,
                 inputs.contexts.ids,
                 rows.memory * total,
-                learning_rate=scale * jnp.float32(memory_learning_rate),
-                key=jax.random.fold_in(drop, 1),
+                learning_rate=memory_learning_rate,
+                key=round_key,
             )
-            memory = mem.observe(memory, inputs.contexts, jnp.where(repeated, -1, at.targets))
+            memory = mem.observe(memory, inputs.contexts, at.targets)
             known_share = jnp.mean(inputs.evidence.known.astype(jnp.float32))
             touched = jnp.sum(inputs.contexts.ids >= 0).astype(jnp.float32)
         new = LMState(
@@ -237,18 +237,24 @@ def maintain(state: LMState, *, config: model.Config) -> LMState:
     return dataclasses.replace(state, lsh=lsh)
 
 
-def _hide_rows(key: jax.Array, inputs: Inputs) -> Inputs:
-    """In later passes, treats a context of c occurrences as new with probability 1 / c.
+def empty_memory(state: LMState) -> LMState:
+    """The state with its memory as it began: call it before each pass over the text but the first.
 
-    A row has learned from the very occurrence that it is read for; of c occurrences that is a
-    share of 1 / c. Those that have no other are hidden always, by `gather_evidence`.
+    What the memory says of a token is then learned from other tokens in each pass, as it will be
+    on text that it never met; all else goes on.
+
+    Args:
+      state: its memory is donated.
+
+    Returns:
+      An `LMState`.
     """
-    if inputs.evidence is None:
-        return inputs
-    others = inputs.evidence.others
-    chance = jnp.float32(1) / (others + 1).astype(jnp.float32)
-    hidden = jax.random.uniform(key, others.shape) < chance
-    if inputs.repeated is not None:
-        hidden = hidden & inputs.repeated
-    evidence = dataclasses.replace(inputs.evidence, known=inputs.evidence.known & ~hidden)
-    return inputs._replace(evidence=evidence)
+    if state.memory is None:
+        return state
+    return dataclasses.replace(state, memory=_zeros(state.memory))
+
+
+# Kept though unused, so that the zeros are written in place: two memories might not fit.
+@functools.partial(jax.jit, donate_argnums=0, keep_unused=True)
+def _zeros(memory: mem.Memory) -> mem.Memory:
+    return jax.tree.map(jnp.zeros_like, memory)

@@ -59,9 +59,14 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
         type=int,
         help="tokens a step, in runs of 32; default: 1024, less for small texts",
     )
-    add("--epochs", type=int, default=1, help="passes over the text (1)")
+    add(
+        "--epochs",
+        type=int,
+        default=1,
+        help="passes over the text; the memory starts empty in each (1)",
+    )
     add("--lr", type=float, default=2e-3, help="peak rate of Adam, for all but the memory (2e-3)")
-    add("--memory-lr", type=float, help="of the memory's Adagrad (0.15)")
+    add("--memory-lr", type=float, help="of the memory's Adagrad, which doesn't decay (0.15)")
     add("--seed", type=int, default=0, help="(0)")
     add(
         "--max-seconds",
@@ -73,7 +78,7 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
         "--patience",
         type=int,
         metavar="N",
-        help="stop when validation has not improved for N looks, one each tenth of an epoch",
+        help="stop when validation has not improved for N looks of a pass, one each tenth of it",
     )
     add("--checkpoint", metavar="DIR", help="save here, every --save-every steps and at the end")
     add("--save-every", type=int, metavar="STEPS", help="(5000)")

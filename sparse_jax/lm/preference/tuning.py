@@ -148,15 +148,7 @@ def make_step(
         at = positions(tokens, since)
         key, draw = jax.random.split(policy.key)
         params, memory = policy.params, policy.memory
-        _, inputs = find_inputs(
-            memory,
-            at,
-            config=config,
-            claim=False,
-            repeated=jnp.asarray(True) if counted else None,
-        )
-        # The mixture is trained too: the text of the answers is known, their preference is new.
-        inputs = inputs._replace(repeated=None)
+        _, inputs = find_inputs(memory, at, config=config, claim=False, counted=counted)
         chosen = draw_words(draw, at.targets, unigram, popular, size=active_size)
         out, bias = (take_rows(params[name], chosen.words.ids) for name in ("out", "bias"))
 
