@@ -164,6 +164,16 @@ def test_perplexity_with_a_weight_and_with_the_best(place, model, other, capsys)
     assert list(found.values()) == pytest.approx([0.5, 0.2, best])
 
 
+def test_lines_that_choose_their_own_weight_are_told(place, capsys):
+    given = [f"{place}/model", f"{place}/lines.txt", "--arpa", f"{place}/m.arpa", "--valid"]
+    status, _, err = call(perplexity, capsys, *given, f"{place}/../{place.name}/lines.txt")
+    assert status == 0 and "lines.txt is FILE itself" in err and "flatters" in err
+    status, _, err = call(perplexity, capsys, *given, f"{place}/valid.txt")
+    assert status == 0 and "FILE itself" not in err
+    status, _, err = call(perplexity, capsys, *given, f"{place}/none.txt")
+    assert status == 2 and "none.txt" in err
+
+
 def test_score_and_filter_take_an_n_gram_model_alone_or_beside(place, model, other, capsysbinary):
     status, _, err = call(lm_arpa, capsysbinary, f"{place}/m.arpa", f"{place}/kept")
     assert status == 0, err

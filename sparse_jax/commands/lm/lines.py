@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -119,6 +120,12 @@ def scored(args: argparse.Namespace) -> Work:
     weight = DEFAULT_WEIGHT if args.weight is None else args.weight
     both = interpolation.interpolate(model, other, weight)
     if args.valid is not None:
+        if args.valid != "-" and args.file != "-" and os.path.samefile(args.valid, args.file):
+            print(
+                f"warning: --valid {args.valid} is FILE itself: its lines choose the weight that "
+                "they are scored by, which flatters them; name others",
+                file=sys.stderr,
+            )
         both = interpolation.fit(both, read(args.valid))
     print(
         f"note: {args.arpa} knows {both.expert.known:,} of the model's {model.vocabulary.size:,} "
