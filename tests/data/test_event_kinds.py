@@ -157,3 +157,8 @@ def test_parquet_of_decimals_and_of_equal_names():
     table = arrow.Table.from_arrays([ids, ids, ids], names=["user", "item", "item"])
     with pytest.raises(data.FormatError, match="two columns are named 'item'"):
         data.read_histories(written(table))
+
+
+def test_two_columns_of_one_name_behind_their_types():
+    with pytest.raises(data.FormatError, match="line 1: two columns are named 'item'; rename one"):
+        read("user,item,item:token\nann,1,tea\n")
