@@ -176,7 +176,7 @@ def collect(name: str, value: Any, *, timeout: int = 300) -> list[Any]:
       The values in the order of the processes.
 
     Raises:
-      RuntimeError: if a process does not say it in time: it names the process.
+      RuntimeError: if a process does not say it in time, or process 0 is gone; it names it.
 
     Example:
       >>> collect("points", 2**40)
@@ -195,6 +195,11 @@ def collect(name: str, value: Any, *, timeout: int = 300) -> list[Any]:
             key = f"sparse_jax/{name}/{turn}/{other}"
             found.append(json.loads(client.blocking_key_value_get(key, 1000 * timeout)))
         except jax.errors.JaxRuntimeError as error:
+            if "UNAVAILABLE" in str(error):  # at once, and whoever was waited for may be well
+                raise RuntimeError(
+                    f"process 0 of {count} has ended, or can't be reached, before all told their "
+                    f"{name!r}; look at what it prints ({str(error).splitlines()[0][:200]})"
+                ) from None
             raise RuntimeError(
                 f"process {other} of {count} did not tell its {name!r} in {timeout} s: it has "
                 f"ended, stands still, or runs something else; look at what it prints ({error})"

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import sharded_checks
@@ -150,3 +151,20 @@ def test_processes_that_differ_are_refused_before_they_compute(
     assert status == 1
     told += capfd.readouterr().err  # of process 0
     assert "options = hidden 9 on process 1, hidden 8 on process 0: must be the same" in told
+
+
+def test_a_first_process_that_is_gone_is_the_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one whose word was waited for, nor a time that nobody waited."""
+
+    class Store:
+        def key_value_set(self, key: str, value: str) -> None:
+            pass
+
+        def blocking_key_value_get(self, key: str, timeout: int) -> str:
+            raise jax.errors.JaxRuntimeError("UNAVAILABLE: Socket closed\nmore")
+
+    monkeypatch.setattr(processes, "_client", Store)
+    monkeypatch.setattr(processes, "here", lambda: (1, 2))
+    with pytest.raises(RuntimeError, match="process 0 of 2 has ended, or can't be reached") as told:
+        processes.collect("a test's word", 1)
+    assert "300 s" not in str(told.value) and "\n" not in str(told.value)
