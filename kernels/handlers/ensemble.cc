@@ -107,10 +107,42 @@ ffi::Error TreesOf(const ffi::RemainingArgs& operands, int64_t num_labels, int64
   return ffi::Error::Success();
 }
 
+// Stored points by feature, and their labels; no features say nothing.
+ffi::Error NearOf(I32& offsets, I32& points, F32& values, I32& label_offsets, I32& labels,
+                  F32& label_weights, F32& weight, sj::NeighboursView* near) {
+  if (!Shaped(offsets, {-1}) || offsets.element_count() < 1) {
+    return Bad("near_offsets is not [num_features + 1]");
+  }
+  if (!Shaped(points, {-1})) return Bad("near_points is not [values]");
+  const int64_t num_values = points.element_count();
+  if (!Shaped(values, {num_values})) return Bad("near_values is not [values]");
+  if (!Shaped(label_offsets, {-1}) || label_offsets.element_count() < 1) {
+    return Bad("near_label_offsets is not [points + 1]");
+  }
+  const auto num_points = static_cast<int64_t>(label_offsets.element_count()) - 1;
+  if (num_points > INT32_MAX) return Bad("points are outside the int32 range");
+  if (!Shaped(labels, {-1})) return Bad("near_labels is not [pairs]");
+  const int64_t num_pairs = labels.element_count();
+  if (!Shaped(label_weights, {num_pairs})) return Bad("near_label_weights is not [pairs]");
+  if (!Shaped(weight, {})) return Bad("near_weight is not a scalar");
+  const auto num_features = static_cast<int64_t>(offsets.element_count()) - 1;
+  *near = {{offsets.typed_data(), points.typed_data(), num_features, num_values, num_points},
+           values.typed_data(),
+           label_offsets.typed_data(),
+           labels.typed_data(),
+           label_weights.typed_data(),
+           num_pairs,
+           *weight.typed_data()};
+  return ffi::Error::Success();
+}
+
 ffi::Error EnsembleTopKImpl(ffi::ThreadPool pool, F32 queries, ffi::AnyBuffer rows, F32 row_bias,
                             F32 weight, F32 tree_weight, I32 offsets, I32 labels, F32 weights,
                             F32 bias, I32 order, I32 features, I32 examples, F32 values,
-                            ffi::RemainingArgs trees, OutF32 scores, OutI32 ids, int64_t beam) {
+                            I32 near_offsets, I32 near_points, F32 near_values,
+                            I32 near_label_offsets, I32 near_labels, F32 near_label_weights,
+                            F32 near_weight, ffi::RemainingArgs trees, OutF32 scores, OutI32 ids,
+                            int64_t beam) {
   if (!Shaped(*scores, {-1, -1}) || scores->dimensions()[1] < 1) {
     return Bad("scores is not [n, k]");
   }
@@ -125,6 +157,11 @@ ffi::Error EnsembleTopKImpl(ffi::ThreadPool pool, F32 queries, ffi::AnyBuffer ro
   if (!Shaped(order, {num_labels})) return Bad("order is not [num_labels]");
   if (!Shaped(weight, {}) || !Shaped(tree_weight, {})) return Bad("a weight is not a scalar");
   if (auto error = TreesOf(trees, num_labels, beam, &view.trees); error.failure()) return error;
+  if (auto error = NearOf(near_offsets, near_points, near_values, near_label_offsets, near_labels,
+                          near_label_weights, near_weight, &view.near);
+      error.failure()) {
+    return error;
+  }
   view.weights = weights.typed_data();
   view.bias = bias.typed_data();
   view.order = order.typed_data();
@@ -168,6 +205,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(EnsembleTopK, EnsembleTopKImpl,
                                   .Arg<I32>()
                                   .Arg<I32>()
                                   .Arg<I32>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<F32>()
+                                  .Arg<I32>()
+                                  .Arg<I32>()
+                                  .Arg<F32>()
                                   .Arg<F32>()
                                   .RemainingArgs()
                                   .Ret<F32>()

@@ -86,19 +86,46 @@ struct Tree {
   }
 };
 
+// Stored points by feature, of which many are alike, and their labels.
+struct Near {
+  Sparse points;
+  Ints label_offsets = {0}, labels;
+  Floats label_weights;
+
+  Near(Random& random, int32_t num_points, int32_t num_labels)
+      : points(random, 0, num_points, 3) {
+    for (float& x : points.weights) x = 0.5f * static_cast<float>(random.Below(4));
+    for (float& x : points.bias) x = 0;
+    for (int32_t p = 0; p < num_points; ++p) {
+      for (int i = num_labels > 0 ? random.Below(4) : 0; i > 0; --i) {
+        labels.push_back(random.Below(num_labels));
+        label_weights.push_back(0.25f * static_cast<float>(1 + random.Below(4)));
+      }
+      label_offsets.push_back(static_cast<int32_t>(labels.size()));
+    }
+  }
+  sj::NeighboursView View(float weight) const {
+    return {points.View(), points.weights.data(), label_offsets.data(), labels.data(),
+            label_weights.data(), Size(labels), weight};
+  }
+};
+
 struct Case {
   int32_t n, num_labels, k, d, beam;
   Sparse wide;
   std::vector<Tree> trees;
+  Near near;
   Ints order, features, examples;
   Floats values, queries, rows, row_bias;
-  float weight, tree_weight;
+  float weight, tree_weight, near_weight;
 
   Case(Random& random, bool odd)
       : n(1 + random.Below(20)), num_labels(random.Below(random.Below(2) ? 6 : 200)),
         k(1 + random.Below(random.Below(2) ? 5 : 300)), d(random.Below(2) * (1 + random.Below(20))),
-        beam(1 + random.Below(4)), wide(random, 0, num_labels, 4), weight(0.5f + random.Below(2)),
-        tree_weight(0.25f) {
+        beam(1 + random.Below(4)), wide(random, 0, num_labels, 4),
+        near(random, random.Below(random.Below(2) ? 4 : 300), num_labels),
+        weight(0.5f + random.Below(2)), tree_weight(0.25f),
+        near_weight(0.5f * static_cast<float>(random.Below(3))) {
     for (int t = random.Below(4); t > 0; --t) trees.emplace_back(random, num_labels);
     for (int32_t b = 0; b < n; ++b) {
       for (int e = random.Below(5); e > 0; --e) {
@@ -128,7 +155,7 @@ struct Case {
 
   sj::EnsembleView View() const {
     sj::EnsembleView view{wide.View(), wide.weights.data(), wide.bias.data(), order.data(), weight,
-                          tree_weight, {}};
+                          tree_weight, {}, near.View(near_weight)};
     for (const Tree& tree : trees) view.trees.push_back(tree.View(beam));
     return view;
   }
@@ -167,6 +194,27 @@ struct Case {
     for (const auto& [score, node] : front) out[tree.labels[node - inner]] = std::exp(score);
     return out;
   }
+  Floats Shares(int32_t b) const {
+    Floats out(static_cast<size_t>(num_labels), 0.0f);
+    Ranked points;
+    const Floats sums = Sums(near.points, b);
+    for (int32_t p = 0; p < static_cast<int32_t>(sums.size()); ++p) {
+      const float likeness = sums[p];
+      if (likeness > 0 && std::isfinite(likeness)) points.emplace_back(likeness, p);
+    }
+    Sort(&points, sj::kNear);
+    float total = 0;
+    for (const auto& [likeness, p] : points) {
+      const float second = (likeness / points[0].first) * (likeness / points[0].first);
+      const float eighth = (second * second) * (second * second);
+      total += eighth * eighth;
+      for (int32_t i = near.label_offsets[p]; i < near.label_offsets[p + 1]; ++i) {
+        out[near.labels[i]] += eighth * eighth * near.label_weights[i];
+      }
+    }
+    for (float& share : out) share = total > 0 ? share / total : 0;
+    return out;
+  }
   // The formula for all labels, and the best of them.
   Ranked Want(int32_t b) const {
     Floats by_trees(static_cast<size_t>(num_labels), 0.0f);
@@ -174,10 +222,11 @@ struct Case {
       const Floats own = TreeScores(tree, b);
       for (size_t l = 0; l < own.size(); ++l) by_trees[l] += own[l];
     }
-    const Floats linear = Sums(wide, b);
+    const Floats linear = Sums(wide, b), shares = Shares(b);
     Ranked all;
     for (int32_t l = 0; l < num_labels; ++l) {
       float rest = linear[l];
+      if (shares[l] != 0) rest += near_weight * shares[l];
       if (!trees.empty()) {
         rest += tree_weight * std::log(by_trees[l] / static_cast<float>(trees.size()) + 1e-6f);
       }
@@ -258,7 +307,9 @@ void LiesStayInside() {
   sj::TouchedScores scratch;
   for (int trial = 0; trial < 1500; ++trial) {
     Case x(random, false);
-    std::vector<Ints*> arrays = {&x.wide.offsets, &x.wide.ids, &x.order};
+    std::vector<Ints*> arrays = {&x.wide.offsets,       &x.wide.ids,           &x.order,
+                                 &x.near.points.offsets, &x.near.points.ids, &x.near.label_offsets,
+                                 &x.near.labels};
     for (Tree& tree : x.trees) {
       arrays.insert(arrays.end(), {&tree.nodes.offsets, &tree.nodes.ids, &tree.children,
                                    &tree.labels});

@@ -155,6 +155,10 @@ def _parts(results: dict[str, Any]) -> list[tuple[str, str]]:
         trees = f"{results['trees']}, at {results['tree_weight']:g} beside the wide part"
     if results["networks"]:
         networks = f"{results['networks']}, at 1 beside {results['wide_weight']:g}"
+    neighbours = "none"
+    if results.get("neighbours"):
+        weight = f"{results['neighbour_weight']:g} beside the wide part"
+        neighbours = f"of {results['neighbours']:,} points, at {weight}"
     size = f"model {results['model_bytes'] / 2**20:,.0f} MiB"
     if "predict_us" in results:
         size = f"{results['predict_us']:,.0f} µs a point, {size}"
@@ -162,6 +166,7 @@ def _parts(results: dict[str, Any]) -> list[tuple[str, str]]:
         ("wide part", f"{results['wide_pairs']:,} weights"),
         ("trees", trees),
         ("networks", networks),
+        ("neighbours", neighbours),
         ("predicting", size),
     ]
 

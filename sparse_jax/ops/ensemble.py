@@ -1,9 +1,10 @@
-"""The best labels by a network, the wide part and label trees together, over all N labels.
+"""The best labels by a network, the wide part, trees and neighbours together, over all N labels.
 
-    score(l | x) = h·w_l + b_l + weight · (wide(l | x) + tree_weight · log(mean tree score + 1e-6))
+    score(l | x) = h·w_l + b_l + weight · (wide(l | x) + tree_weight · log(mean tree score + 1e-6)
+                                           + near.weight · share(l | x))
 
 A part that is not there adds nothing. The kernel makes no array of all scores: a point touches few
-labels by its features and by the trees, and where there is no network its time depends on those.
+labels by its features, trees and neighbours, and without a network its time depends on those.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from sparse_jax.ops import ffi, topk
 from sparse_jax.ops.label_tree import LabelTree, tree_scores
+from sparse_jax.ops.neighbours import Neighbours, shares
 from sparse_jax.ops.wide import Entries, wide_scores
 
 
@@ -52,6 +54,7 @@ def ensemble_topk(
     num_points: int,
     weight: jax.Array,
     tree_weight: jax.Array,
+    near: Neighbours | None = None,
     beam: int,
     k: int,
 ) -> topk.TopK:
@@ -63,8 +66,9 @@ def ensemble_topk(
       layer: of the networks, or None.
       entries: the features of the points.
       num_points: B.
-      weight: float32 [], above 0: of the wide part and the trees beside the networks.
+      weight: float32 [], above 0: of the other parts beside the networks.
       tree_weight: float32 [], of the trees beside the wide part.
+      near: stored points with the same labels, or None.
       beam: nodes that a tree's search keeps on each level.
       k: at least 1; more than N pads.
 
@@ -74,7 +78,8 @@ def ensemble_topk(
       whose biases differ, but not their scores, by rounding, stand in order of bias.
     """
     if not ffi.AVAILABLE:
-        return _dense(wide, trees, layer, entries, num_points, weight, tree_weight, beam, k)
+        weights = weight, tree_weight
+        return _dense(wide, trees, layer, near, entries, num_points, weights, beam, k)
     results = [
         jax.ShapeDtypeStruct((num_points, k), jnp.float32),
         jax.ShapeDtypeStruct((num_points, k), jnp.int32),
@@ -92,29 +97,43 @@ def ensemble_topk(
         tree_weight,
         *wide,
         *entries,
+        *(_nobody() if near is None else jax.tree.leaves(near)),
         *(array for arrays in of_trees for array in arrays),
         beam=np.int64(beam),
     )
     return scores, ids
 
 
+def _nobody() -> list[jax.Array]:
+    """The operands of neighbours where there are none."""
+    ids, values, starts = (
+        jnp.zeros(0, jnp.int32),
+        jnp.zeros(0, jnp.float32),
+        jnp.zeros(1, jnp.int32),
+    )
+    return [starts, ids, values, starts, ids, values, jnp.float32(0)]
+
+
 def _dense(
     wide: WidePart,
     trees: Sequence[LabelTree],
     layer: LastLayer | None,
+    near: Neighbours | None,
     entries: Entries,
     num_points: int,
-    weight: jax.Array,
-    tree_weight: jax.Array,
+    weights: tuple[jax.Array, jax.Array],
     beam: int,
     k: int,
 ) -> topk.TopK:
     """The scores of all labels, [B, N]."""
+    weight, tree_weight = weights
     scores = wide_scores(wide.offsets, wide.label_ids, wide.weights, wide.bias, entries, num_points)
     if trees:
         total = sum(tree_scores(tree, entries, num_points, beam) for tree in trees)
         mean = total / jnp.float32(len(trees))
         scores = scores + tree_weight * jnp.log(mean + jnp.float32(1e-6))
+    if near is not None:
+        scores = scores + near.weight * shares(near, entries, num_points, wide.bias.size)
     scores = weight * scores
     if layer is not None:
         rows = layer.weights.astype(jnp.float32)

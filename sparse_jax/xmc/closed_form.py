@@ -22,7 +22,7 @@ import scipy.sparse as sp  # type: ignore[import-untyped]
 
 from sparse_jax.data import XmcData, to_csr
 from sparse_jax.ops.threads import num_threads
-from sparse_jax.xmc import inference, names, wide
+from sparse_jax.xmc import inference, metrics, names, wide
 from sparse_jax.xmc.model import About, Model
 from sparse_jax.xmc.soft_labels import Weighted
 
@@ -140,16 +140,8 @@ def choose(model: Model, parts: Parts, held_out: XmcData, known: np.ndarray) -> 
     for _ in range(_ROUNDS if len(parts) > 1 else 1):  # one alone would be chosen again
         for kind in (kind for kind in WEIGHTS if kind in parts):
             tried = [ranked.quality({**chosen, kind: value}) for value in WEIGHTS[kind]]
-            best = tried[int(np.argmax([quality.sum() for quality in tried]))]
-            level = [_is_level(quality, best) for quality in tried]
-            chosen[kind] = WEIGHTS[kind][level.index(True)]
+            chosen[kind] = WEIGHTS[kind][metrics.first_level(tried)]
     return {kind: value for kind, value in chosen.items() if value}
-
-
-def _is_level(quality: np.ndarray, best: np.ndarray) -> bool:
-    """Whether held-out points can't tell one from the best by a standard error."""
-    less = best - quality
-    return bool(less.mean() <= less.std() / np.sqrt(less.size))
 
 
 def add(model: Model, parts: Parts, chosen: dict[str, float]) -> Model:

@@ -36,8 +36,8 @@ def are_usual(some: XmcData, others: XmcData) -> bool:
     """
     if not some.num_points or not others.num_points:
         return False
-    asked = _unit_rows(some.take(np.arange(min(_ASKED, some.num_points))))
-    columns = _unit_rows(others).T.tocsr()
+    asked = unit_rows(some.take(np.arange(min(_ASKED, some.num_points))))
+    columns = unit_rows(others).T.tocsr()
     near = 0
     for start in range(0, asked.shape[0], _AT_ONCE):
         likeness = asked[start : start + _AT_ONCE] @ columns
@@ -47,7 +47,7 @@ def are_usual(some: XmcData, others: XmcData) -> bool:
     return near >= asked.shape[0] / 2
 
 
-def _unit_rows(points: XmcData) -> sp.csr_array:
+def unit_rows(points: XmcData) -> sp.csr_array:
     """Rows divided by their length; rows of zeros stay."""
     features = to_csr(points).features
     rows = np.repeat(np.arange(points.num_points), np.diff(features.indptr))

@@ -12,6 +12,7 @@ import numpy as np
 
 from sparse_jax.ops.label_tree import LabelTree
 from sparse_jax.ops.mach import Buckets
+from sparse_jax.ops.neighbours import Neighbours
 from sparse_jax.runtime import saved
 from sparse_jax.xmc.memory import Memory
 from sparse_jax.xmc.model import About, Mix, Model
@@ -59,6 +60,8 @@ def to_saved(model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
         arrays |= {f"encoder{number}.{name}": x for name, x in params.items()}
     arrays |= {"by_bias": model.by_bias, "output": model.output, "output_bias": model.output_bias}
     arrays |= _fields("mix", model.mix) | _fields("memory", model.memory)
+    if model.neighbours is not None:
+        arrays |= _fields("near", model.neighbours)
     config = {
         "about": dataclasses.asdict(model.about),
         "tree_depths": [tree.depth for tree in model.trees],
@@ -99,6 +102,7 @@ def from_saved(config: dict[str, Any], stored: dict[str, np.ndarray]) -> Model:
         LabelTree(**_named(f"tree{number}", arrays), depth=depth)
         for number, depth in enumerate(config["tree_depths"])
     )
+    near = _named("near", arrays)
     encoders = tuple(_named(f"encoder{n}", arrays) for n in range(config["networks"]))
     return Model(
         idf=arrays.get("idf"),
@@ -111,6 +115,7 @@ def from_saved(config: dict[str, Any], stored: dict[str, np.ndarray]) -> Model:
         mix=Mix(**_named("mix", arrays)),
         memory=Memory(**_named("memory", arrays)),
         about=About(**about),
+        neighbours=Neighbours(**near) if near else None,
         buckets=Buckets(**config["buckets"]) if "buckets" in config else None,
     )
 

@@ -25,6 +25,7 @@ from sparse_jax.xmc import (
     linear_parts,
     memory,
     mixing,
+    neighbours,
     network,
     seen,
     soft_labels,
@@ -158,6 +159,8 @@ def fit_by(
         if trained is None:
             return None
         model = _mix(job, trained, idf, rest, held_out, kept, about, counts)
+        if model.neighbours is not None:  # held-out points among them
+            model = dataclasses.replace(model, neighbours=neighbours.over(model.neighbours, whole))
     notes = {
         "points": points.num_points,
         "train_seconds": round(time.perf_counter() - started, 3),
@@ -258,7 +261,10 @@ def _mix(
         if job.preset.visits:
             early = _with_networks(job, early, rest, held_out, counts, parts.network)
         added, chosen = _closed_form(job, early, rest, held_out, counts)
-    early = mixing.calibrate(closed_form.add(early, added, chosen), held_out)
+    early = closed_form.add(early, added, chosen)
+    if not (trained.ended or job.interrupt.ended):
+        early = neighbours.choose(early, neighbours.fit(rest), held_out)
+    early = mixing.calibrate(early, held_out)
     whole = assemble(idf, parts.linear, trained.trees if early.trees else [], kept, about)
     model = closed_form.add(whole, added, chosen)
     return dataclasses.replace(
@@ -267,6 +273,7 @@ def _mix(
         output=early.output,
         output_bias=early.output_bias,
         mix=early.mix,
+        neighbours=early.neighbours,
     )
 
 

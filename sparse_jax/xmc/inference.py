@@ -79,6 +79,7 @@ def _beside(
         num_points=batch.row_mask.shape[0],
         weight=model.mix.weight,
         tree_weight=model.mix.tree_weight,
+        near=model.neighbours,
         beam=beam,
         k=k,
     )
@@ -218,6 +219,7 @@ def best_of_tree(model: Model, tree: LabelTree, points: XmcData) -> np.ndarray:
         by_bias=jnp.arange(model.num_labels, dtype=jnp.int32),
         trees=(tree,),
         encoders=(),
+        neighbours=None,
         mix=Mix(jnp.float32(1), jnp.float32(1), model.mix.curve),
     )
     return best_of_all(alone, points, k=1).ids[:, 0]

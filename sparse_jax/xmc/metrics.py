@@ -266,6 +266,36 @@ class _Judged:
     counts: np.ndarray  # [n], distinct true labels
 
 
+def is_better(new: np.ndarray, old: np.ndarray, *, errors: float) -> bool:
+    """Whether points found more by one way than by another, by so many standard errors.
+
+    Args:
+      new: what each point found, float [n].
+      old: the same of the other way.
+      errors: of the mean difference; equal ones are not better.
+
+    Example:
+      >>> is_better(np.array([1, 1, 0, 1]), np.array([0, 1, 0, 0]), errors=1.0)
+      True
+    """
+    more = np.asarray(new, np.float64) - old
+    return bool(more.mean() > errors * more.std() / np.sqrt(more.size))
+
+
+def first_level(tried: Sequence[np.ndarray]) -> int:
+    """The first choice that the best is not better than by a standard error.
+
+    Args:
+      tried: of each choice, what each point found: float [n].
+
+    Example:
+      >>> first_level([np.array([0, 1, 0, 1]), np.array([1, 1, 0, 1]), np.array([0, 0, 0, 0])])
+      1
+    """
+    best = max(tried, key=np.sum)
+    return [is_better(best, quality, errors=1.0) for quality in tried].index(False)
+
+
 def _check_k(pred: Any, k: int) -> None:
     shape = np.shape(pred)
     if len(shape) != 2:

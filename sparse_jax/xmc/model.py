@@ -1,6 +1,7 @@
 """A trained classifier: all that prediction needs, in one frozen pytree.
 
-    score(l | x) = logit(l | x) + weight · (wide(l | x) + tree_weight · log mean tree(l | x))
+    score(l | x) = logit(l | x) + weight · (wide(l | x) + tree_weight · log mean tree(l | x)
+                                            + near weight · share of near points(l | x))
 
 Logit and tree score are means over the networks and trees there are; a part that is missing adds
 nothing. What is static, such as the labels' names, lies in `About`, which compares by content so
@@ -21,6 +22,7 @@ import numpy as np
 
 from sparse_jax.ops.label_tree import LabelTree
 from sparse_jax.ops.mach import Buckets
+from sparse_jax.ops.neighbours import Neighbours
 from sparse_jax.xmc.memory import Memory
 from sparse_jax.xmc.network import Params
 from sparse_jax.xmc.wide import UNSEEN, WideModel
@@ -75,6 +77,7 @@ class Model:
     mix: Mix
     memory: Memory  # some training points, for `xmc.update`
     about: About = dataclasses.field(metadata={"static": True})
+    neighbours: Neighbours | None = None  # where held-out points say that they help
     buckets: Buckets | None = dataclasses.field(default=None, metadata={"static": True})
     # How labels share the output rows, of which there are R · B then, and no linear part.
 
@@ -95,7 +98,8 @@ class Model:
     def nbytes(self) -> int:
         """Bytes of the arrays that prediction reads; Adagrad's slots are left out."""
         wide = (self.wide.offsets, self.wide.label_ids, self.wide.weights, self.wide.bias)
-        read = (wide, self.trees, self.encoders, self.output, self.output_bias)
+        networks = (self.encoders, self.output, self.output_bias)
+        read = (wide, self.trees, self.neighbours, networks)
         return sum(leaf.nbytes for leaf in jax.tree.leaves(read))
 
 

@@ -28,12 +28,14 @@ from sparse_jax.xmc import (
     mach_update,
     memory,
     names,
+    neighbours,
     wide,
 )
 from sparse_jax.xmc.model import Model
 from sparse_jax.xmc.presets import PRESETS
 from sparse_jax.xmc.progress import Progress, silent
 from sparse_jax.xmc.seen import numbered
+from sparse_jax.xmc.soft_labels import Weighted
 
 EPOCHS = 2  # of new labels
 GENTLE = 0.2  # learning rate of the pass over points of labels that the model knows
@@ -122,6 +124,10 @@ def update(
         trees=trees,
         memory=memory.keep(memory.mix(kept, seen, points, seed=seed), seed=seed),
     )
+    if grown.neighbours is not None:
+        fresh = Weighted(weighted.take(np.arange(points.num_points)))
+        near = neighbours.add(grown.neighbours, fresh, num_labels)
+        grown = dataclasses.replace(grown, neighbours=near)
     return _with_rows(grown, weighted, new) if grown.encoders else grown
 
 

@@ -23,6 +23,7 @@ from sparse_jax.ops import (
     label_tree,
     mach,
     minhash,
+    neighbours,
     partition,
     quantized,
     rows,
@@ -38,8 +39,9 @@ from sparse_jax.ops.wide import Entries
 
 N, D, B = 40, 20, 7
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-# Tested in layers, rows and test_mixing.py.
+# Tested in layers, rows and test_mixing.py; neighbours with the ensemble, whose kernel finds them.
 WITHOUT_KERNEL = {"exporting", "ffi", "finite", "fixed_order", "mixing", "threads", "whole"}
+WITHOUT_KERNEL |= {"neighbours"}
 
 
 class Case(NamedTuple):
@@ -167,19 +169,36 @@ def wide_part(rng: np.random.Generator, num_labels: int = 12) -> ensemble.WidePa
     )
 
 
+def stored_points(rng: np.random.Generator) -> neighbours.Neighbours:
+    """More of them than are looked at, some without labels, many equally near."""
+    offsets, points = by_feature(rng, 90)
+    starts = np.concatenate([[0], rng.integers(0, 3, 90).cumsum()])
+    labels = ints(rng, 0, 12, int(starts[-1]))
+    values = jnp.abs(ints(rng, -2, 4, points.size).astype(jnp.float32))
+    weights = normal(rng, labels.size) ** 2
+    return neighbours.Neighbours(
+        offsets, points, values, jnp.asarray(starts, jnp.int32), labels, weights, jnp.float32(0.7)
+    )
+
+
 def run_ensemble(rng: np.random.Generator) -> Any:
     part, trees, given = wide_part(rng), [tree(rng), tree(rng)], entries(rng)
+    near = stored_points(rng)
     layer = ensemble.LastLayer(normal(rng, B, D), normal(rng, 12, D), normal(rng, 12))
     halves = {"weight": jnp.float32(0.5), "tree_weight": jnp.float32(0.2)}
     return [
         jitted(
-            lambda *parts, k=k: ensemble.ensemble_topk(*parts, num_points=B, beam=2, k=k, **halves),
+            lambda near, *parts, k=k: ensemble.ensemble_topk(
+                *parts, num_points=B, near=near, beam=2, k=k, **halves
+            ),
+            near if with_near else None,
             part,
             trees,
             layer if with_layer else None,
             given,
         )
         for with_layer in (False, True)
+        for with_near in (False, True)
         for k in (3, 14)
     ]
 

@@ -13,7 +13,7 @@ from small_points import points_of
 
 from sparse_jax import xmc
 from sparse_jax.data import to_csr, weighting
-from sparse_jax.xmc import closed_form, inference, names
+from sparse_jax.xmc import closed_form, inference, names, neighbours
 from sparse_jax.xmc.soft_labels import Weighted
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -186,7 +186,8 @@ NAMES = tuple(f"w{'abcdefghij'[i // 20]}{'klmnopqrstuvwxyzabcd'[i % 20]}q" for i
 
 
 @pytest.mark.parametrize("preset", ["fast", pytest.param("accurate", marks=pytest.mark.slow)])
-def test_names_teach_what_few_points_cannot(preset):
+def test_names_teach_what_few_points_cannot(preset, monkeypatch):
+    monkeypatch.setattr(neighbours, "fit", lambda points: None)  # which know it as well
     n = dict(fast=400, accurate=500)[preset]
     points, test = named_points(0, by_name=True, n=n), named_points(1, by_name=True)
     plain = xmc.fit(points, preset=preset)

@@ -1,9 +1,10 @@
-// The best labels by the sum of a network, a wide part and label trees, without an array of the
-// scores of all labels:
+// The best labels by the sum of a network, a wide part, label trees and neighbours, without an array
+// of the scores of all labels:
 //
-//   score(l | x) = h.w_l + b_l + weight * (wide(l | x) + tree_weight * log(mean tree score + 1e-6))
+//   score(l | x) = h.w_l + b_l + weight * (wide(l | x) + tree_weight * log(mean tree score + 1e-6)
+//                                          + near_weight * share(l | x))
 //
-// A point touches few labels by the wide part and by the trees; every other one stays where its
+// A point touches few labels by the wide part, trees and neighbours; every other one stays where its
 // bias puts it. So without a network a point's time depends on what it touches alone, and with one
 // the touched labels are exceptions in a pass over the rows.
 #pragma once
@@ -16,6 +17,7 @@
 #include <limits>
 #include <vector>
 
+#include "sparse_jax/neighbours.h"
 #include "sparse_jax/scan_many.h"
 #include "sparse_jax/tree_search.h"
 #include "sparse_jax/wide.h"
@@ -29,6 +31,7 @@ struct EnsembleView {
   const int32_t* order;  // [N], labels by descending bias; not trusted
   float weight, tree_weight;
   std::vector<TreeView> trees;  // over the same labels
+  NeighboursView near;          // likewise
 
   int64_t num_labels() const { return wide.num_labels; }
   // What the trees add to the wide score of a label, from the sum of their scores.
@@ -69,12 +72,14 @@ class TouchedScores {
       });
     }
     for (const int32_t label : reached_) {
-      float& sum = sums_[static_cast<size_t>(label)];
-      if (!Untouched(sum)) continue;
-      sum = view.bias[label];
-      Reserve(1);
-      touched_[count_++] = label;
+      if (Untouched(sums_[static_cast<size_t>(label)])) Touch(label);
     }
+    if (!view.near.Say()) return;
+    nearest_.Run(view.near, batch, b, view.num_labels(), [&](int32_t label, float share) {
+      float& sum = sums_[static_cast<size_t>(label)];
+      if (Untouched(sum)) Touch(label);
+      sum += view.near.weight * share;
+    });
   }
 
   // Offers the touched labels and the first of the others, and forgets the point. What is forgotten
@@ -141,6 +146,12 @@ class TouchedScores {
     count_ = count;
   }
 
+  void Touch(int32_t label) {
+    Reserve(1);
+    sums_[static_cast<size_t>(label)] = view_->bias[label];
+    touched_[count_++] = label;
+  }
+
   void OfferOthers(int64_t k, TopK* best) const {
     const int64_t labels = view_->num_labels();
     for (int64_t i = 0; i < labels && k > 0; ++i) {
@@ -173,6 +184,7 @@ class TouchedScores {
   size_t count_ = 0;
   std::vector<int32_t> reached_;  // by the trees
   TreeSearch search_;
+  NearestPoints nearest_;
   std::vector<uint64_t> words_;
 };
 

@@ -12,6 +12,7 @@ from typing import Any
 from sparse_jax import xmc
 from sparse_jax.commands.parsing import Parser
 from sparse_jax.commands.xmc import table
+from sparse_jax.ops.neighbours import Neighbours
 from sparse_jax.xmc import tabular
 
 
@@ -55,9 +56,16 @@ def describe(model: xmc.Model) -> dict[str, Any]:
         "wide part": f"{model.wide.weights.size:,} weights",
         "trees": trees if model.trees else "none",
         "networks": networks if model.encoders else "none",
+        "neighbours": _neighbours(model.neighbours),
         "size": f"{model.nbytes() / 2**20:,.0f} MiB",
         **{name.replace("_", " "): json.dumps(value) for name, value in about.notes.items()},
     }
+
+
+def _neighbours(near: Neighbours | None) -> str:
+    if near is None:
+        return "none"
+    return f"of {near.num_points:,} points, at {float(near.weight):g} beside the wide part"
 
 
 if __name__ == "__main__":

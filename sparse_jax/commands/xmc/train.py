@@ -187,6 +187,7 @@ def _fit_preset(
     )
     assert model is not None  # this is the first process
     costs = runs[-1].costs() if runs else {}
+    near = model.neighbours
     shown = {
         "preset": args.preset,
         "seed": args.seed,
@@ -195,6 +196,8 @@ def _fit_preset(
         "trees": len(model.trees),
         "tree_weight": float(model.mix.tree_weight),
         "networks": len(model.encoders),
+        "neighbours": 0 if near is None else near.num_points,
+        "neighbour_weight": 0.0 if near is None else float(near.weight),
         "weights_sha256": digest(model),
     }
     kept = ("train_seconds", "madds", "dense_madds", "madds_saved")

@@ -1,0 +1,140 @@
+"""Neighbours: the training points nearest to a query, by an inverted index, and their labels.
+
+score(l | x) += weight · share(l | x), the share of near points that have label l. Where points come
+in near copies, a copy's labels say more than all that was learned from single words; elsewhere they
+say less, so held-out points choose the weight, and a model whose weight is 0 keeps no index.
+
+References:
+  Bhatia et al., Sparse Local Embeddings for Extreme Multi-label Classification, 2015: labels of
+  nearest points. Here likeness is that of the words themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp  # type: ignore[import-untyped]
+
+from sparse_jax.data import XmcData, to_csr
+from sparse_jax.ops.neighbours import Neighbours
+from sparse_jax.runtime.trees import owned
+from sparse_jax.xmc import inference, metrics
+from sparse_jax.xmc.copies import unit_rows
+from sparse_jax.xmc.model import Model
+from sparse_jax.xmc.soft_labels import Weighted
+
+WEIGHTS = (0.0, 0.4, 0.8)  # tried; the first that is level with the best is taken
+_ERRORS = 1.28  # standard errors by which that must be better than 0 (nine chances in ten): an
+# index takes memory, and a query's time
+_LONGEST = 2048  # points of a feature: one of more tells little of each and costs most of the time
+_VISITS = 1 << 16  # points that a query may touch, in the mean: some 100 µs
+
+
+def fit(points: Weighted) -> Neighbours | None:
+    """The index of weighted points, at a weight of 0.
+
+    Args:
+      points: with weighted values, and their labels' weights.
+
+    Returns:
+      `Neighbours`; None where no feature is rare enough, or a query would touch too many points.
+
+    Example:
+      >>> near = fit(Weighted(XmcData(
+      ...     np.array([0, 1, 2]), np.array([0, 1], np.int32), np.ones(2, np.float32),
+      ...     np.array([0, 1, 2]), np.array([4, 2], np.int32), num_features=2, num_labels=5), None))
+      >>> near.num_points, near.label_ids.tolist()
+      (2, [4, 2])
+    """
+    held = points.points
+    rows = unit_rows(held)
+    frequency = np.bincount(rows.indices, minlength=held.num_features)
+    frequency[frequency > _LONGEST] = 0
+    visits = float((frequency.astype(np.float64) ** 2).sum())
+    if not visits or visits > _VISITS * held.num_points:
+        return None
+    return _near(_index(rows, frequency > 0), to_csr(held, points.weights).labels, jnp.float32(0))
+
+
+def choose(model: Model, near: Neighbours | None, held_out: XmcData) -> Model:
+    """The model with neighbours at the least of WEIGHTS that is level with the best.
+
+    What is compared is the P@1 + P@5 of held-out points.
+
+    Args:
+      model: whose own parts are weighed.
+      near: of points that are not held out.
+      held_out: weighted points that no part has seen.
+    """
+    if near is None or not held_out.num_points:
+        return model
+    choices = [
+        dataclasses.replace(model, neighbours=dataclasses.replace(near, weight=jnp.float32(weight)))
+        for weight in WEIGHTS
+    ]
+    tried = [_quality(choice, held_out) for choice in choices]
+    best = max(tried, key=np.sum)
+    if not metrics.is_better(best, tried[0], errors=_ERRORS):
+        return model
+    return choices[max(1, metrics.first_level(tried))]
+
+
+def over(near: Neighbours, points: Weighted) -> Neighbours:
+    """An index of other points at the same weight; the old one where none is made."""
+    found = fit(points)
+    return near if found is None else dataclasses.replace(found, weight=near.weight)
+
+
+def add(near: Neighbours, points: Weighted, num_labels: int) -> Neighbours:
+    """The index with further weighted points, of as many features or more.
+
+    Features that stood in too many points to be kept stay out.
+    """
+    index = _matrix(near)
+    fresh = points.points.num_features - index.shape[0]
+    told = np.concatenate([np.diff(index.indptr) > 0, np.ones(fresh, bool)])
+    index.resize(points.points.num_features, index.shape[1])
+    index = sp.hstack([index, _index(unit_rows(points.points), told)], format="csr")
+    old = sp.csr_array(
+        (np.asarray(near.label_weights), np.asarray(near.label_ids), near.label_offsets),
+        shape=(near.num_points, num_labels),
+    )
+    new = to_csr(points.points, points.weights).labels
+    new.resize(new.shape[0], num_labels)
+    return _near(index, sp.vstack([old, new], format="csr"), near.weight)
+
+
+def _quality(model: Model, held_out: XmcData) -> np.ndarray:
+    """P@1 + P@5 of each point, float64 [n]."""
+    found = inference.best_of_all(model, held_out, k=min(5, model.num_labels))
+    hits = metrics.hits(found.ids, held_out.label_offsets, held_out.label_ids)
+    return hits[:, 0] + hits.mean(axis=1)
+
+
+def _index(rows: sp.csr_array, told: np.ndarray) -> sp.csr_array:
+    """Rows by feature, [F, P], of the features that are kept."""
+    index = sp.csr_array(rows.T.tocsr(), dtype=np.float32)
+    index.data[np.repeat(~told, np.diff(index.indptr))] = 0
+    index.eliminate_zeros()
+    return index
+
+
+def _matrix(near: Neighbours) -> sp.csr_array:
+    shape = near.offsets.size - 1, near.num_points
+    parts = np.array(near.values), np.array(near.point_ids), np.array(near.offsets)
+    return sp.csr_array(parts, shape=shape)
+
+
+def _near(index: sp.csr_array, labels: sp.csr_array, weight: jnp.ndarray) -> Neighbours:
+    index.sort_indices()
+    return Neighbours(
+        offsets=owned(np.asarray(index.indptr, np.int32)),
+        point_ids=owned(np.asarray(index.indices, np.int32)),
+        values=owned(np.asarray(index.data, np.float32)),
+        label_offsets=owned(np.asarray(labels.indptr, np.int32)),
+        label_ids=owned(np.asarray(labels.indices, np.int32)),
+        label_weights=owned(np.minimum(labels.data, 1).astype(np.float32)),
+        weight=weight,
+    )
