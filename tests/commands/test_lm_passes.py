@@ -102,6 +102,15 @@ def test_no_pass_begins_that_time_does_not_allow(text):
     assert next(run._batches(3 * run.per_epoch), None) is None
 
 
+def test_the_rate_ends_with_the_last_pass_that_time_allows(text):
+    run = make_run(text, *SMALL, "--epochs", "4", "--max-seconds", "10")
+    late = run.per_epoch - 1
+    assert run._scale(late, 6.0) < 2 / run.per_epoch  # one pass
+    assert run._scale(late, 4.5) == pytest.approx(0.5, abs=0.1)  # two
+    assert run._scale(late, 1.0) == pytest.approx(0.75, abs=0.1)  # four
+    assert run._scale(late // 2, 9.0) == pytest.approx(0.1, abs=0.01)  # less than one
+
+
 def test_patience_looks_at_one_pass_alone(text, monkeypatch):
     """A pass begins with an empty memory, so its first looks are worse than the last's end."""
     run = make_run(text, *SMALL, "--epochs", "2", "--patience", "2")

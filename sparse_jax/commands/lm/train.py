@@ -114,7 +114,7 @@ class Run:
         """Batches from a step on, pass after pass; `scale` is for the step to fill in."""
         first, start = divmod(start, self.per_epoch)
         for epoch in itertools.count(first):
-            if epoch and not self._time_for_a_pass(epoch):
+            if epoch and self._passes(self.clock.step, self.clock.now) <= epoch:
                 return
             for batch in batching.batches(
                 self.data.train,
@@ -128,16 +128,18 @@ class Run:
                 yield training.TrainingBatch(*batch, np.float32(0))
             start = 0
 
-    def _time_for_a_pass(self, done: int) -> bool:
-        """Whether one more as long as those done ends in time: what half a pass fills is worse."""
-        if self.args.max_seconds is None or self.clock.step % self.per_epoch:
-            return True
-        return self.clock.now * (done + 1) / done <= self.args.max_seconds
+    def _passes(self, step: int, seconds: float) -> int:
+        """Passes that time allows at the speed so far: what half a pass fills is worse."""
+        if self.args.max_seconds is None or not step:
+            return self.args.epochs
+        allowed = int(self.args.max_seconds * step / (max(seconds, 1e-9) * self.per_epoch))
+        begun = -(-step // self.per_epoch)
+        return min(self.args.epochs, max(allowed, begun))
 
     def _scale(self, step: int, seconds: float) -> float:
         return rates.scale(
             step,
-            steps=self.total_steps,
+            steps=self.per_epoch * self._passes(step, seconds),
             seconds=seconds,
             max_seconds=self.args.max_seconds,
         )
