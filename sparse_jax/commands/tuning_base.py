@@ -58,6 +58,8 @@ def train_base(
             str(args.seed),
             "--max-seconds",
             str(args.base_seconds),
+            "--epochs",
+            "1",
         ]
     )
     options.batch_size = train_lm.choose_batch_size(corpora.train.tokens.size)

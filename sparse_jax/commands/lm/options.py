@@ -62,8 +62,8 @@ def parse_args(argv: Sequence[str] | None = None, about: str | None = None) -> a
     add(
         "--epochs",
         type=int,
-        default=1,
-        help="passes over the text; the memory starts empty in each (1)",
+        default=2,
+        help="passes over the text; the memory starts empty in each (2)",
     )
     add("--lr", type=float, default=2e-3, help="peak rate of Adam, for all but the memory (2e-3)")
     add("--memory-lr", type=float, help="of the memory's Adagrad, which doesn't decay (0.15)")
