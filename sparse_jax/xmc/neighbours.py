@@ -25,7 +25,8 @@ from sparse_jax.xmc.copies import unit_rows
 from sparse_jax.xmc.model import Model
 from sparse_jax.xmc.soft_labels import Weighted
 
-WEIGHTS = (0.0, 0.4, 0.8)  # tried; the first that is level with the best is taken
+WEIGHTS = (0.0, 0.4, 0.8, 1.6, 3.2)  # tried; the first that is level with the best is taken
+_ALONE = 3  # of them without networks, whose logits are larger than margins
 _ERRORS = 1.28  # standard errors by which that must be better than 0 (nine chances in ten): an
 # index takes memory, and a query's time
 _LONGEST = 2048  # points of a feature: one of more tells little of each and costs most of the time
@@ -72,7 +73,7 @@ def choose(model: Model, near: Neighbours | None, held_out: XmcData) -> Model:
         return model
     choices = [
         dataclasses.replace(model, neighbours=dataclasses.replace(near, weight=jnp.float32(weight)))
-        for weight in WEIGHTS
+        for weight in (WEIGHTS if model.encoders else WEIGHTS[:_ALONE])
     ]
     tried = [_quality(choice, held_out) for choice in choices]
     best = max(tried, key=np.sum)
