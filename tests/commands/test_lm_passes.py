@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from sparse_jax.commands.lm import report
 from sparse_jax.commands.lm import train as train_lm
 from sparse_jax.lm import evaluate, training
 from sparse_jax.lm.text import python_topics
@@ -126,3 +127,11 @@ def test_patience_looks_at_one_pass_alone(text, monkeypatch):
     for run.clock.step in seen:
         told.append(run._validate(types.SimpleNamespace(write=lambda _: None), run.state))
     assert told == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize(
+    ("step", "share"), [(0, None), (7, None), (10, None), (11, "10%"), (19, "90%"), (30, None)]
+)
+def test_a_later_pass_that_is_cut_short_is_told(step, share):
+    told = report.unfilled_memory(step, 10)
+    assert told is None if share is None else share in told and "--resume" in told

@@ -142,3 +142,19 @@ def print_table(results: dict[str, Any]) -> None:
     for name, value in rows:
         print(f"  {name:<22} {value}")
     print()
+
+
+def unfilled_memory(step: int, per_epoch: int) -> str | None:
+    """What to say of a training that ends within a later pass; None elsewhere.
+
+    Args:
+      step: of the whole training.
+      per_epoch: steps of a pass.
+    """
+    passes, into = divmod(step, per_epoch)
+    if not passes or not into:
+        return None
+    return (
+        f"note: the memory holds {into / per_epoch:.0%} of the text, as pass {passes + 1} began "
+        "with an empty one: the model is worse than after a whole pass; --resume goes on"
+    )

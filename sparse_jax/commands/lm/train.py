@@ -28,8 +28,7 @@ from tqdm import tqdm
 from sparse_jax import lm, optim
 from sparse_jax.commands import spending
 from sparse_jax.commands.checks import check_target
-from sparse_jax.commands.lm import options
-from sparse_jax.commands.lm.report import cost, count_parameters, print_table, unknown
+from sparse_jax.commands.lm import options, report
 from sparse_jax.commands.report import finite, tell
 from sparse_jax.commands.resuming import check_same_args, fixed_args
 from sparse_jax.lm import batching, evaluate, model, training
@@ -234,6 +233,8 @@ class Run:
         if reason == "interrupt":
             where = f", saved in {self.args.checkpoint}" if self.args.checkpoint else ""
             print(f"\ninterrupted at step {self.clock.step} of {self.total_steps}{where}")
+            if told := report.unfilled_memory(self.clock.step, self.per_epoch):
+                print(told)
         return reason == "interrupt"
 
     def model(self) -> lm.LanguageModel:
@@ -284,14 +285,14 @@ class Run:
         )
         memory = self.state.memory
         return {
-            "parameters": count_parameters(self.state),
+            "parameters": report.count_parameters(self.state),
             "tokens_per_second": self.tokens / max(self.clock.seconds, 1e-9),
             "test_perplexity": score.perplexity,
             "test_bits_per_byte": score.bits_per_byte,
             "test_unknown_share": self.data.test.unknown_share,
             "validation_unknown_share": self.data.validation.unknown_share,
             "peak_rss_bytes": peak_rss_bytes(),
-            **cost(self.config, self.args.active, self.args.batch_size),
+            **report.cost(self.config, self.args.active, self.args.batch_size),
             "test_tokens": score.tokens,
             "vocabulary": self.config.vocabulary,
             "train_tokens": self.data.train.tokens.size,
@@ -361,7 +362,8 @@ def load(args: argparse.Namespace) -> lm_data.Data:
     args.batch_size = args.batch_size or choose_batch_size(data.train.tokens.size)
     print(
         f"{data.train.tokens.size:,} training tokens in {data.train.num_documents:,} "
-        f"documents, {data.test.tokens.size:,} test tokens{unknown(data.test.unknown_share)}, "
+        f"documents, {data.test.tokens.size:,} test tokens"
+        f"{report.unknown(data.test.unknown_share)}, "
         f"vocabulary of {data.vocabulary.size:,}",
         flush=True,
     )
@@ -384,7 +386,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print_table(results)
+    report.print_table(results)
     tell(results | spending.spent(args), args.json)
     return 0
 
