@@ -62,10 +62,15 @@ def shares(near: Neighbours, entries: Entries, num_points: int, num_labels: int)
     power = jnp.where(best > 0, best / jnp.maximum(best[:, :1], jnp.float32(1e-30)), jnp.float32(0))
     for _ in range(_SQUARED):
         power = power * power
-    rows = jnp.arange(num_points)[:, None]
-    of_points = jnp.zeros((num_points, stored), jnp.float32).at[rows, ids].set(power)
-    counts = jnp.diff(near.label_offsets)
-    owners = jnp.repeat(jnp.arange(stored), counts, total_repeat_length=near.label_ids.size)
-    said = of_points[:, owners] * near.label_weights[None, :]
-    totals = jnp.zeros((num_points, num_labels), jnp.float32).at[:, near.label_ids].add(said)
+    owners = jnp.repeat(
+        jnp.arange(stored), jnp.diff(near.label_offsets), total_repeat_length=near.label_ids.size
+    )
+
+    def one(given: tuple[jax.Array, jax.Array]) -> jax.Array:
+        own, points = given
+        said = jnp.zeros(stored, jnp.float32).at[points].set(own)[owners] * near.label_weights
+        return jnp.zeros(num_labels, jnp.float32).at[near.label_ids].add(said)
+
+    # One point after the other: all at once would take an array of points x stored labels.
+    totals = jax.lax.map(one, (power, ids))
     return totals / jnp.maximum(jnp.sum(power, axis=1, keepdims=True), jnp.float32(1))
