@@ -59,17 +59,19 @@ def shares(near: Neighbours, entries: Entries, num_points: int, num_labels: int)
     likeness = jnp.where(jnp.isfinite(likeness), likeness, jnp.float32(0))
     # Behind the barrier XLA:CPU keeps its fast top_k.
     best, ids = jax.lax.optimization_barrier(jax.lax.top_k(likeness, min(NEAR, stored)))
-    power = jnp.where(best > 0, best / jnp.maximum(best[:, :1], jnp.float32(1e-30)), jnp.float32(0))
+    first = jnp.where(best[:, :1] > 0, best[:, :1], jnp.float32(1))
+    power = jnp.where(best > 0, best / first, jnp.float32(0))
     for _ in range(_SQUARED):
         power = power * power
     owners = jnp.repeat(
         jnp.arange(stored), jnp.diff(near.label_offsets), total_repeat_length=near.label_ids.size
     )
+    labels = jnp.where(near.label_ids < 0, num_labels, near.label_ids)
 
     def one(given: tuple[jax.Array, jax.Array]) -> jax.Array:
         own, points = given
         said = jnp.zeros(stored, jnp.float32).at[points].set(own)[owners] * near.label_weights
-        return jnp.zeros(num_labels, jnp.float32).at[near.label_ids].add(said)
+        return jnp.zeros(num_labels, jnp.float32).at[labels].add(said, mode="drop")
 
     # One point after the other: all at once would take an array of points x stored labels.
     totals = jax.lax.map(one, (power, ids))

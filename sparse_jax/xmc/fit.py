@@ -263,7 +263,11 @@ def _mix(
         added, chosen = _closed_form(job, early, rest, held_out, counts)
     early = closed_form.add(early, added, chosen)
     if not (trained.ended or job.interrupt.ended):
+        job.progress("neighbours", 0, 1, "")
         early = neighbours.choose(early, neighbours.fit(rest), held_out)
+        near = early.neighbours
+        said = "none help" if near is None else f"at {float(near.weight):g}"
+        job.progress("neighbours", 1, 1, said)
     early = mixing.calibrate(early, held_out)
     whole = assemble(idf, parts.linear, trained.trees if early.trees else [], kept, about)
     model = closed_form.add(whole, added, chosen)

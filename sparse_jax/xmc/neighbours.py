@@ -30,6 +30,8 @@ _ALONE = 3  # of them without networks, whose logits are larger than margins
 _ERRORS = 1.28  # standard errors by which that must be better than 0 (nine chances in ten): an
 # index takes memory, and a query's time
 _LONGEST = 2048  # points of a feature: one of more tells little of each and costs most of the time
+_HELD_OUT = 20  # points, below which nothing can be told
+_MOST = 2**31 - 1  # entries, and labels
 _VISITS = 1 << 16  # points that a query may touch, in the mean: some 100 µs
 
 
@@ -54,7 +56,7 @@ def fit(points: Weighted) -> Neighbours | None:
     frequency = np.bincount(rows.indices, minlength=held.num_features)
     frequency[frequency > _LONGEST] = 0
     visits = float((frequency.astype(np.float64) ** 2).sum())
-    if not visits or visits > _VISITS * held.num_points:
+    if not visits or visits > _VISITS * held.num_points or held.label_ids.size > _MOST:
         return None
     return _near(_index(rows, frequency > 0), to_csr(held, points.weights).labels, jnp.float32(0))
 
@@ -69,7 +71,7 @@ def choose(model: Model, near: Neighbours | None, held_out: XmcData) -> Model:
       near: of points that are not held out.
       held_out: weighted points that no part has seen.
     """
-    if near is None or not held_out.num_points:
+    if near is None or held_out.num_points < _HELD_OUT:
         return model
     choices = [
         dataclasses.replace(model, neighbours=dataclasses.replace(near, weight=jnp.float32(weight)))
@@ -88,23 +90,37 @@ def over(near: Neighbours, points: Weighted) -> Neighbours:
     return near if found is None else dataclasses.replace(found, weight=near.weight)
 
 
-def add(near: Neighbours, points: Weighted, num_labels: int) -> Neighbours:
+def add(near: Neighbours, points: Weighted, num_labels: int, *, usual: np.ndarray) -> Neighbours:
     """The index with further weighted points, of as many features or more.
 
-    Features that stood in too many points to be kept stay out.
+    Args:
+      near: what there is; every further point is added, also one that it has.
+      points: the new ones, numbered as the index.
+      num_labels: N.
+      usual: bool [F], features that some points of the index had, or a sample of many: those that
+        it holds no points of were in too many, and stay out.
+
+    Raises:
+      ValueError: if its entries or labels would exceed 2^31 - 1.
     """
     index = _matrix(near)
-    fresh = points.points.num_features - index.shape[0]
-    told = np.concatenate([np.diff(index.indptr) > 0, np.ones(fresh, bool)])
     index.resize(points.points.num_features, index.shape[1])
+    told = (np.diff(index.indptr) > 0) | ~usual
     index = sp.hstack([index, _index(unit_rows(points.points), told)], format="csr")
+    index = _only(index, np.diff(index.indptr) <= _LONGEST)
     old = sp.csr_array(
         (np.asarray(near.label_weights), np.asarray(near.label_ids), near.label_offsets),
         shape=(near.num_points, num_labels),
     )
     new = to_csr(points.points, points.weights).labels
     new.resize(new.shape[0], num_labels)
-    return _near(index, sp.vstack([old, new], format="csr"), near.weight)
+    labels = sp.vstack([old, new], format="csr")
+    if max(index.nnz, labels.nnz) > _MOST:
+        raise ValueError(
+            f"points bring the index of neighbours to {max(index.nnz, labels.nnz):,} entries: must "
+            f"be at most {_MOST:,}; train a new model on all points"
+        )
+    return _near(index, labels, near.weight)
 
 
 def _quality(model: Model, held_out: XmcData) -> np.ndarray:
@@ -116,8 +132,11 @@ def _quality(model: Model, held_out: XmcData) -> np.ndarray:
 
 def _index(rows: sp.csr_array, told: np.ndarray) -> sp.csr_array:
     """Rows by feature, [F, P], of the features that are kept."""
-    index = sp.csr_array(rows.T.tocsr(), dtype=np.float32)
-    index.data[np.repeat(~told, np.diff(index.indptr))] = 0
+    return _only(sp.csr_array(rows.T.tocsr(), dtype=np.float32), told)
+
+
+def _only(index: sp.csr_array, kept: np.ndarray) -> sp.csr_array:
+    index.data[np.repeat(~kept, np.diff(index.indptr))] = 0
     index.eliminate_zeros()
     return index
 

@@ -126,7 +126,8 @@ def update(
     )
     if grown.neighbours is not None:
         fresh = Weighted(weighted.take(np.arange(points.num_points)))
-        near = neighbours.add(grown.neighbours, fresh, num_labels)
+        usual = np.bincount(kept.feature_ids, minlength=num_features) > 0
+        near = neighbours.add(grown.neighbours, fresh, num_labels, usual=usual)
         grown = dataclasses.replace(grown, neighbours=near)
     return _with_rows(grown, weighted, new) if grown.encoders else grown
 

@@ -26,6 +26,7 @@ from kneser_ney import KneserNey, modified_discounts  # noqa: E402
 from sparse_jax import lm  # noqa: E402
 from sparse_jax.commands.lm import evaluate as eval_lm  # noqa: E402
 from sparse_jax.commands.lm import generate  # noqa: E402
+from sparse_jax.commands.lm import options as lm_options  # noqa: E402
 from sparse_jax.commands.lm import train as train_lm  # noqa: E402
 from sparse_jax.lm import corpus as lm_data  # noqa: E402
 from sparse_jax.lm.text import Corpus, python_topics  # noqa: E402
@@ -80,8 +81,8 @@ def test_trains_and_reports(model):
 
 def test_rows_of_bfloat16_reach_the_model():
     given = train_lm.parse_args(["x.txt", "--dtype", "bfloat16"])
-    assert train_lm.make_config(given, 100).dtype == "bfloat16"
-    assert train_lm.make_config(train_lm.parse_args(["x.txt"]), 100).dtype == "float32"
+    assert lm_options.make_config(given, 100).dtype == "bfloat16"
+    assert lm_options.make_config(train_lm.parse_args(["x.txt"]), 100).dtype == "float32"
 
 
 @pytest.mark.slow

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import types
-
 import jax
 import numpy as np
 import pytest
 
 from sparse_jax.commands.lm import report
 from sparse_jax.commands.lm import train as train_lm
-from sparse_jax.lm import evaluate, training
+from sparse_jax.lm import training
 from sparse_jax.lm.text import python_topics
 from sparse_jax.runtime.checkpoint import read_extra
 
@@ -91,42 +89,28 @@ def test_the_memory_is_emptied_once_before_each_later_pass(text, monkeypatch):
     assert int(np.asarray(run.state.memory.counts).max()) <= run.data.train.tokens.size
 
 
-def test_no_pass_begins_that_time_does_not_allow(text):
+@pytest.mark.parametrize(("each", "passes"), [(11.0, 1), (4.9, 1), (4.6, 2), (1.0, 4)])
+def test_as_many_passes_begin_as_time_allows(text, each, passes, capsys):
+    """Decided halfway through the first, with a twentieth to spare, whatever comes later."""
     run = make_run(text, *SMALL, "--epochs", "4", "--max-seconds", "10")
-    run.clock.step, run.clock.seconds = run.per_epoch, 5.0
-    assert next(run._batches(run.per_epoch), None) is not None
-    run.clock.seconds = 5.1
-    assert next(run._batches(run.per_epoch), None) is None
-    run.clock.step += 1  # a pass that is begun goes on
-    assert next(run._batches(run.per_epoch + 1), None) is not None
-    run.clock.step, run.clock.seconds = 3 * run.per_epoch, 7.6
-    assert next(run._batches(3 * run.per_epoch), None) is None
+    assert run._passes() == 4
+    half = (run.per_epoch + 1) // 2
+    run.clock.step, run.clock.seconds = half, each * half / run.per_epoch
+    left = 1 - half / (passes * run.per_epoch)
+    assert run._scale(half, 0.0) == pytest.approx(left, abs=0.05)
+    assert (f"time allows {passes} of 4 passes" in capsys.readouterr().out) == (passes < 4)
+    run.clock.step, run.clock.seconds = run.per_epoch, 9.0
+    for begun in range(1, 5):
+        found = next(run._batches(begun * run.per_epoch), None)
+        assert (found is None) == (begun >= passes) or begun == 4
 
 
-def test_the_rate_ends_with_the_last_pass_that_time_allows(text):
-    run = make_run(text, *SMALL, "--epochs", "4", "--max-seconds", "10")
-    late = run.per_epoch - 1
-    assert run._scale(late, 6.0) < 2 / run.per_epoch  # one pass
-    assert run._scale(late, 4.5) == pytest.approx(0.5, abs=0.1)  # two
-    assert run._scale(late, 1.0) == pytest.approx(0.75, abs=0.1)  # four
-    assert run._scale(late // 2, 9.0) == pytest.approx(0.1, abs=0.01)  # less than one
-
-
-def test_patience_looks_at_one_pass_alone(text, monkeypatch):
-    """A pass begins with an empty memory, so its first looks are worse than the last's end."""
-    run = make_run(text, *SMALL, "--epochs", "2", "--patience", "2")
-    run.state = types.SimpleNamespace(params=None, memory=None, lsh=None)
-    steps = [run.per_epoch - 1, run.per_epoch, run.per_epoch + 1, run.per_epoch + 2]
-    seen = dict(
-        zip([*steps, steps[-1] + 1, steps[-1] + 2], [9.0, 8.0, 20.0, 15.0, 16.0, 17.0], strict=True)
-    )
-    monkeypatch.setattr(
-        evaluate, "score", lambda *_, **__: types.SimpleNamespace(perplexity=seen[run.clock.step])
-    )
-    told = []
-    for run.clock.step in seen:
-        told.append(run._validate(types.SimpleNamespace(write=lambda _: None), run.state))
-    assert told == [False] * 5 + [True]
+def test_a_checkpoint_of_passes_over_one_memory_is_refused(text, tmp_path, monkeypatch):
+    run = make_run(text, *SMALL, "--checkpoint", str(tmp_path), "--resume")
+    former = {"data": run.data.record.as_json(), "args": {}}
+    monkeypatch.setattr(train_lm, "read_checkpoint", lambda path: former)
+    with pytest.raises(ValueError, match="earlier version, whose passes shared one memory"):
+        run.start()
 
 
 @pytest.mark.parametrize(
@@ -134,4 +118,4 @@ def test_patience_looks_at_one_pass_alone(text, monkeypatch):
 )
 def test_a_later_pass_that_is_cut_short_is_told(step, share):
     told = report.unfilled_memory(step, 10)
-    assert told is None if share is None else share in told and "--resume" in told
+    assert told is None if share is None else share in told

@@ -80,7 +80,8 @@ def test_points_added_are_as_if_all_were_indexed():
     weights = np.linspace(0.1, 2, points.label_ids.size).astype(np.float32)
     whole = neighbours.fit(Weighted(points, weights))
     near = neighbours.fit(Weighted(first, weights[:300]))
-    grown = neighbours.add(near, Weighted(second, weights[300:]), LABELS)
+    usual = np.ones(WORDS, bool)
+    grown = neighbours.add(near, Weighted(second, weights[300:]), LABELS, usual=usual)
     jax.tree.map(np.testing.assert_array_equal, grown, whole)
     assert float(whole.label_weights.max()) == 1.0
 
@@ -94,10 +95,30 @@ def test_features_of_too_many_points_are_left_out(monkeypatch):
     assert counts[0] == 0 and (counts[1:] == 110).all()
     # The length is that of all features.
     np.testing.assert_allclose(near.values, np.sqrt(0.5), rtol=1e-6)
-    later = neighbours.add(near, Weighted(points.take(np.arange(5))), 1)
+    usual = np.ones(21, bool)
+    later = neighbours.add(near, Weighted(points.take(np.arange(5))), 1, usual=usual)
     assert np.diff(np.asarray(later.offsets))[0] == 0
+    # A list that grows too long is left out as well.
+    later = neighbours.add(near, Weighted(points), 1, usual=usual)
+    assert not np.diff(np.asarray(later.offsets)).any()
     monkeypatch.setattr(neighbours, "_VISITS", 1)
     assert neighbours.fit(Weighted(points)) is None
+
+
+def test_a_feature_that_no_point_had_is_indexed_with_the_first_that_has_it():
+    """Its id may lie within the model's: hashed features, a vocabulary from elsewhere."""
+    first = dataclasses.replace(copies(0, 3000, alike=True), num_features=WORDS + 9)
+    fresh = points_of([({3}, {0: 1.0, WORDS + 4: 1.0})] * EACH, WORDS + 9, LABELS)
+    near = xmc.update(xmc.fit(first), fresh).neighbours
+    counts = np.diff(np.asarray(near.offsets))
+    assert counts[WORDS + 4] == EACH and not counts[WORDS + 5 :].any()
+
+
+def test_few_held_out_points_choose_nothing(model):
+    bare, points = dataclasses.replace(model, neighbours=None), copies(5, 60, alike=True)
+    near = neighbours.fit(Weighted(points))
+    assert neighbours.choose(bare, near, points.take(np.arange(19))) is bare
+    assert neighbours.choose(bare, near, points).neighbours is not None
 
 
 def test_dense_points_have_no_index():

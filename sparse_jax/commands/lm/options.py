@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from sparse_jax.commands import checks, spending
+from sparse_jax.lm import model
 
 # They are None until given, so that one without effect can be told from one that was left alone.
 DEFAULTS = {
@@ -112,3 +113,16 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         checks.no_effect(parser, args, ("memory_lr", "dtype"), "with --rows 0, which has no memory")
     if not args.checkpoint:
         checks.no_effect(parser, args, ("save_every",), "without --checkpoint DIR")
+
+
+def make_config(args: argparse.Namespace, vocabulary_size: int) -> model.Config:
+    """The static sizes."""
+    return model.Config(
+        vocabulary=vocabulary_size,
+        rows=args.rows,
+        dtype=args.dtype,
+        hidden=args.hidden,
+        inner=2 * args.hidden,
+        evidence=not args.no_evidence,
+        pairs=args.pairs,
+    )

@@ -156,5 +156,5 @@ def unfilled_memory(step: int, per_epoch: int) -> str | None:
         return None
     return (
         f"note: the memory holds {into / per_epoch:.0%} of the text, as pass {passes + 1} began "
-        "with an empty one: the model is worse than after a whole pass; --resume goes on"
+        "with an empty one: the model may be worse than after a whole pass"
     )

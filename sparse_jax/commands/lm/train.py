@@ -59,29 +59,17 @@ def choose_batch_size(train_tokens: int) -> int:
     return max([128, *(size for size in (256, 512, 1024) if train_tokens >= 800 * size)])
 
 
-def make_config(args: argparse.Namespace, vocabulary_size: int) -> model.Config:
-    """The static sizes."""
-    return model.Config(
-        vocabulary=vocabulary_size,
-        rows=args.rows,
-        dtype=args.dtype,
-        hidden=args.hidden,
-        inner=2 * args.hidden,
-        evidence=not args.no_evidence,
-        pairs=args.pairs,
-    )
-
-
 class Run:
     """One training run: compiled step, state, and what it has seen."""
 
     def __init__(self, args: argparse.Namespace, data: lm_data.Data) -> None:
         self.args, self.data = args, data
-        self.config = make_config(args, data.vocabulary.size)
+        self.config = options.make_config(args, data.vocabulary.size)
         self.length, self.runs = 32, args.batch_size // 32
         self.per_epoch = batching.num_batches(data.train, self.runs, self.length)
         self.total_steps = self.per_epoch * args.epochs
         self.clock, self.tokens = loop.Clock(), 0
+        self.planned: int | None = None  # passes, once that is known
         self.history: list[dict[str, float]] = []
         self.tx = optim.rowwise(optax.scale_by_adam())
         self.counts = np.bincount(data.train.tokens, minlength=data.vocabulary.size)
@@ -113,7 +101,7 @@ class Run:
         """Batches from a step on, pass after pass; `scale` is for the step to fill in."""
         first, start = divmod(start, self.per_epoch)
         for epoch in itertools.count(first):
-            if epoch and self._passes(self.clock.step, self.clock.now) <= epoch:
+            if epoch and self._passes() <= epoch:
                 return
             for batch in batching.batches(
                 self.data.train,
@@ -127,18 +115,26 @@ class Run:
                 yield training.TrainingBatch(*batch, np.float32(0))
             start = 0
 
-    def _passes(self, step: int, seconds: float) -> int:
-        """Passes that time allows at the speed so far: what half a pass fills is worse."""
-        if self.args.max_seconds is None or not step:
-            return self.args.epochs
-        allowed = int(self.args.max_seconds * step / (max(seconds, 1e-9) * self.per_epoch))
-        begun = -(-step // self.per_epoch)
-        return min(self.args.epochs, max(allowed, begun))
+    def _passes(self) -> int:
+        """Passes that time allows: what half a pass fills is worse.
+
+        Decided once, halfway through the first, so that the rate falls along one line from there.
+        """
+        step, args = self.clock.step, self.args
+        if args.max_seconds is None:
+            return args.epochs
+        if not self.planned and 2 * step >= self.per_epoch:
+            each = max(self.clock.now, 1e-9) * self.per_epoch / step
+            begun = -(-step // self.per_epoch)
+            self.planned = min(args.epochs, max(int(0.95 * args.max_seconds / each), begun))
+            if self.planned < args.epochs:
+                tqdm.write(f"time allows {self.planned} of {args.epochs} passes")
+        return self.planned or args.epochs
 
     def _scale(self, step: int, seconds: float) -> float:
         return rates.scale(
             step,
-            steps=self.per_epoch * self._passes(step, seconds),
+            steps=self.per_epoch * self._passes(),
             seconds=seconds,
             max_seconds=self.args.max_seconds,
         )
@@ -160,6 +156,7 @@ class Run:
             "data": self.data.record.as_json(),
             "clock": self.clock.record(),
             "tokens": self.tokens,
+            "passes": self.planned,
             "history": finite(self.history),
         }
         # A state of 5 GB: the one before goes as soon as the new one is whole.
@@ -174,12 +171,17 @@ class Run:
                 f"{self.args.checkpoint} was trained on other data; {'; '.join(differ)}: resume "
                 "with the same text, or start anew in another directory"
             )
+        if "passes" not in extra:
+            raise ValueError(
+                f"{self.args.checkpoint} was saved by an earlier version, whose passes shared one "
+                "memory: start anew in another directory"
+            )
         check_same_args(self.args, model.FORMER | extra["args"])
         found = checkpoint.restore(self.args.checkpoint, jax.eval_shape(self._make_state))
         assert found is not None
         self.state, _ = found
         self.clock = loop.Clock(**extra["clock"])
-        self.tokens = extra["tokens"]
+        self.tokens, self.planned = extra["tokens"], extra["passes"]
         self.history = [{n: as_float(x) for n, x in entry.items()} for entry in extra["history"]]
         print(f"resumed at step {self.clock.step} of {self.total_steps}")
 
@@ -230,11 +232,11 @@ class Run:
             )
         if self.args.checkpoint:
             lm.save(self.model(), self.args.checkpoint)
+        if told := report.unfilled_memory(self.clock.step, self.per_epoch):
+            print(told)
         if reason == "interrupt":
             where = f", saved in {self.args.checkpoint}" if self.args.checkpoint else ""
             print(f"\ninterrupted at step {self.clock.step} of {self.total_steps}{where}")
-            if told := report.unfilled_memory(self.clock.step, self.per_epoch):
-                print(told)
         return reason == "interrupt"
 
     def model(self) -> lm.LanguageModel:
