@@ -4,8 +4,8 @@
     python scripts/baseline_lm.py kn FILE --test FILE
     python scripts/baseline_lm.py transformer FILE --test FILE --max-seconds 1800
 
-The third baseline, the same trunk without memories, is `train_lm.py --rows 0 --no-evidence`, in as many
-passes as what it stands beside.
+The third baseline, the same trunk without memories, is `train_lm.py --rows 0 --no-evidence`, in
+as many passes as what it stands beside.
 """
 
 from __future__ import annotations
