@@ -264,7 +264,7 @@ def _mix(
     early = closed_form.add(early, added, chosen)
     if not (trained.ended or job.interrupt.ended):
         job.progress("neighbours", 0, 1, "")
-        early = neighbours.choose(early, neighbours.fit(rest), held_out)
+        early = neighbours.choose(early, rest, held_out)
         near = early.neighbours
         said = "none help" if near is None else f"at {float(near.weight):g}"
         job.progress("neighbours", 1, 1, said)

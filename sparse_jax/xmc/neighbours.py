@@ -52,26 +52,27 @@ def fit(points: Weighted) -> Neighbours | None:
       (2, [4, 2])
     """
     held = points.points
-    rows = unit_rows(held)
-    frequency = np.bincount(rows.indices, minlength=held.num_features)
+    frequency = np.bincount(held.feature_ids, minlength=held.num_features)
     frequency[frequency > _LONGEST] = 0
     visits = float((frequency.astype(np.float64) ** 2).sum())
     if not visits or visits > _VISITS * held.num_points or held.label_ids.size > _MOST:
         return None
-    return _near(_index(rows, frequency > 0), to_csr(held, points.weights).labels, jnp.float32(0))
+    index = _index(unit_rows(held), frequency > 0)
+    return _near(index, to_csr(held, points.weights).labels, jnp.float32(0))
 
 
-def choose(model: Model, near: Neighbours | None, held_out: XmcData) -> Model:
+def choose(model: Model, points: Weighted, held_out: XmcData) -> Model:
     """The model with neighbours at the least of WEIGHTS that is level with the best.
 
     What is compared is the P@1 + P@5 of held-out points.
 
     Args:
       model: whose own parts are weighed.
-      near: of points that are not held out.
+      points: those that are not held out, and may be kept.
       held_out: weighted points that no part has seen.
     """
-    if near is None or held_out.num_points < _HELD_OUT:
+    near = fit(points) if held_out.num_points >= _HELD_OUT else None
+    if near is None:
         return model
     choices = [
         dataclasses.replace(model, neighbours=dataclasses.replace(near, weight=jnp.float32(weight)))

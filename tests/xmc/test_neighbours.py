@@ -116,9 +116,8 @@ def test_a_feature_that_no_point_had_is_indexed_with_the_first_that_has_it():
 
 def test_few_held_out_points_choose_nothing(model):
     bare, points = dataclasses.replace(model, neighbours=None), copies(5, 60, alike=True)
-    near = neighbours.fit(Weighted(points))
-    assert neighbours.choose(bare, near, points.take(np.arange(19))) is bare
-    assert neighbours.choose(bare, near, points).neighbours is not None
+    assert neighbours.choose(bare, Weighted(points), points.take(np.arange(19))) is bare
+    assert neighbours.choose(bare, Weighted(points), points).neighbours is not None
 
 
 def test_dense_points_have_no_index():
@@ -143,8 +142,9 @@ def test_without_held_out_points_nothing_is_chosen(model):
     near = neighbours.fit(Weighted(points))
     assert float(near.weight) == 0.0
     bare = dataclasses.replace(model, neighbours=None)
-    assert neighbours.choose(bare, near, points.take(np.arange(0))) is bare
-    assert neighbours.choose(bare, None, points) is bare
+    assert neighbours.choose(bare, Weighted(points), points.take(np.arange(0))) is bare
+    nobody = Weighted(points.take(np.arange(0)))  # of whom there is no index
+    assert neighbours.choose(bare, nobody, points) is bare
 
 
 def test_a_weight_of_nothing_changes_no_score(model):
