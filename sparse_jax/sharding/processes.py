@@ -14,19 +14,22 @@ import os
 import platform
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from sparse_jax.sharding import joining
+from sparse_jax.sharding import joining, meeting
 
 LOST = 75
 """Exit status of a process that ends because another one did."""
 
 LATE = 30 * 86_400
 """Seconds to wait for a process that works as long as it needs; one that is gone is missed soon."""
+
+AT_ONCE, BY_HAND = 50, 300
+"""Seconds to wait for the others, where all are started together and where someone starts each."""
 
 _HEARTBEAT = 30  # seconds until a process that is gone, and was in no collective, is missed
 _PACKAGES = ("jax", "jaxlib", "numpy", "sparse_jax")
@@ -40,7 +43,8 @@ def initialize(
     *,
     shards: int | None = None,
     options: Any = None,
-    timeout: int = 60,
+    timeout: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> None:
     """Joins the processes of a run. Call it first, before JAX has touched a device.
 
@@ -55,16 +59,20 @@ def initialize(
       process: which one this is, from 0.
       shards: devices of all processes together, a multiple of `processes`; None: one each.
       options: JSON values that must be the same everywhere, such as a command's arguments.
-      timeout: seconds to wait for the others.
+      timeout: seconds to wait for the others; None: 300 where the three arguments above
+        are given, which is by hand; otherwise 50.
+      tell: is called with a line that says who is missing, if that takes longer than 5 seconds.
 
     Raises:
       ValueError: if the arguments or what the environment says don't fit together, or processes
         differ.
-      RuntimeError: if the others can't be reached.
+      RuntimeError: if not all have come in time; it names those that are missing.
 
     Example:
       >>> initialize(processes=1)
     """
+    if timeout is None:  # who names all three starts each process by hand
+        timeout = AT_ONCE if None in (coordinator, processes, process) else BY_HAND
     place = joining.find(coordinator, processes, process)
     processes, process = place.processes, place.process
     shards = processes if shards is None else shards
@@ -75,6 +83,7 @@ def initialize(
     if processes == 1:
         return
     where, own = joining.addresses(place)
+    meeting.meet(joining.split_address(where), processes, process, timeout=timeout, tell=tell)
     try:
         jax.distributed.initialize(
             where,
@@ -82,14 +91,14 @@ def initialize(
             process,
             None if place.device is None else [place.device],
             "deactivate",  # no second look at the environment: the place is known
-            initialization_timeout=timeout,
+            initialization_timeout=AT_ONCE,
             heartbeat_timeout_seconds=_HEARTBEAT,
             coordinator_bind_address=where,
         )
     except Exception as error:
         raise RuntimeError(
             f"coordinator = {where!r}: process {process} of {processes} did not meet the "
-            f"others in {timeout} s; start all of them, and let them reach this port "
+            f"others in {AT_ONCE} s; start all of them, and let them reach this port "
             f"({str(error).splitlines()[0][:200]})"
         ) from error
     _listen_at(own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from collections.abc import Iterator
 
 from sparse_jax import data, sharding, xmc
@@ -23,6 +24,11 @@ def add_options(parser: argparse.ArgumentParser, about: str) -> argparse._Argume
     return group
 
 
+def tell_waiting(line: str) -> None:
+    """Says who is waited for."""
+    print(line, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def joined(args: argparse.Namespace) -> Iterator[bool]:
     """The others of a run, if there are any; whether this is the first process.
@@ -39,7 +45,7 @@ def joined(args: argparse.Namespace) -> Iterator[bool]:
         return
     _check(args, count)
     with sharding.hard_exit():
-        sharding.initialize(*given, options=[args.preset, args.seed])
+        sharding.initialize(*given, options=[args.preset, args.seed], tell=tell_waiting)
         yield processes.here()[0] == 0
         processes.barrier("the command's end", timeout=processes.LATE)
 

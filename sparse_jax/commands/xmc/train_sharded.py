@@ -121,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 args.process,
                 shards=args.shards,
                 options=vars(options) | {"saves": [args.save_every, args.resume]},
+                tell=joining.tell_waiting,
             )
             first = jax.process_index() == 0
             if first:
@@ -189,7 +190,7 @@ def _digest(model: xmc.Model) -> str:
     found = hashlib.sha256()
     parts = (model.encoders, model.output, model.output_bias, model.mix.curve)
     for leaf in jax.tree.leaves(parts):
-        found.update(np.asarray(leaf).tobytes())
+        found.update(np.ascontiguousarray(leaf).data)
     return found.hexdigest()[:16]
 
 
