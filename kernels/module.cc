@@ -234,6 +234,7 @@ NB_MODULE(_kernels, m) {
     handlers["sparse_jax_softmax_loss"] = Capsule(SoftmaxLoss);
     handlers["sparse_jax_log_partition"] = Capsule(LogPartition);
     handlers["sparse_jax_adam_rows"] = Capsule(AdamRows);
+    handlers["sparse_jax_adam_rows_added"] = Capsule(AdamRowsAdded);
     handlers["sparse_jax_add_rows"] = Capsule(AddRows);
     handlers["sparse_jax_active_sets"] = Capsule(ActiveSets);
     handlers["sparse_jax_take_bf16"] = Capsule(TakeBf16);

@@ -158,6 +158,13 @@ void AdamAndAdd() {
     Floats m = mu, v = nu, u = grad, sums = table;
     sparse_jax::AdamRows(ids.data(), 0, count / 2, n, d, s, m.data(), v.data(), u.data());
     sparse_jax::AdamRows(ids.data(), count / 2, count, n, d, s, m.data(), v.data(), u.data());
+    Floats m2 = mu, v2 = nu, moved = table, twice = table;
+    sparse_jax::AdamRowsAdded(ids.data(), 0, count / 2, n, d, s, grad.data(), m2.data(), v2.data(),
+                              moved.data());
+    sparse_jax::AdamRowsAdded(ids.data(), count / 2, count, n, d, s, grad.data(), m2.data(),
+                              v2.data(), moved.data());
+    sparse_jax::AddRows(ids.data(), 0, count, n, d, u.data(), twice.data());
+    CHECK(m2 == m && v2 == v && moved == twice);
     sparse_jax::AddRows(ids.data(), 0, count, n, d, grad.data(), sums.data());
     for (int64_t i = 0; i < count; ++i) {
       for (int64_t k = 0; k < d; ++k) {

@@ -249,10 +249,7 @@ class Ours:
                     outputs, bias + 0.0, num_rows=shape.num_labels, distinct=True
                 ),
             }
-            updates, opt_state = self.tx.update(sparse, opt_state, params)
-            return jax.tree.map(
-                lambda p, u: p + u, params, updates, is_leaf=lambda x: isinstance(x, RowSparse)
-            ), opt_state
+            return fused.step(self.tx, sparse, opt_state, params, jax.random.key(0))
 
         apply = jax.jit(move, donate_argnums=(0, 1))
         held = [self.state.params, self.state.opt_state]

@@ -1,4 +1,4 @@
-"""The row kernels behind `fused` and `rows.add_rows`, with the plain JAX they must equal."""
+"""The row kernels behind `fused`, with the plain JAX they must equal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_jax.ops import ffi
+from sparse_jax.ops.rows import add_rows
 
 
 def adam_rows(
@@ -34,3 +35,29 @@ def adam_rows(
     root = jnp.sqrt(v * (jnp.float32(1) / correction2) + eps_root)
     update = rate / correction1 * m / (root + eps)
     return mu.at[at].set(m, mode="drop"), nu.at[at].set(v, mode="drop"), update
+
+
+def adam_rows_added(
+    mu: jax.Array,
+    nu: jax.Array,
+    table: jax.Array,
+    ids: jax.Array,
+    grad: jax.Array,
+    scalars: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(mu, nu, table) after `adam_rows` and `add_rows` of its update, in one visit to each row.
+
+    Args:
+      mu, nu, table: float32 [N, ...].
+      ids: int32 [n], distinct; those out of range are padding.
+      grad: float32 [n, ...].
+      scalars: float32 [9], as `adam_rows` takes them.
+    """
+    if ffi.AVAILABLE:
+        results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (mu, nu, table)]
+        call = ffi.call("adam_rows_added", results, aliases={0: 0, 1: 1, 2: 2})
+        mu, nu, table = call(mu, nu, table, grad, ids, scalars)
+        return mu, nu, table
+    mu, nu, update = adam_rows(mu, nu, ids, grad, scalars)
+    at = jnp.where((ids >= 0) & (ids < table.shape[0]), ids, table.shape[0])
+    return mu, nu, add_rows(table, at, update)

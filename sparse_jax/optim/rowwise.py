@@ -256,7 +256,7 @@ def apply_updates(params: Any, updates: Any, key: jax.Array) -> Any:
 
     Args:
       params: a pytree of tables and arrays.
-      updates: the same with `RowSparse` where only rows move.
+      updates: the same with `RowSparse` where only rows move, and None where nothing does.
       key: PRNG key, another one for each step.
 
     Returns:
@@ -275,6 +275,8 @@ def apply_updates(params: Any, updates: Any, key: jax.Array) -> Any:
     seeds = jax.random.bits(key, (len(leaves),), jnp.uint32)
 
     def add(p: Any, u: Any, seed: jax.Array) -> Any:
+        if u is None:
+            return p
         if isinstance(u, RowSparse) and p.dtype == jnp.bfloat16:
             u = u.merged()
             return add_rows(p, u.ids, u.rows, seed=seed)

@@ -19,7 +19,7 @@ from sparse_jax.layers import active, losses, softmax_head, sparse_dense
 from sparse_jax.ops import bf16
 from sparse_jax.ops.fixed_order import weighted_total
 from sparse_jax.ops.mach import Buckets
-from sparse_jax.optim import apply_updates
+from sparse_jax.optim import fused
 from sparse_jax.retrieval import index
 from sparse_jax.retrieval.index import IndexConfig, LshIndex
 from sparse_jax.rows import RowSparse, take_rows, unique_ids
@@ -249,10 +249,10 @@ def _sparse_step(
                 outputs, grads[2], num_rows=params["output"].shape[0], distinct=True
             ),
         }
-        updates, opt_state = tx.update(sparse, state.opt_state, params)
+        params, opt_state = fused.step(tx, sparse, state.opt_state, params, rounding)
         state = TrainState(
             step=state.step + jnp.int32(1),
-            params=apply_updates(params, updates, rounding),
+            params=params,
             opt_state=opt_state,
             index=None if lsh is None else index.mark(lsh, outputs),
             key=key,

@@ -89,7 +89,11 @@ def run_adam(rng: np.random.Generator) -> Any:
     scalars = [0.9, 0.99, 0.1, 0.01, 1e-6, 1e-7, 0.3, 0.04, -0.1]
     ids = distinct_ids(rng)
     mu, nu, grad = normal(rng, N, D), normal(rng, N, D) ** 2, normal(rng, ids.size, D)
-    return jitted(adam.adam_rows, mu, nu, ids, grad, jnp.asarray(scalars, jnp.float32))
+    given = jnp.asarray(scalars, jnp.float32)
+    return [
+        jitted(adam.adam_rows, mu, nu, ids, grad, given),
+        jitted(adam.adam_rows_added, mu, nu, normal(rng, N, D), ids, grad, given),
+    ]
 
 
 def run_bag(rng: np.random.Generator) -> Any:

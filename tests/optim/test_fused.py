@@ -76,3 +76,32 @@ def test_takes_up_what_rowwise_left_and_leaves_other_rows_alone():
 def test_other_dtypes_are_refused():
     with pytest.raises(ValueError, match=r"params\['w'\] has dtype float16: must be float32"):
         fused.adam(0.1).init({"w": jnp.zeros((2, 2), jnp.float16)})
+
+
+@pytest.mark.parametrize("rate", [0.01, optax.linear_schedule(0.1, 0.01, 4)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_step_in_one_visit_gives_the_bits_of_update_and_add(kernels, rate, dtype):
+    tx, found = fused.adam(rate), []
+    for one_visit in (True, False):
+        params = start()
+        params["table"] = params["table"].astype(dtype)
+        state = tx.init(params)
+        for turn in range(4):
+            grads, key = gradients(turn), jax.random.key(turn)
+            if one_visit:
+                params, state = fused.step(tx, grads, state, params, key)
+            else:
+                updates, state = tx.update(grads, state, params)
+                params = optim.apply_updates(params, updates, key)
+        found.append((params, state))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_a_step_takes_any_transformation():
+    tx, params = optim.rowwise(optax.adam(0.01)), start()
+    state, key = tx.init(params), jax.random.key(0)
+    moved, _ = fused.step(tx, gradients(0), state, params, key)
+    updates, _ = tx.update(gradients(0), state, params)
+    jax.tree.map(np.testing.assert_array_equal, moved, optim.apply_updates(params, updates, key))
+    empty = fused.adam(0.01)
+    assert fused.step(empty, {}, empty.init({}), {}, key)[0] == {}

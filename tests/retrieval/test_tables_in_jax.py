@@ -204,6 +204,12 @@ def test_malformed_calls_of_the_kernels_are_errors():
             [rows, rows, floats_of(2, 3), array(2), floats_of(9)],
             {},
         ),
+        (
+            "adam_rows_added",
+            [floats(4, 3), floats(4, 3), floats(4, 3)],
+            [rows, rows, rows, floats_of(2, 3), array(2), floats_of(9)],
+            {},
+        ),
         ("add_rows", [floats(4, 3)], [rows, array(2), floats_of(2, 3)], {}),
     ]
 
