@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -50,6 +51,23 @@ def from_arrays(arrays: dict[str, np.ndarray], like: Any, *, share: bool = False
         data = jax.device_put(given) if share else owned(given)
         leaves.append(jax.random.wrap_key_data(data) if _is_key(leaf) else data)
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """As `np.empty`, of memory that `jax.device_put` shares on a CPU where it would copy other.
+
+    Args:
+      shape: of the array.
+      dtype: that JAX has.
+
+    Example:
+      >>> aligned_empty((2, 3), np.float32).ctypes.data % 64
+      0
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNED, np.uint8)
+    start = -memory.ctypes.data % _ALIGNED
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def owned(array: Any) -> jax.Array:

@@ -58,9 +58,7 @@ def meet(
     else:
         problem = _report(where, processes, process, timeout, tell)
     if problem:
-        raise (
-            ValueError if "must be" in problem else RuntimeError
-        )(problem)
+        raise (ValueError if "must be" in problem else RuntimeError)(problem)
 
 
 def _await_others(

@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sparse_jax.ops import mixing
+from sparse_jax.runtime.trees import aligned_empty
 from sparse_jax.sharding import processes
 
 AXIS = "shards"
@@ -29,7 +30,7 @@ By = Literal["range", "hash"]
 _WAYS = ("range", "hash")
 _TURNS = 3  # of the permutation; each mixes both halves of an id
 _SEED = 0x5EED
-_CHUNK = 1 << 15  # rows of a shard gathered at a time
+_CHUNK = 1 << 15  # rows of all shards gathered at a time
 
 
 def mesh(shards: int | None = None) -> Mesh:
@@ -312,14 +313,14 @@ def gather_to_first(rows: ShardedRows, *, everywhere: bool = False) -> np.ndarra
       everywhere: on all processes.
 
     Returns:
-      NumPy [N, ...]; None on the others.
+      NumPy [N, ...], in memory that `jax.device_put` shares; None on the others.
 
     Example:
       >>> gather_to_first(shard_rows(np.arange(3, dtype=np.int32), mesh(1))).tolist()
       [0, 1, 2]
     """
     array, dealing = rows.array, rows.dealing
-    size = min(_CHUNK, dealing.per_shard)
+    size = min(-(-_CHUNK // dealing.shards), dealing.per_shard)
 
     def some(mine: jax.Array, start: jax.Array) -> jax.Array:
         return jax.lax.all_gather(jax.lax.dynamic_slice_in_dim(mine, start, size), AXIS)
@@ -330,16 +331,16 @@ def gather_to_first(rows: ShardedRows, *, everywhere: bool = False) -> np.ndarra
     )
     found = None
     if everywhere or jax.process_index() == 0:
-        found = np.empty((dealing.shards, dealing.per_shard, *array.shape[1:]), array.dtype)
+        found = aligned_empty((dealing.num_rows, *array.shape[1:]), array.dtype)
     for start in range(0, dealing.per_shard, size):
         at = min(start, dealing.per_shard - size)  # the last begins early rather than reach over
         piece = take(array, np.int32(at))
         if found is not None:
-            found[:, at : at + size] = np.asarray(piece)
-    if found is None:
-        return None
-    owners, slots = dealing.place(jnp.arange(dealing.num_rows, dtype=jnp.int32))
-    return found[np.asarray(owners), np.asarray(slots)]
+            shards = jnp.arange(dealing.shards, dtype=jnp.int32)[:, None]
+            slots = jnp.arange(at, at + size, dtype=jnp.int32)[None]
+            ids = np.asarray(dealing.ids_of(shards, slots))
+            found[ids[ids >= 0]] = np.asarray(piece)[ids >= 0]
+    return found
 
 
 class Load(NamedTuple):

@@ -307,7 +307,7 @@ def hard_exit() -> Iterator[None]:
             what = f"another process has ended, or can't be reached ({str(error)[:300]})"
             print(f"error: process {process} of {count}: {what}", file=sys.stderr)
             status = LOST
-        elif isinstance(error, ValueError | OSError | RuntimeError):
+        elif isinstance(error, ValueError | OSError | RuntimeError | MemoryError):
             print(f"error: process {process} of {count}: {error}", file=sys.stderr)
         elif not isinstance(error, SystemExit):
             traceback.print_exc()

@@ -7,12 +7,14 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from sparse_jax import data
 from sparse_jax.data.xmc import fingerprint
 from sparse_jax.optim import fused, rates
 from sparse_jax.runtime import checkpoint, loop
+from sparse_jax.runtime.allocator import release_freed_memory
 from sparse_jax.sharding import ShardedRows, gather_to_first, processes, saves
 from sparse_jax.sharding import mesh as make_mesh
 from sparse_jax.sharding.placing import own_shards
@@ -199,20 +201,25 @@ class ShardedRun:
     def model(self) -> Model | None:
         """The model on process 0, whole, as `xmc.load` reads it; None on the others, which help.
 
-        Its scores mean chances, as the held-out points of all shards tell them.
+        Its scores mean chances, as the held-out points of all shards tell them. The run ends with
+        it: what training needed is given up, so that a table and its copy are all there is.
         """
-        config, params = self.plan.config, self.state.params
-        tables = {
-            name: gather_to_first(ShardedRows(params[name], dealing))
-            for name, dealing in (
-                ("embedding", config.features),
-                ("output", config.labels),
-                ("output_bias", config.labels),
-            )
+        config, params = self.plan.config, dict(self.state.params)
+        del self.state
+        release_freed_memory()
+        hidden_bias = processes.whole(params.pop("hidden_bias"))
+        whole = {"hidden_bias": jnp.asarray(hidden_bias)}
+        dealt = {
+            "output": config.labels,
+            "output_bias": config.labels,
+            "embedding": config.features,
         }
+        for name, dealing in dealt.items():
+            table = gather_to_first(ShardedRows(params.pop(name), dealing))
+            if table is not None:
+                whole[name] = jax.device_put(table)  # shares the table's memory
         held_out = sharded_samples.gather(self.points.held, self.mesh)
         kept = sharded_samples.gather(self.points.kept, self.mesh)
-        whole = {name: jnp.asarray(table) for name, table in tables.items() if table is not None}
         if held_out is None or kept is None:
             return None
         about = About(
@@ -222,7 +229,6 @@ class ShardedRun:
             seed=self.options.seed,
             notes={"points": self.num_points, "calibrated": self.calibrates},
         )
-        whole["hidden_bias"] = jnp.asarray(processes.whole(params["hidden_bias"]))
         memory_of_all = memory.keep(kept, seed=self.options.seed)
         model = of_params(whole, about, chosen=self.points.chosen, kept=memory_of_all)
         return mixing.calibrate(model, held_out)

@@ -129,6 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A directory may be one for all processes: process 0 holds it.
             with locked(args.model if first else None), locked(args.checkpoint if first else None):
                 return _run(args, options, first=first)
+    except MemoryError as error:  # NumPy's says how many bytes
+        print(f"error: not enough memory: {error}; take more processes", file=sys.stderr)
+        return 2
     except (OSError, RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
