@@ -5,6 +5,7 @@ labels, scores = xmc.predict(model, data.read_xmc("new.txt"), k=5)
 xmc.save(model, "folder"); model = xmc.load("folder")
 """
 
+from sparse_jax.xmc.alone import fit_network as fit_network
 from sparse_jax.xmc.evaluation import evaluate
 from sparse_jax.xmc.files import load, save
 from sparse_jax.xmc.fit import fit

@@ -278,15 +278,18 @@ def _random_sample(num_rows: int, dim: int) -> tuner.Sample:
 
 def _too_little(budget: int, options: Options, needed: Prediction, given: Collection[str]) -> str:
     """What to say where nothing fits."""
+    fixed = max(needed.process, needed.before)
     tables = f" and {options.tables} tables of {options.bits} bits" * (needed.hash_tables > 0)
     share = "" if options.buckets else ", or --buckets, by which labels share rows"
     freed = [f"--{name}" for name in FIELDS if name in given]
     let = f", or leave out {', '.join(freed)}" if freed else ""
+    cure = f"take a smaller --hidden than {options.hidden}{share}{let}"
+    if fixed >= budget:
+        cure = "no network is small enough: give more memory, or fewer points"
     return (
         f"--memory {shown(budget)}: must be at least {shown(_rounded_up(needed.total))}, "
         f"what {options.dtype} with --optimizer {options.optimizer}{tables} takes, of which "
-        f"program and data are {shown(max(needed.process, needed.before))}; "
-        f"take a smaller --hidden than {options.hidden}{share}{let}"
+        f"program and data are {shown(fixed)}; {cure}"
     )
 
 

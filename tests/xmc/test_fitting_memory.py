@@ -72,7 +72,7 @@ def test_what_was_given_stays():
 def test_what_the_process_has_held_before_counts():
     chosen, predicted, _ = choose(50_000_000, probe=Probe(PROCESS, TEMPORARIES, 40_000_000))
     assert (chosen.dtype, predicted.total) == ("float32", 40_000_000)
-    with pytest.raises(ValueError, match="program and data are 60 MB"):
+    with pytest.raises(ValueError, match="program and data are 60 MB; no network is small"):
         choose(50_000_000, probe=Probe(PROCESS, TEMPORARIES, 60_000_000))
 
 

@@ -99,6 +99,38 @@ def test_half_the_rows_tell_all_labels(both, points):
     assert model.wide.bias.size == model.by_bias.size == 0  # nothing of each label
 
 
+def test_a_network_is_trained_by_one_call(tmp_path, points):
+    """As the command trains it, bit for bit; kept, read and taught more."""
+    options = {"hidden": 32, "epochs": 12, "learning_rate": 1e-2}
+    model = xmc.fit_network(points, buckets=32, repetitions=3, weighting="none", **options)
+    _, same = trained(weighting.apply(weighting.Weighting(None), points))
+    np.testing.assert_array_equal(model.output, same.output)
+    xmc.save(model, tmp_path)
+    again = xmc.load(tmp_path)
+    assert again.buckets == model.buckets and hits(again, points) > 0.9
+    assert xmc.evaluate(xmc.predict(again, points, k=5), points)["p@1"] > 0.9
+    plain = xmc.fit_network(points, hidden=8, epochs=1)
+    assert plain.buckets is None and plain.output.shape == (LABELS, 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"repetitions": 2}, ValueError, "repetitions = 2: no effect without buckets"),
+        ({"buckets": 3}, ValueError, "buckets = 3: must be a power of two"),
+        ({"buckets": 4, "repetitions": 0}, ValueError, "repetitions = 0: must be at least 1"),
+        ({"hidden": 0}, ValueError, "hidden = 0: must be at least 1"),
+        ({"epochs": 1.5}, TypeError, "epochs = 1.5: must be a whole number"),
+        ({"learning_rate": float("nan")}, ValueError, "learning_rate = nan: must be above 0"),
+        ({"weighting": "idf"}, ValueError, "'idf': must be one of"),
+        ({"label_names": ["a"]}, ValueError, "label_names has 1 names: must have"),
+    ],
+)
+def test_arguments_of_a_network_that_are_refused(points, given, error, message):
+    with pytest.raises(error, match=message):
+        xmc.fit_network(points, **given)
+
+
 def test_scores_are_those_of_summed_rows(both, points):
     _, model = both
     rows = np.asarray(bucket_rows(jnp.arange(LABELS, dtype=jnp.int32), model.buckets))
