@@ -28,7 +28,7 @@ LOST = 75
 LATE = 30 * 86_400
 """Seconds to wait for a process that works as long as it needs; one that is gone is missed soon."""
 
-AT_ONCE, BY_HAND = 50, 300
+AT_ONCE, BY_HAND = 45, 300
 """Seconds to wait for the others, where all are started together and where someone starts each."""
 
 _HEARTBEAT = 30  # seconds until a process that is gone, and was in no collective, is missed
@@ -60,7 +60,7 @@ def initialize(
       shards: devices of all processes together, a multiple of `processes`; None: one each.
       options: JSON values that must be the same everywhere, such as a command's arguments.
       timeout: seconds to wait for the others; None: 300 where the three arguments above
-        are given, which is by hand; otherwise 50.
+        are given, which is by hand; otherwise 45.
       tell: is called with a line that says who is missing, if that takes longer than 5 seconds.
 
     Raises:
