@@ -30,6 +30,8 @@ def test_a_model_of_shared_rows_goes_through_all_commands(tmp_path, capsys):
     assert status == 0 and "labels share 256 rows" in out
     status, out, _ = call(predict, capsys, model, TEST, "--top-k", "3")
     assert status == 0 and all(len(line.split("\t")) == 6 for line in out.splitlines())
+    status, _, err = call(predict, capsys, model, TEST, "--threshold", "0.5")
+    assert status == 0 and "order labels but are no chances" in err
     points = data.read_xmc(TRAIN)
     few = points.take(slice(0, 200))
     new = data.XmcData(

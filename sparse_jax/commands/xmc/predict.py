@@ -7,7 +7,8 @@
 FILE holds points by id, or texts, if the model knows the words of its features: a text a line, or
 any table of texts. Lines come out in the order of FILE: pairs of a label and its chance to be true,
 separated by tabs, best first (tsv); or one JSON object each (jsonl); or all of it as arrays
-`labels` and `scores` (npz).
+`labels` and `scores` (npz). Of a network that was trained alone, as with --buckets or --strategy,
+the numbers order labels but are no chances.
 """
 
 from __future__ import annotations
@@ -87,6 +88,12 @@ def _run(args: argparse.Namespace) -> None:
         chunks = iter([xmc.Predictions(found.labels, found.scores)])
     else:
         model = xmc.load(args.model)
+        if args.threshold and model.about.notes.get("calibrated") is False:
+            print(
+                f"warning: --threshold {args.threshold:g}: the numbers of {args.model} order "
+                "labels but are no chances, since no points were held out to learn those from",
+                file=sys.stderr,
+            )
         chunks = _chunks(args, model)
     if args.format == "npz":
         _write_arrays(args, list(chunks))
