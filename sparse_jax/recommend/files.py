@@ -60,7 +60,12 @@ def load(path: str | os.PathLike[str]) -> Model:
         Traceback (most recent call last):
         ValueError: ...
     """
-    config, arrays = saved.load(path, kind=KIND)
+    with saved.fitting(path):
+        return _from_saved(*saved.load(path, kind=KIND))
+
+
+def _from_saved(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Model:
+    """The model that `_to_saved` was given."""
     recent = Histories(
         arrays["recent.offsets"],
         arrays["recent.items"],

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,6 +160,31 @@ def _load(root: Path, about: dict[str, Any], kind: str, mapped: bool) -> Saved:
             )
         arrays[name] = array
     return Saved(about["config"], arrays)
+
+
+@contextlib.contextmanager
+def fitting(directory: str | os.PathLike[str]) -> Iterator[None]:
+    """Around what makes a model of its config and arrays: what is missing there is damage.
+
+    Args:
+      directory: of the model.
+
+    Raises:
+      ValueError: if a name is missing within, or isn't known.
+
+    Example:
+      >>> with fitting("MODEL"):
+      ...     {"depth": 2}["deoth"]
+      Traceback (most recent call last):
+      ValueError: MODEL/model.json doesn't fit its arrays (KeyError: 'deoth'): ...
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{Path(directory) / MANIFEST} doesn't fit its arrays ({type(error).__name__}: "
+            f"{error}): it is damaged, or of another version; save the model anew"
+        ) from error
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:

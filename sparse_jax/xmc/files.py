@@ -89,7 +89,8 @@ def load(path: str | os.PathLike[str]) -> Model:
       Traceback (most recent call last):
       ValueError: ...
     """
-    return from_saved(*saved.load(path, kind=KIND))
+    with saved.fitting(path):
+        return from_saved(*saved.load(path, kind=KIND))
 
 
 def from_saved(config: dict[str, Any], stored: dict[str, np.ndarray]) -> Model:

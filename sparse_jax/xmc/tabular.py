@@ -251,7 +251,12 @@ def load_table(path: str | os.PathLike[str]) -> TableModel:
     Raises:
       ValueError: if there is no model, it is of another kind, or it is damaged.
     """
-    config, arrays = saved.load(path, kind=KIND)
+    with saved.fitting(path):
+        return _from_saved(*saved.load(path, kind=KIND))
+
+
+def _from_saved(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> TableModel:
+    """The model of what was written."""
     trained = files.from_saved(config["model"], arrays)
     start = "features."
     own = {name[len(start) :]: x for name, x in arrays.items() if name.startswith(start)}

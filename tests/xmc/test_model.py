@@ -195,6 +195,10 @@ def test_what_is_no_model_is_refused(model, tmp_path):
     manifest.write_text(json.dumps(about | {"format": 99}))
     with pytest.raises(ValueError, match="format 99"):
         xmc.load(tmp_path / "m")
+    for text in (json.dumps(about).replace("seed", "qeed"), json.dumps(about | {"config": {}})):
+        manifest.write_text(text)
+        with pytest.raises(ValueError, match=r"model\.json doesn't fit its arrays"):
+            xmc.load(tmp_path / "m")
     manifest.write_text(json.dumps(about))
     arrays = tmp_path / "m" / about["file"]
     arrays.write_bytes(arrays.read_bytes()[:-1000])
