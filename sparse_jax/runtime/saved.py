@@ -204,9 +204,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{directory} is a file: must be the directory of a saved model") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read ({error}): save the model anew") from error
-    if not isinstance(about, dict) or not {"kind", "format", "config", "arrays", "file"} <= {
-        *about
-    }:
+    if not isinstance(about, dict) or not about.keys() >= _KEYS:
         raise ValueError(f"{path} is no description of a saved model: save the model anew")
     if about["format"] > FORMAT:
         raise ValueError(
